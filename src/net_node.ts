@@ -1,0 +1,276 @@
+/** node:net behind the contract of net.ts; Deno and Bun can load it too. */
+import net from "node:net";
+import {
+  type Adapter,
+  type Address,
+  type Closed,
+  type Connection,
+  DEFAULT_READ_SIZE,
+  type Listener,
+  NetError,
+} from "./net.ts";
+
+const errnoOf = (error: unknown): string =>
+  (error as { code?: string } | undefined)?.code ?? String(error);
+
+/** The handle below a socket is not public; it alone knows the descriptor and what libuv holds. */
+interface Handle {
+  readonly fd?: number;
+  readonly writeQueueSize?: number;
+}
+
+class NodeConnection implements Connection {
+  readonly local: Address;
+  readonly remote: Address;
+  readonly closed: Promise<Closed>;
+  protected readonly socket: net.Socket;
+  readonly #end: (closed: Closed) => void;
+  #inFlight = 0;
+  #blockedSince: number | undefined;
+  protected sawEof = false;
+  protected ended = false;
+  #writer: (() => void) | undefined;
+  #reader: (() => void) | undefined;
+  // Not "drain": that comes only for chunks above the stream's high-water mark.
+  readonly #onWritten = (error?: Error | null) => {
+    if (error) this.#fail(error);
+    else this.#wakeWriter();
+  };
+
+  constructor(socket: net.Socket) {
+    this.socket = socket;
+    this.local = { host: socket.localAddress ?? "", port: socket.localPort ?? 0 };
+    this.remote = { host: socket.remoteAddress ?? "", port: socket.remotePort ?? 0 };
+    const { promise, resolve } = Promise.withResolvers<Closed>();
+    this.closed = promise;
+    this.#end = resolve;
+    socket.on("end", () => {
+      this.sawEof = true;
+      this.wakeReader();
+    });
+    socket.on("error", (error) => this.#fail(error));
+    socket.on("close", () => this.#finish({ reason: this.sawEof ? "eof" : "local" }));
+  }
+
+  get #handle(): Handle | null | undefined {
+    return (this.socket as unknown as { _handle?: Handle | null })._handle;
+  }
+
+  get fd(): number | undefined {
+    const fd = this.#handle?.fd;
+    return fd === undefined || fd < 0 ? undefined : fd;
+  }
+
+  get blockedSince(): number | undefined {
+    return this.#blockedSince;
+  }
+
+  get held(): number | undefined {
+    if (this.#inFlight === 0) return 0;
+    // Deno and Bun keep no such figure: theirs is missing, or 0 while a chunk is in flight.
+    return this.#handle?.writeQueueSize || undefined;
+  }
+
+  write(bytes: Uint8Array): number | Promise<number> {
+    if (this.ended) return 0;
+    this.socket.write(bytes, this.#onWritten);
+    if (this.socket.writableLength === 0) {
+      this.#blockedSince = undefined;
+      return bytes.length;
+    }
+    return this.#settleWrite(bytes.length);
+  }
+
+  /** Node has taken the chunk whole; it counts as written only once the kernel has all of it. */
+  async #settleWrite(length: number): Promise<number> {
+    this.#inFlight = length;
+    this.#blockedSince = performance.now();
+    while (this.socket.writableLength > 0 && !this.ended) {
+      await new Promise<void>((resolve) => this.#writer = resolve);
+    }
+    this.#inFlight = 0;
+    this.#blockedSince = undefined;
+    return this.ended ? 0 : length;
+  }
+
+  read(limit: number): Uint8Array | null | Promise<Uint8Array | null> {
+    return this.take(limit) ?? (this.sawEof || this.ended ? null : this.#readLater(limit));
+  }
+
+  async #readLater(limit: number): Promise<Uint8Array | null> {
+    while (true) {
+      await new Promise<void>((resolve) => this.#reader = resolve);
+      const chunk = this.take(limit);
+      if (chunk !== undefined) return chunk;
+      if (this.sawEof || this.ended) return null;
+    }
+  }
+
+  /** What is there already, of an accepted socket: Node's stream reads ahead 64 KiB. */
+  protected take(limit: number): Uint8Array | undefined {
+    if (!this.socket.listenerCount("readable")) {
+      this.socket.on("readable", () => this.wakeReader());
+    }
+    const size = Math.min(limit, this.socket.readableLength);
+    // read() with nothing there is what makes the stream start, and see the end.
+    const chunk: Uint8Array | null = size > 0 ? this.socket.read(size) : this.socket.read();
+    return chunk ?? undefined;
+  }
+
+  closeWrite(): Promise<void> {
+    if (this.ended) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.socket.end(() => resolve());
+      void this.closed.then(() => resolve());
+    });
+  }
+
+  close(): void {
+    this.#finish({ reason: this.sawEof ? "eof" : "local" });
+    this.socket.destroy();
+  }
+
+  reset(): void {
+    this.#finish({ reason: "local" });
+    this.socket.resetAndDestroy();
+  }
+
+  #fail(error: Error): void {
+    const errno = errnoOf(error);
+    const reset = errno === "ECONNRESET" || errno === "EPIPE";
+    this.#finish({ reason: reset ? "reset" : "error", errno });
+  }
+
+  #finish(closed: Closed): void {
+    if (this.ended) return;
+    this.ended = true;
+    this.#blockedSince = undefined;
+    this.#wakeWriter();
+    this.wakeReader();
+    this.#end(closed);
+  }
+
+  #wakeWriter(): void {
+    const writer = this.#writer;
+    this.#writer = undefined;
+    writer?.();
+  }
+
+  protected wakeReader(): void {
+    const reader = this.#reader;
+    this.#reader = undefined;
+    reader?.();
+  }
+}
+
+/**
+ * Two buffers in turn, so that the kernel is read into the one while the other's view is still
+ * valid: that is the whole read-ahead of an outgoing connection.
+ */
+class ReadBuffers {
+  size: number;
+  /** Where the chunk lies that came and was not read; undefined when there is none. */
+  chunk: Uint8Array | undefined;
+  #buffers: [Uint8Array, Uint8Array];
+  #next: 0 | 1 = 0;
+
+  constructor(size: number) {
+    this.size = size;
+    this.#buffers = [new Uint8Array(size), new Uint8Array(size)];
+  }
+
+  next(): Uint8Array {
+    this.#next = this.#next === 0 ? 1 : 0;
+    const buffer = this.#buffers[this.#next];
+    if (buffer.length === this.size) return buffer;
+    return this.#buffers[this.#next] = new Uint8Array(this.size);
+  }
+}
+
+/** An outgoing connection reads into our own buffers (`onread`): a true pull, of the size asked. */
+class NodeClientConnection extends NodeConnection {
+  readonly #buffers: ReadBuffers;
+
+  constructor(socket: net.Socket, buffers: ReadBuffers) {
+    super(socket);
+    this.#buffers = buffers;
+  }
+
+  /** Whether Node may read on at once: not while a chunk waits for its reader. */
+  deliver(chunk: Uint8Array): boolean {
+    this.#buffers.chunk = chunk;
+    this.wakeReader();
+    return false;
+  }
+
+  protected override take(limit: number): Uint8Array | undefined {
+    const { chunk } = this.#buffers;
+    if (chunk === undefined) {
+      this.#buffers.size = limit;
+      if (!this.ended && !this.sawEof) this.socket.resume();
+      return undefined;
+    }
+    if (chunk.length > limit) {
+      this.#buffers.chunk = chunk.subarray(limit);
+      return chunk.subarray(0, limit);
+    }
+    this.#buffers.chunk = undefined;
+    return chunk;
+  }
+}
+
+export const adapter: Adapter = {
+  name: "node",
+  readAhead: DEFAULT_READ_SIZE,
+  canReset: true,
+
+  listen({ host, port, onConnection }) {
+    return new Promise((resolve, reject) => {
+      const server = net.createServer(
+        { allowHalfOpen: true, pauseOnConnect: true },
+        (socket) => onConnection(new NodeConnection(socket)),
+      );
+      server.once("error", (error) => {
+        reject(new NetError(`cannot listen on ${host}:${port}`, errnoOf(error), error));
+      });
+      server.listen({ host, port }, () => {
+        const { address, port: bound } = server.address() as net.AddressInfo;
+        const result: Listener = {
+          address: { host: address, port: bound },
+          // Its callback waits for the connections as well, which are not the listener's.
+          close: () => {
+            server.close();
+            return Promise.resolve();
+          },
+        };
+        resolve(result);
+      });
+    });
+  },
+
+  connect({ host, port, readSize = DEFAULT_READ_SIZE }) {
+    return new Promise((resolve, reject) => {
+      const buffers = new ReadBuffers(readSize);
+      let connection: NodeClientConnection | undefined;
+      const socket = net.connect({
+        host,
+        port,
+        allowHalfOpen: true,
+        onread: {
+          buffer: () => buffers.next(),
+          callback: (count: number, buffer: Uint8Array) =>
+            connection!.deliver(count === buffer.length ? buffer : buffer.subarray(0, count)),
+        },
+      });
+      const onError = (error: unknown) =>
+        reject(new NetError(`cannot connect to ${host}:${port}`, errnoOf(error), error));
+      socket.once("error", onError);
+      socket.once("connect", () => {
+        socket.removeListener("error", onError);
+        socket.pause();
+        connection = new NodeClientConnection(socket, buffers);
+        resolve(connection);
+      });
+    });
+  },
+};

@@ -1,0 +1,16 @@
+// What is used of @std/cli: the npm build of the standard library comes without types.
+export interface ParseOptions {
+  boolean?: readonly string[];
+  string?: readonly string[];
+  collect?: readonly string[];
+  alias?: Record<string, string>;
+  "--"?: boolean;
+  stopEarly?: boolean;
+  unknown?: (argument: string, key?: string, value?: unknown) => unknown;
+}
+export interface ParsedArgs {
+  _: (string | number)[];
+  "--"?: string[];
+  [name: string]: unknown;
+}
+export function parseArgs(args: readonly string[], options?: ParseOptions): ParsedArgs;
