@@ -265,7 +265,9 @@ export function bufferSize(fd: number, which: "send" | "receive"): number | unde
   if (typeof libc === "string") return undefined;
   const value = new Uint8Array(4);
   lengthView.setUint32(0, 4, true);
-  if (libc.getsockopt(fd, SOL_SOCKET, SO_OPTION[which], value, lengthBuffer) !== 0) return undefined;
+  if (libc.getsockopt(fd, SOL_SOCKET, SO_OPTION[which], value, lengthBuffer) !== 0) {
+    return undefined;
+  }
   return new DataView(value.buffer).getInt32(0, true);
 }
 

@@ -12,7 +12,13 @@ export interface Libc {
   connect(fd: number, address: Uint8Array, length: number): number;
   send(fd: number, bytes: Uint8Array, length: number, flags: number): number;
   recv(fd: number, bytes: Uint8Array, length: number, flags: number): number;
-  getsockopt(fd: number, level: number, name: number, value: Uint8Array, length: Uint8Array): number;
+  getsockopt(
+    fd: number,
+    level: number,
+    name: number,
+    value: Uint8Array,
+    length: Uint8Array,
+  ): number;
   setsockopt(fd: number, level: number, name: number, value: Uint8Array, length: number): number;
 }
 
@@ -101,7 +107,9 @@ function openNode(): Natives {
   const ffi = process.getBuiltinModule?.("node:ffi" as "node:fs") as unknown as {
     dlopen(path: string, symbols: unknown): { functions: Natives };
   } | undefined;
-  if (ffi === undefined) throw new Error("this Node has no node:ffi (26.1 or newer has it with --experimental-ffi)");
+  if (ffi === undefined) {
+    throw new Error("this Node has no node:ffi (26.1 or newer has it with --experimental-ffi)");
+  }
   return ffi.dlopen(
     "libc.so.6",
     eachSignature((parameters, result) => ({ arguments: parameters, return: result })),

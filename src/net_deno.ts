@@ -55,7 +55,11 @@ class DenoConnection implements Connection {
   get fd(): number | undefined {
     if (this.#ended) return undefined;
     // Not public (denoland/deno#27788); the symbol's description is all there is to know it by.
-    for (let object: object | null = this.#conn; object !== null; object = Object.getPrototypeOf(object)) {
+    for (
+      let object: object | null = this.#conn;
+      object !== null;
+      object = Object.getPrototypeOf(object)
+    ) {
       for (const key of Object.getOwnPropertySymbols(object)) {
         if (key.description !== "Deno.internal.fd") continue;
         const fd = (this.#conn as unknown as Record<symbol, unknown>)[key];

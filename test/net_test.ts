@@ -75,7 +75,9 @@ async function receivePattern(connection: Connection, sizes: number[], from = 0)
 }
 
 /** Writes until the kernel takes no more; how many bytes it took, and the write that still waits. */
-async function fill(connection: Connection): Promise<{ accepted: number; waiting: Promise<number> }> {
+async function fill(
+  connection: Connection,
+): Promise<{ accepted: number; waiting: Promise<number> }> {
   let accepted = 0;
   while (true) {
     const write = Promise.resolve(connection.write(patternAt(accepted, MIB)));

@@ -1,0 +1,216 @@
+/**
+ * The search for a speed limit: a pure function over `trial(rate)`.
+ *
+ * From below by doubling, because a reader that was pushed over its limit may collapse and say
+ * nothing of it any more; then where the first failure says that the limit is, if trials there
+ * agree, else by geometric bisection. The method is MLRsearch's (RFC 9971): upper and lower bound,
+ * trials of several lengths, irregular results that are neither.
+ */
+
+/** What one trial found. Rates in bytes a second. */
+export interface TrialOutcome {
+  /** The rate that was asked for. */
+  offered: number;
+  verdict: "keeps-up" | "falls-behind" | "irregular";
+  /** Irregular because the sender could not keep its schedule while the kernel would take more. */
+  generatorLimited: boolean;
+  /** What the reader can take, as far as a trial that it fell behind in tells. */
+  capacity: number;
+}
+
+/**
+ * How hard to look: `ramp` is short and only a hint, `bound` may become a bound of the result,
+ * `confirm` is the longer trial that a bound must survive.
+ */
+export type Effort = "ramp" | "bound" | "confirm";
+
+export interface SearchOptions {
+  /** Where the ramp begins; bytes a second. */
+  startRate: number;
+  minRate: number;
+  /** Infinity: none. */
+  maxRate: number;
+  /**
+   * The interval is narrow enough when upper / lower <= 1 + precision. A reader whose own speed
+   * varies more than that contradicts itself; each time, the interval may be twice as wide.
+   */
+  precision: number;
+  /** The slope that a trial's verdict still tolerates, as a share of the rate. */
+  tolerance: number;
+}
+
+export interface SearchResult {
+  outcome: "found" | "generator-limited" | "irregular" | "below-range";
+  /** Highest rate kept with no failure at or below it; 0: none. */
+  lower: number;
+  /** Lowest rate failed with no success at or above it; Infinity: none. */
+  upper: number;
+  /** Why it is not `found`. */
+  reason?: string;
+}
+
+const MOST_TRIALS = 48;
+/** A reader whose speed varies by more than this has no limit to speak of. */
+const WIDEST_PRECISION = 0.25;
+/** A generator that gives up this close above the reader's last success hides the limit. */
+const GENERATOR_MARGIN = 1.1;
+
+export async function searchLimit(
+  trial: (rate: number, effort: Effort) => Promise<TrialOutcome>,
+  options: SearchOptions,
+): Promise<SearchResult> {
+  const { minRate, maxRate, tolerance } = options;
+  const outcomes: TrialOutcome[] = [];
+  const attempt = async (rate: number, effort: Effort): Promise<TrialOutcome> => {
+    let outcome = await trial(rate, effort);
+    // Noise is expected: one more look before an irregular trial counts as a failure.
+    if (outcome.verdict === "irregular" && !outcome.generatorLimited) {
+      outcome = await trial(rate, "confirm");
+    }
+    outcomes.push(outcome);
+    return outcome;
+  };
+
+  // The ramp: hints only. `glimpsed` are the rates it kept, rising; a trial of full length may
+  // refute them one by one.
+  const glimpsed: number[] = [];
+  let ceiling = maxRate;
+  let hint: number | undefined;
+  let failedInRamp = Infinity;
+  for (let rate = Math.max(minRate, Math.min(options.startRate, maxRate));;) {
+    const outcome = await attempt(rate, "ramp");
+    if (outcome.verdict === "keeps-up") {
+      glimpsed.push(rate);
+      if (failedInRamp < Infinity) break;
+      if (rate >= maxRate) break;
+      rate = Math.min(rate * 2, maxRate);
+    } else if (outcome.generatorLimited) {
+      ceiling = rate;
+      break;
+    } else {
+      failedInRamp = rate;
+      if (outcome.verdict === "falls-behind") hint = outcome.capacity;
+      if (glimpsed.length > 0) break;
+      if (rate <= minRate) {
+        return {
+          outcome: "below-range",
+          lower: 0,
+          upper: rate,
+          reason: "it falls behind at the lowest rate already",
+        };
+      }
+      // Down in large steps: a backlog that was once made takes its time.
+      rate = Math.max(minRate, Math.min(rate / 4, hint ?? Infinity));
+    }
+  }
+
+  // The bounds: `kept` and `failed` rest on trials that were long enough.
+  let kept = 0;
+  let failed = Infinity;
+  let precision = options.precision;
+  let growth = 1;
+  const contradict = () => {
+    precision *= 2;
+    growth = 1;
+  };
+  const record = (outcome: TrialOutcome): void => {
+    const { offered: rate, verdict, capacity } = outcome;
+    if (verdict === "keeps-up") {
+      if (rate >= failed) {
+        contradict();
+        failed = Infinity;
+      }
+      if (rate >= failedInRamp) failedInRamp = Infinity;
+      kept = Math.max(kept, rate);
+    } else if (outcome.generatorLimited) {
+      ceiling = Math.min(ceiling, rate);
+    } else {
+      if (rate <= kept) {
+        contradict();
+        kept = 0;
+      }
+      while (glimpsed.length > 0 && glimpsed.at(-1)! >= rate) glimpsed.pop();
+      failed = Math.min(failed, rate);
+      hint = verdict === "falls-behind" ? capacity : undefined;
+    }
+  };
+  const nextRate = (): number => {
+    const low = Math.max(kept, glimpsed.at(-1) ?? 0);
+    const high = Math.min(failed, failedInRamp, ceiling);
+    // Nothing is gained by closing in on a rate that only a glimpse has seen kept.
+    if (kept < low && high / low <= (1 + precision) ** 2) return low;
+    // A collapsed reader's drain rate lies below what it has kept: not to be believed.
+    if (hint !== undefined && hint > low * 0.95 && hint < high) {
+      const half = (1 + precision) ** 0.47;
+      const boundary = hint * (1 + tolerance);
+      const below = boundary / half;
+      const above = boundary * half;
+      if (kept < below * 0.998 && below < failed) return below;
+      if (failed > above * 1.002 && above > kept) return Math.min(above, ceiling);
+    }
+    if (high === Infinity) {
+      growth *= 2;
+      return low * (1 + precision) ** growth;
+    }
+    if (low === 0) return Math.max(minRate, high / 2);
+    return Math.sqrt(low * high);
+  };
+  const bounds = (): { lower: number; upper: number } => {
+    const firm = outcomes.filter((o) => o.verdict !== "irregular");
+    const lowestFailure = Math.min(
+      ...firm.filter((o) => o.verdict === "falls-behind").map((o) => o.offered),
+    );
+    const highestSuccess = Math.max(
+      0,
+      ...firm.filter((o) => o.verdict === "keeps-up").map((o) => o.offered),
+    );
+    const lower = Math.max(
+      0,
+      ...firm.filter((o) => o.verdict === "keeps-up" && o.offered < lowestFailure)
+        .map((o) => o.offered),
+    );
+    const upper = Math.min(
+      ...firm.filter((o) => o.verdict === "falls-behind" && o.offered > highestSuccess)
+        .map((o) => o.offered),
+    );
+    return { lower, upper };
+  };
+
+  while (outcomes.length < MOST_TRIALS && precision <= WIDEST_PRECISION) {
+    const low = Math.max(kept, glimpsed.at(-1) ?? 0);
+    if (ceiling <= low * GENERATOR_MARGIN && failed > ceiling) {
+      // Only a trial of full length may say so.
+      if (kept < low) {
+        record(await attempt(low, "bound"));
+        continue;
+      }
+      const reason = ceiling === maxRate
+        ? "it keeps up with the highest rate that was asked for"
+        : "it keeps up with all that this sender can make";
+      return { outcome: "generator-limited", lower: kept, upper: Infinity, reason };
+    }
+    if (failed <= minRate) {
+      const reason = "it falls behind at the lowest rate already";
+      return { outcome: "below-range", lower: 0, upper: failed, reason };
+    }
+    if (kept > 0 && failed / kept <= 1 + precision) {
+      const atLower = await attempt(kept, "confirm");
+      const confirmed = atLower.verdict === "keeps-up";
+      record(atLower);
+      if (!confirmed) continue;
+      const above = failed * (1 + precision / 4);
+      const atUpper = await attempt(above, "bound");
+      if (atUpper.verdict !== "keeps-up") {
+        const result: SearchResult = { outcome: "found", lower: kept, upper: failed };
+        if (precision > options.precision) {
+          result.reason = "its own speed varies: trials at the same rates contradicted each other";
+        }
+        return result;
+      }
+      record(atUpper);
+      continue;
+    }
+    record(await attempt(nextRate(), "bound"));
+  }
+  return { outcome: "irregular", ...bounds(), reason: "verdicts at the same rates contradict" };
+}
