@@ -7,9 +7,12 @@
  */
 import type { Message } from "./message.ts";
 import { LONGEST_WRITE } from "./message.ts";
-import type { Closed, Connection } from "./net.ts";
+import { type Closed, type Connection, DEFAULT_READ_SIZE } from "./net.ts";
 import { type Overflowing, POLICIES, type Policy } from "./overflow.ts";
 import { nextTurn, Schedule, type Ticker } from "./pacer.ts";
+
+/** What becomes of the reader's replies: nobody reads them (the article's server), or we do. */
+export type Replies = "ignore" | "drain";
 
 export interface FloodOptions {
   connection: Connection;
@@ -21,7 +24,9 @@ export interface FloodOptions {
   bound?: number;
   /** The longest piece that one write offers; bytes, default and most 1 MiB. */
   writeSize?: number;
-  /** Called once, the first time that the policy acts. */
+  /** Default: ignore. */
+  replies?: Replies;
+  /** Called once, before the policy acts for the first time. */
   onOverflow?: (flood: Flood) => void;
 }
 
@@ -47,6 +52,8 @@ export class Flood implements Overflowing {
   readonly #bound: number;
   readonly #writeSize: number;
   readonly #onOverflow: ((flood: Flood) => void) | undefined;
+  /** Settles when the peer has sent its last reply; undefined while nobody reads them. */
+  #replies: Promise<void> | undefined;
   /** Messages due before the present schedule began; the schedule adds to it. */
   #dueBefore = 0;
   #schedule: Schedule | undefined;
@@ -63,6 +70,7 @@ export class Flood implements Overflowing {
     this.#bound = Math.floor((options.bound ?? 0) / options.message.size);
     this.#writeSize = Math.min(options.writeSize ?? LONGEST_WRITE, LONGEST_WRITE);
     this.#onOverflow = options.onOverflow;
+    if (options.replies === "drain") this.#replies = discardReplies(this.connection);
     this.done = this.#run();
   }
 
@@ -182,7 +190,31 @@ export class Flood implements Overflowing {
       }
     }
     stopTicking();
+    if (!ended && this.#finishing) await this.#linger();
     connection.close();
     return connection.closed;
+  }
+
+  /**
+   * FIN, then replies away until the peer's own FIN: a close with replies unread would send RST,
+   * and what the peer has not read by then would be lost (as in RFC 9112, 9.6).
+   */
+  async #linger(): Promise<void> {
+    const { connection } = this;
+    await connection.closeWrite();
+    const timer = setTimeout(() => connection.close(), LINGER_MS);
+    await (this.#replies ??= discardReplies(connection));
+    clearTimeout(timer);
+  }
+}
+
+/** A peer that reads on but never closes its own side is not waited for longer. */
+const LINGER_MS = 30_000;
+
+/** Reads replies and forgets them, until the peer has sent its last. */
+async function discardReplies(connection: Connection): Promise<void> {
+  while (true) {
+    const chunk = connection.read(DEFAULT_READ_SIZE);
+    if ((chunk instanceof Promise ? await chunk : chunk) === null) return;
   }
 }

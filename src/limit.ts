@@ -1,6 +1,6 @@
 /** The speed limit of a reader: listens, starts or awaits readers, searches, then looks beyond. */
 import { type Environment, environment } from "./environment.ts";
-import { Flood } from "./flood.ts";
+import { Flood, type Replies } from "./flood.ts";
 import { Meter, SAMPLE_EVERY_MS } from "./meter.ts";
 import { kernelSource, kernelSourceReason } from "./kernel.ts";
 import type { Message } from "./message.ts";
@@ -14,6 +14,8 @@ import { DEFAULT_TOLERANCE } from "./verdict.ts";
 export interface LimitOptions {
   /** The reader's program and arguments, `{host}` and `{port}` replaced; without it readers attach. */
   command?: readonly string[];
+  /** What to call the reader in the result; default: its command. */
+  name?: string;
   message: Message;
   /** Where to listen; default 127.0.0.1 and any free port. */
   host?: string;
@@ -28,7 +30,7 @@ export interface LimitOptions {
   /** The longest that one trial may take to be clear; seconds, default 6. */
   maxTrialSeconds?: number;
   /** What becomes of the reader's replies; default drain. */
-  replies?: "drain" | "ignore";
+  replies?: Replies;
   /** How long to wait for a reader to connect; seconds, default 10 for a command, else no limit. */
   connectSeconds?: number;
   adapter?: Adapter;
@@ -147,8 +149,8 @@ class Bench {
     }
     const connections = await this.#gather();
     this.feeds = connections.map((connection) => {
-      const flood = new Flood({ connection, message: this.#options.message, ticker: this.#ticker });
-      if ((this.#options.replies ?? "drain") === "drain") void drainReplies(connection);
+      const { message, replies = "drain" } = this.#options;
+      const flood = new Flood({ connection, message, ticker: this.#ticker, replies });
       return { flood, meter: new Meter(flood) };
     });
     this.#emit({ event: "connected", readers: connections.length });
@@ -227,13 +229,6 @@ function startProblem(error: Error): string {
   if (code === "ENOENT" || /No such file|not found/i.test(error.message)) return "no such program";
   if (code === "EACCES") return "not permitted to run it";
   return error.message;
-}
-
-async function drainReplies(connection: Connection): Promise<void> {
-  while (true) {
-    const chunk = connection.read(65_536);
-    if ((chunk instanceof Promise ? await chunk : chunk) === null) return;
-  }
 }
 
 /** Runs the trials of one search over the readers of a bench. */
@@ -423,7 +418,7 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
   const experiment = new Experiment(bench, options, tolerance);
   const result: LimitResult = {
     schema: "speedlimit/limit@1",
-    reader: options.command?.join(" ") ?? "attached",
+    reader: options.name ?? options.command?.join(" ") ?? "attached",
     readers: options.readers ?? 1,
     outcome: "irregular",
     message: "",

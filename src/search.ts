@@ -49,7 +49,10 @@ export interface SearchResult {
   reason?: string;
 }
 
-const MOST_TRIALS = 48;
+const MOST_TRIALS = 40;
+/** A search that takes longer than this pays with precision: each further trial widens it. */
+const USUAL_TRIALS = 22;
+const WIDENING = 1.2;
 /** A reader whose speed varies by more than this has no limit to speak of. */
 const WIDEST_PRECISION = 0.25;
 /** A generator that gives up this close above the reader's last success hides the limit. */
@@ -177,6 +180,7 @@ export async function searchLimit(
   };
 
   while (outcomes.length < MOST_TRIALS && precision <= WIDEST_PRECISION) {
+    if (outcomes.length > USUAL_TRIALS) precision *= WIDENING;
     const low = Math.max(kept, glimpsed.at(-1) ?? 0);
     if (ceiling <= low * GENERATOR_MARGIN && failed > ceiling) {
       // Only a trial of full length may say so.

@@ -1,0 +1,209 @@
+/**
+ * The speed limit of a reader: at which rate it falls behind, what it does then, and whether it
+ * comes back.
+ *
+ *     deno task limit -- python3 my_reader.py {host} {port}
+ *     npm run limit                        # the article's two readers on this runtime
+ */
+import process from "node:process";
+import { main as client } from "../client.ts";
+import { chooseMessage, parseMessage } from "../server.ts";
+import { choice, flag, option, parseCommandLine, UsageError } from "../src/command_line.ts";
+import { environment } from "../src/environment.ts";
+import { findLimit, type LimitEvent, type LimitOptions, type LimitResult } from "../src/limit.ts";
+import { fillerMessage } from "../src/message.ts";
+import { runtime } from "../src/net.ts";
+import { interrupted, print, runMain } from "../src/program.ts";
+import { formatLimits } from "../src/limit_table.ts";
+import { ProgressLine } from "../src/progress.ts";
+import {
+  formatByteRate,
+  formatHostPort,
+  formatSeconds,
+  parseByteRate,
+  parseBytes,
+  parseCount,
+  parseDuration,
+  parseFraction,
+  parseHostPort,
+} from "../src/units.ts";
+
+const MOST_MESSAGE = 2 ** 28;
+const MOST_READERS = 1000;
+
+const spec = {
+  name: "limit",
+  summary: "Finds the speed limit of a TCP reader: the highest rate at which it keeps up.\n" +
+    "The reader is a program of any kind that connects and reads; {host} and {port} in its\n" +
+    "command are replaced. Without one, it measures the drain client in both its modes.",
+  usage: ["limit.ts [OPTIONS] -- COMMAND", "limit.ts [OPTIONS] --attach", "limit.ts [OPTIONS]"],
+  command: "starts the reader: -- python3 my_reader.py {host} {port}",
+  options: {
+    attach: flag("waits for readers to come by themselves"),
+    listen: option({
+      value: "HOST:PORT",
+      help: "where readers connect; port 0: any free one (default 127.0.0.1:0)",
+      parse: (text) => parseHostPort(text, { least: 0 }),
+    }),
+    message: option({
+      value: "TEXT",
+      help: "what each message says; \\n, \\t, \\0 and \\\\ as in C (default Hello World!\\0)",
+      parse: parseMessage,
+    }),
+    size: option({
+      value: "SIZE",
+      help: "messages of so many bytes instead",
+      parse: (text) => fillerMessage(parseBytes(text, { most: MOST_MESSAGE })),
+    }),
+    precision: option({
+      value: "SHARE",
+      help: "how narrow the interval must be",
+      default: "1%",
+      parse: (text) => parseFraction(text, { least: 0.002, most: 0.5 }),
+    }),
+    minRate: option({
+      value: "RATE",
+      help: "below this there is nothing to look for; bytes a second",
+      default: "1kB/s",
+      parse: parseByteRate,
+    }),
+    maxRate: option({
+      value: "RATE",
+      help: "nor above this (default: as far as the sender goes)",
+      parse: parseByteRate,
+    }),
+    maxTrial: option({
+      value: "TIME",
+      help: "the longest time that one trial may take to be clear",
+      default: "6s",
+      parse: (text) => parseDuration(text, { least: 1000 }),
+    }),
+    readers: option({
+      value: "N",
+      help: "readers at once, each with a flood of its own",
+      default: "1",
+      parse: (text) => parseCount(text, { most: MOST_READERS }),
+    }),
+    replies: choice({
+      help: "what becomes of what the reader sends",
+      choices: ["drain", "ignore"],
+      default: "drain",
+    }),
+    json: flag("prints the result as one JSON object"),
+  },
+};
+
+/** One reader to measure: how to start it, unless it comes by itself, and what to call it. */
+type Subject = Pick<LimitOptions, "command" | "name">;
+
+/** The command; its exit status. Throws a UsageError, a NetError, or where nothing can be measured. */
+export async function main(args: readonly string[]): Promise<number> {
+  // The reader that we measure without a command is this same program, whatever file it is in.
+  if (args[0] === "client") return await client(args.slice(1));
+  const { options, command } = parseCommandLine(spec, args);
+  const { attach, listen, json, minRate, maxRate } = options;
+  if (command !== undefined && attach) {
+    throw new UsageError("--attach and a command after -- exclude each other: give one of them");
+  }
+  if (command?.length === 0) {
+    throw new UsageError("no command follows --: as in -- python3 my_reader.py {host} {port}");
+  }
+  if (maxRate !== undefined && maxRate < minRate) {
+    throw new UsageError("--max-rate must be at least --min-rate");
+  }
+  const given: LimitOptions = {
+    message: chooseMessage(options.message, options.size),
+    ...listen,
+    readers: options.readers,
+    precision: options.precision,
+    minRate,
+    ...(maxRate === undefined ? {} : { maxRate }),
+    maxTrialSeconds: options.maxTrial / 1000,
+    replies: options.replies,
+    signal: interrupted(),
+  };
+  const subjects: Subject[] = attach
+    ? [{ name: "attached" }]
+    : command !== undefined
+    ? [{ command }]
+    : [ownReader("naive"), ownReader("drain")];
+
+  const results: LimitResult[] = [];
+  for (const subject of subjects) {
+    const progress = new ProgressLine();
+    const result = await findLimit({
+      ...given,
+      ...subject,
+      onEvent: (event) => tell(event, progress, attach),
+    });
+    progress.end();
+    results.push(result);
+    if (result.interrupted) break;
+  }
+  if (!json) print(formatLimits(results));
+  else if (attach || command !== undefined) print(JSON.stringify(results[0]));
+  else print(JSON.stringify({ schema: "speedlimit/limits@1", results }));
+  if (results.some(({ interrupted }) => interrupted)) return 130;
+  return results.every(({ outcome }) => outcome === "found" || outcome === "generator-limited")
+    ? 0
+    : 1;
+}
+
+/** This program as a reader, on this runtime. */
+function ownReader(mode: "naive" | "drain"): Subject {
+  const script = process.argv[1]!;
+  // Inside an executable made by `bun build --compile` there is no script to name.
+  const self = script.startsWith("/$bunfs/") ? [] : [...runtimeFlags(), script];
+  return {
+    command: [process.execPath, ...self, "client", "{host}:{port}", "--mode", mode],
+    name: `client --mode ${mode}, ${environment().runtime}`,
+  };
+}
+
+function runtimeFlags(): string[] {
+  switch (runtime) {
+    case "deno":
+      return [
+        "run",
+        "--no-prompt",
+        "--allow-net",
+        "--allow-ffi",
+        "--allow-read",
+        "--allow-env",
+        "--allow-sys",
+      ];
+    case "bun":
+      return [];
+    case "node":
+      return ["--no-warnings", ...process.execArgv];
+  }
+}
+
+const WORDS = { "keeps-up": "keeps up", "falls-behind": "falls behind", "irregular": "unclear" };
+
+function tell(event: LimitEvent, progress: ProgressLine, attach: boolean): void {
+  switch (event.event) {
+    case "listening":
+      if (attach) progress.line(`waiting for readers on ${formatHostPort(event)}`);
+      return;
+    case "connected":
+      return;
+    case "fresh-reader":
+      return progress.line(`a fresh reader: ${event.reason}`);
+    case "trial-begins":
+      return progress.update(`${event.purpose}: ${formatByteRate(event.rate)} ...`);
+    case "trial": {
+      const { purpose, offered, drained, stalled, seconds, verdict, ended } = event.trial;
+      const stall = stalled === null ? "" : `, stalled ${Math.round(stalled * 100)} %`;
+      return progress.line(
+        `${purpose.padEnd(8)} ${formatByteRate(offered).padStart(10)}  ${
+          WORDS[verdict].padEnd(12)
+        }` +
+          `  drained ${formatByteRate(Math.max(0, drained))}${stall}, ${formatSeconds(seconds)}` +
+          (ended === undefined ? "" : `; ${ended}`),
+      );
+    }
+  }
+}
+
+if (import.meta.main) await runMain("limit", main);

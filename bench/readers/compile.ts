@@ -1,0 +1,115 @@
+/**
+ * Compiles the C readers and peers when they are first used.
+ *
+ * @module
+ */
+
+import { execFile, type ExecFileException } from "node:child_process";
+import { createHash, randomUUID } from "node:crypto";
+import { promises as fs } from "node:fs";
+import { arch, tmpdir } from "node:os";
+import process from "node:process";
+
+interface Compiler {
+  /** The program and its own arguments: `CC="ccache gcc"` is two words. */
+  command: string[];
+  /** What it says of itself, so that another version compiles anew. */
+  version: string;
+}
+
+/**
+ * Compiles a C file with `cc -O2` unless that was done before, and returns the path of the program.
+ *
+ * The compiler is the first there is of $CC, cc, gcc and clang. The program stays in a folder of the
+ * user's own under the system's folder for temporary files, named by a hash of the source and the
+ * compiler. Callers in parallel are safe: each compiles to a name of its own and renames.
+ *
+ * On Deno this needs `--allow-env --allow-sys=uid --allow-run=cc`, to read the source, and to read
+ * and write the folder for temporary files.
+ *
+ * @param source The C file, as a path or a `file:` URL. It may include system headers only.
+ * @throws {Error} In one line, when there is no compiler or the source does not compile.
+ */
+export async function compileC(source: string | URL): Promise<string> {
+  const path = typeof source === "string" ? source : decodeURIComponent(source.pathname);
+  const text = await fs.readFile(path, "utf8");
+  const compiler = await findCompiler();
+  const hash = createHash("sha256")
+    .update(JSON.stringify([text, compiler, arch()]))
+    .digest("hex").slice(0, 16);
+  const name = path.slice(path.lastIndexOf("/") + 1).replace(/\.c$/, "");
+  const program = `${await cacheFolder()}/${name}-${hash}`;
+  if (await exists(program)) return program;
+
+  const unfinished = `${program}.${randomUUID()}`;
+  try {
+    await run([...compiler.command, "-O2", "-o", unfinished, path]);
+    await fs.rename(unfinished, program);
+  } catch (cause) {
+    await fs.rm(unfinished, { force: true });
+    const lines = (cause instanceof Error ? cause.message : String(cause)).split("\n");
+    const reason = lines.find((line) => line.includes("error:")) ?? lines[0];
+    throw new Error(`cannot compile ${path} with ${compiler.command.join(" ")}: ${reason}`, {
+      cause,
+    });
+  }
+  return program;
+}
+
+async function findCompiler(): Promise<Compiler> {
+  for (const candidate of [process.env.CC ?? "", "cc", "gcc", "clang"]) {
+    const command = candidate.split(/\s+/).filter((word) => word !== "");
+    if (command.length === 0) continue;
+    try {
+      return { command, version: await run([...command, "--version"]) };
+    } catch (error) {
+      if (!hasCode(error, "ENOENT")) {
+        throw new Error(`cannot run the C compiler ${candidate}: ${firstLine(error)}`, {
+          cause: error,
+        });
+      }
+    }
+  }
+  throw new Error("no C compiler: install gcc or clang, or set CC");
+}
+
+/** Makes the folder if need be. One that others can write to could hold their programs, not ours. */
+async function cacheFolder(): Promise<string> {
+  const uid = process.getuid?.() ?? 0;
+  const folder = `${tmpdir()}/speedlimit-${uid}`;
+  await fs.mkdir(folder, { recursive: true, mode: 0o700 });
+  const { uid: owner, mode } = await fs.lstat(folder);
+  const isFolder = (mode & 0o170000) === 0o040000;
+  if (!isFolder || owner !== uid || (mode & 0o022) !== 0) {
+    throw new Error(`${folder} must be a folder that only its owner can write to: remove it`);
+  }
+  return folder;
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await fs.access(path);
+    return true;
+  } catch (error) {
+    if (hasCode(error, "ENOENT")) return false;
+    throw error;
+  }
+}
+
+function run(command: string[]): Promise<string> {
+  const [program = "", ...args] = command;
+  return new Promise((resolve, reject) => {
+    execFile(program, args, (error: ExecFileException | null, stdout: string) => {
+      if (error) reject(error);
+      else resolve(stdout);
+    });
+  });
+}
+
+function hasCode(error: unknown, code: string): boolean {
+  return error instanceof Error && "code" in error && error.code === code;
+}
+
+function firstLine(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).split("\n")[0] ?? "";
+}

@@ -1,0 +1,109 @@
+/**
+ * A command as a process: exit statuses, signals, and a standard output that may go away.
+ *
+ * 0: done. 1: it could not be done. 2: the command line is wrong. 130: interrupted.
+ */
+import process from "node:process";
+import { HelpRequest, UsageError } from "./command_line.ts";
+
+/** What a command gets, and the status that it ends with (0 when it returns nothing). */
+export type Main = (args: string[]) => number | void | Promise<number | void>;
+
+const stop = new AbortController();
+let listening = false;
+/** Those of our outputs that nobody reads any more; what is written to them is lost. */
+const gone = new Set<NodeJS.WriteStream>();
+
+/**
+ * A signal that the first SIGINT or SIGTERM aborts, so that the program can end in order and exit
+ * 130; the second one ends it at once. It aborts too when nobody reads standard output any more.
+ * From the first call on; the same signal each time.
+ */
+export function interrupted(): AbortSignal {
+  if (listening) return stop.signal;
+  listening = true;
+  const onSignal = () => {
+    if (stop.signal.aborted) process.exit(130);
+    stop.abort();
+  };
+  process.on("SIGINT", onSignal);
+  process.on("SIGTERM", onSignal);
+  return stop.signal;
+}
+
+/** Writes one line to standard output. Nothing happens once its reader has gone. */
+export function print(line: string): void {
+  say(process.stdout, `${line}\n`);
+}
+
+/** Writes one line of progress to standard error. */
+export function report(line: string): void {
+  say(process.stderr, `${line}\n`);
+}
+
+function say(stream: NodeJS.WriteStream, text: string): void {
+  if (!gone.has(stream)) stream.write(text);
+}
+
+/**
+ * Runs a command and ends the process: the one place where errors become exit statuses. A
+ * UsageError exits 2, any other error 1, each with one line `name: message` on standard error;
+ * SPEEDLIMIT_DEBUG=1 in the environment adds the stack. A HelpRequest is printed and exits 0.
+ */
+export async function runMain(name: string, main: Main): Promise<never> {
+  // `| head -1` is no error: what is left to say has nobody to say it to.
+  process.stdout.on("error", () => {
+    gone.add(process.stdout);
+    stop.abort();
+  });
+  process.stderr.on("error", () => gone.add(process.stderr));
+  const onLost = (error: unknown) => void exit(fail(name, error));
+  process.on("uncaughtException", onLost);
+  process.on("unhandledRejection", onLost);
+  let status: number;
+  try {
+    status = await main(process.argv.slice(2)) ?? 0;
+  } catch (error) {
+    status = fail(name, error);
+  }
+  return await exit(status);
+}
+
+/** Says what went wrong; the exit status for it. */
+function fail(name: string, error: unknown): number {
+  if (error instanceof HelpRequest) {
+    say(process.stdout, error.message);
+    return 0;
+  }
+  // Node and Bun wrap the signal's reason in an AbortError of their own.
+  if (stop.signal.aborted && (error as Error | undefined)?.name === "AbortError") return 130;
+  const usage = error instanceof UsageError;
+  const text = error instanceof Error ? error.message || error.name : String(error);
+  report(`${name}: ${oneLine(text)}${usage ? " (see --help)" : ""}`);
+  if (debugging() && error instanceof Error) report(error.stack ?? "");
+  return usage ? 2 : 1;
+}
+
+const oneLine = (text: string) => text.trim().replace(/\s*[\r\n]+\s*/g, " ");
+
+function debugging(): boolean {
+  try {
+    return process.env.SPEEDLIMIT_DEBUG === "1";
+  } catch {
+    // Deno without --allow-env.
+    return false;
+  }
+}
+
+async function exit(status: number): Promise<never> {
+  // Not write("", callback): Bun 1.4.5 calls that back before what is queued has left.
+  await Promise.all(
+    [process.stdout, process.stderr].map((stream) =>
+      new Promise<void>((resolve) => {
+        stream.once("error", () => resolve());
+        stream.end(() => resolve());
+      })
+    ),
+  );
+  process.exit(gone.has(process.stdout) && status === 130 ? 0 : status);
+}
