@@ -82,7 +82,7 @@ const spec = {
     }),
     rcvbuf: option({
       value: "SIZE",
-      help: "SO_RCVBUF; the kernel takes the double (default: it tunes itself)",
+      help: "SO_RCVBUF, of which the kernel takes the double (default: tuned)",
       parse: (text) => parseBytes(text, { most: MOST_BUFFER }),
     }),
     duration: option({

@@ -163,19 +163,22 @@ function ownReader(mode: "naive" | "drain"): Subject {
 function runtimeFlags(): string[] {
   switch (runtime) {
     case "deno":
-      return [
-        "run",
-        "--no-prompt",
-        "--allow-net",
-        "--allow-ffi",
-        "--allow-read",
-        "--allow-env",
-        "--allow-sys",
-      ];
+      return ["run", "--no-prompt", "--allow-net", "--allow-ffi", ...modulesFlag()];
     case "bun":
       return [];
     case "node":
       return ["--no-warnings", ...process.execArgv];
+  }
+}
+
+/** Deno's packages come from node_modules when npm has put them there, and so do the reader's. */
+function modulesFlag(): string[] {
+  try {
+    const found = import.meta.resolve("#std/cli");
+    return found.startsWith("file:") ? ["--node-modules-dir=manual"] : [];
+  } catch {
+    // A bundle has no packages to find.
+    return [];
   }
 }
 

@@ -2,7 +2,9 @@
  * Command lines: a table of options becomes typed values and a help text, and every way to get a
  * command line wrong becomes one line that says what would be right.
  */
+// @ts-types="../types/std_cli.d.ts"
 import { parseArgs } from "#std/cli";
+// @ts-types="../types/std_text.d.ts"
 import { closestString, levenshteinDistance } from "#std/text";
 import { UnitError } from "./units.ts";
 
@@ -98,7 +100,7 @@ export interface CommandLine<Options extends OptionTable, Positionals extends Op
   positionals: Values<Positionals>;
   /** The options that were given, as opposed to defaulted. */
   given: ReadonlySet<keyof Options>;
-  /** What followed `--`, untouched; undefined when there was no `--`. */
+  /** What followed `--`, untouched; undefined when there was none. */
   command: string[] | undefined;
 }
 
@@ -113,8 +115,7 @@ export function parseCommandLine<
   spec: CommandSpec<Options, Positionals>,
   args: readonly string[],
 ): CommandLine<Options, Positionals> {
-  const end = args.indexOf("--");
-  const own = end < 0 ? args : args.slice(0, end);
+  const { own, command } = splitCommand(spec, args);
   if (own.includes("--help") || own.includes("-h")) throw new HelpRequest(formatHelp(spec));
   const names = new Map(Object.keys(spec.options).map((name) => [dashed(name), name]));
   const isFlag = (name: string) => spec.options[names.get(name)!]!.value === undefined;
@@ -155,13 +156,43 @@ export function parseCommandLine<
       `${quoted(rest[0]!)} is one argument too many: takes ${most || "options only"}`,
     );
   }
-  if (end >= 0 && spec.command === undefined) throw new UsageError("nothing may follow --");
+  if (command !== undefined && spec.command === undefined) {
+    throw new UsageError("nothing may follow --");
+  }
   return {
     options: options as Values<Options>,
     positionals: positionals as Values<Positionals>,
     given,
-    command: end < 0 ? undefined : args.slice(end + 1),
+    command,
   };
+}
+
+/**
+ * What is ours, and the command after `--`. Where we take no positional ourselves, the first one
+ * starts the command: `bun run` and `npm run` take a leading `--` away (Bun 1.4.5).
+ */
+function splitCommand<Options extends OptionTable, Positionals extends OptionTable>(
+  spec: CommandSpec<Options, Positionals>,
+  args: readonly string[],
+): { own: readonly string[]; command: string[] | undefined } {
+  let at = 0;
+  if (spec.command === undefined || spec.positionals !== undefined) {
+    at = args.indexOf("--");
+    if (at < 0) return { own: args, command: undefined };
+  } else {
+    const withValue = Object.keys(spec.options)
+      .filter((name) => spec.options[name]!.value !== undefined)
+      .map((name) => `--${dashed(name)}`);
+    while (args[at]?.startsWith("-") && args[at] !== "--") {
+      const next = args[at + 1];
+      const hasValue = withValue.includes(args[at]!) &&
+        (!next?.startsWith("-") || NEGATIVE.test(next));
+      at += hasValue ? 2 : 1;
+    }
+    if (at >= args.length) return { own: args, command: undefined };
+    if (args[at] !== "--") return { own: args.slice(0, at), command: args.slice(at) };
+  }
+  return { own: args.slice(0, at), command: args.slice(at + 1) };
 }
 
 /**
@@ -187,7 +218,7 @@ function joinValues(
         throw new UsageError(`--${flagName} takes no value`);
       }
     }
-    if (strings.has(name) && next !== undefined && (next === "" || /^-[\d.]/.test(next))) {
+    if (strings.has(name) && next !== undefined && (next === "" || NEGATIVE.test(next))) {
       joined.push(`${argument}=${next}`);
       i++;
     } else {
@@ -230,6 +261,8 @@ function quoted(text: string): string {
   return JSON.stringify(text.length > 60 ? `${text.slice(0, 57)}...` : text);
 }
 
+/** A value, not an option; none of ours is a digit. */
+const NEGATIVE = /^-[\d.]/;
 const dashed = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 const times = (count: number) => count === 2 ? "twice" : `${count} times`;
 const listed = (words: readonly string[]) =>

@@ -11,7 +11,7 @@ import type { Address } from "./net.ts";
 
 /** From `struct tcp_info` (linux/tcp.h); counts in bytes, times in microseconds. */
 export interface TcpInfo {
-  /** tcpi_bytes_acked; it counts the SYN as one. */
+  /** tcpi_bytes_acked; the end that connected counts its SYN as one byte more. */
   bytesAcked: number;
   /** tcpi_bytes_received: arrived in order, whether the program took it or not. */
   bytesReceived: number;
@@ -95,6 +95,7 @@ const SOCK_DIAG_BY_FAMILY = 20;
 const NLM_F_REQUEST = 1;
 const INET_DIAG_INFO = 2;
 const MSG_DONTWAIT = 0x40;
+const TCP_LISTEN = 10;
 const REQUEST_LENGTH = 72;
 const NLMSGHDR = 16;
 const INET_DIAG_MSG = 72;
@@ -140,6 +141,8 @@ class SockDiag {
     const view = this.#answerView;
     if (length < NLMSGHDR + INET_DIAG_MSG) return undefined;
     if (view.getUint16(4, true) !== SOCK_DIAG_BY_FAMILY) return undefined;
+    // Where no connection has these addresses, the kernel answers with the listening socket.
+    if (this.#answer[NLMSGHDR + 1] === TCP_LISTEN) return undefined;
     const state: SocketState = {
       receiveQueue: view.getUint32(NLMSGHDR + 56, true),
       sendQueue: view.getUint32(NLMSGHDR + 60, true),

@@ -45,7 +45,7 @@ export class Meter {
       this.queueSource = "window";
       const { sendWindow, bytesAcked } = near.info;
       this.#widestWindow = Math.max(this.#widestWindow, sendWindow);
-      drained = bytesAcked - 1 - (this.#widestWindow - sendWindow);
+      drained = bytesAcked - (this.#widestWindow - sendWindow);
     } else {
       this.queueSource = "none";
       drained = accepted - near.sendQueue;

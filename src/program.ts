@@ -51,10 +51,12 @@ function say(stream: NodeJS.WriteStream, text: string): void {
  * SPEEDLIMIT_DEBUG=1 in the environment adds the stack. A HelpRequest is printed and exits 0.
  */
 export async function runMain(name: string, main: Main): Promise<never> {
-  // `| head -1` is no error: what is left to say has nobody to say it to.
-  process.stdout.on("error", () => {
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (gone.has(process.stdout)) return;
     gone.add(process.stdout);
-    stop.abort();
+    // `| head -1` is no error: what is left to say has nobody to say it to.
+    if (error.code === "EPIPE") stop.abort();
+    else void exit(fail(name, new Error(`cannot write to standard output: ${error.message}`)));
   });
   process.stderr.on("error", () => gone.add(process.stderr));
   const onLost = (error: unknown) => void exit(fail(name, error));
@@ -96,14 +98,16 @@ function debugging(): boolean {
 }
 
 async function exit(status: number): Promise<never> {
-  // Not write("", callback): Bun 1.4.5 calls that back before what is queued has left.
-  await Promise.all(
-    [process.stdout, process.stderr].map((stream) =>
-      new Promise<void>((resolve) => {
-        stream.once("error", () => resolve());
-        stream.end(() => resolve());
-      })
-    ),
-  );
+  await Promise.all([flushed(process.stdout), flushed(process.stderr)]);
   process.exit(gone.has(process.stdout) && status === 130 ? 0 : status);
+}
+
+/** When all that was written has left. Not write("", callback): Bun 1.4.5 calls that back at once. */
+function flushed(stream: NodeJS.WriteStream): Promise<void> {
+  // A stream that has failed never calls back.
+  if (gone.has(stream)) return Promise.resolve();
+  return new Promise((resolve) => {
+    stream.once("error", () => resolve());
+    stream.end(() => resolve());
+  });
 }

@@ -99,6 +99,29 @@ describe("parseCommandLine", () => {
     assertThrows(() => parseCommandLine(without, ["--", "x"]), UsageError, "nothing may follow --");
   });
 
+  test("without positionals of its own, the command may stand without --", () => {
+    const { positionals: _, ...without } = spec;
+    const parse = (...args: string[]) => {
+      const { options, command } = parseCommandLine(without, args);
+      return [options.rate, options.json, command];
+    };
+    const million = { messagesPerSecond: 1e6 };
+    const rest = ["python3", "r.py", "--rate", "5", "--help", "--", "x"];
+    assertEquals(parse(...rest), [million, false, rest]);
+    assertEquals(parse("--", ...rest), [million, false, rest]);
+    assertEquals(parse("--json", ...rest), [million, true, rest]);
+    assertEquals(parse("--rate", "7", "--json", ...rest), [{ messagesPerSecond: 7 }, true, rest]);
+    assertEquals(parse("--rate=7", "--", ...rest), [{ messagesPerSecond: 7 }, false, rest]);
+    assertEquals(parse("--json", "true"), [million, true, ["true"]]);
+    assertEquals(parse("--json"), [million, true, undefined]);
+    assertEquals(parse("--"), [million, false, []]);
+    assertThrows(() => parse("--rates", "7", ...rest), UsageError, 'unknown option "--rates"');
+    assertThrows(() => parse("--rate", "-7", ...rest), UsageError, '--rate "-7" must be');
+    assertThrows(() => parse("--rate", "--json", ...rest), UsageError, "--rate needs a value");
+    assertThrows(() => parse("--rate"), UsageError, "--rate needs a value");
+    assertThrows(() => parse("--json", "-h", ...rest), HelpRequest);
+  });
+
   const wrong: [args: string[], message: string][] = [
     [["--rate", "abc"], '--rate "abc" must be a rate such as'],
     [["--rate", "0"], '--rate "0" must be a rate'],

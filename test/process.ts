@@ -1,6 +1,6 @@
 /** Programs of this project as real processes: every one has a deadline, and none outlives the tests. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, realpathSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import process from "node:process";
 import { runtime as thisRuntime } from "../src/net.ts";
@@ -37,10 +37,10 @@ export interface RunResult {
 
 /** The programs that can be had here, and how each starts a file of ours. */
 function command(runtime: Runtime, file: string, { permissions = ["-A"] }: RunOptions): string[] {
-  const program = runtime === thisRuntime ? process.execPath : binary(runtime);
+  const program = hasBinary(runtime) ? binary(runtime) : process.execPath;
   switch (runtime) {
     case "deno":
-      return [program, "run", "--no-prompt", ...permissions, file];
+      return [program, "run", "--node-modules-dir=manual", "--no-prompt", ...permissions, file];
     case "bun":
       return [program, file];
     case "node":
@@ -48,11 +48,14 @@ function command(runtime: Runtime, file: string, { permissions = ["-A"] }: RunOp
   }
 }
 
-const binary = (runtime: Runtime) => realpathSync(resolve(ROOT, "node_modules/.bin", runtime));
+// Not process.execPath, nor the real path: Deno's node:child_process gives whatever it starts by its
+// own path all permissions (seen in 2.9.6).
+const binary = (runtime: Runtime) => resolve(ROOT, "node_modules/.bin", runtime);
+const hasBinary = (runtime: Runtime) => existsSync(binary(runtime));
 
 /** Whether that runtime is installed here. */
 export function hasRuntime(runtime: Runtime): boolean {
-  return runtime === thisRuntime || existsSync(resolve(ROOT, "node_modules/.bin", runtime));
+  return runtime === thisRuntime || hasBinary(runtime);
 }
 
 const living = new Set<ChildProcess>();
