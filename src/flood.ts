@@ -75,13 +75,13 @@ export class Flood implements Overflowing {
   }
 
   /** Begins a schedule now: messages a second, Infinity for as fast as the kernel takes them. */
-  start(rate: number, nowMs = performance.now()): void {
+  start(rate: number, nowMs: number = performance.now()): void {
     this.stop(nowMs);
     this.#schedule = new Schedule(rate, nowMs);
   }
 
   /** Ends the schedule now; what is owed stays owed. */
-  stop(nowMs = performance.now()): void {
+  stop(nowMs: number = performance.now()): void {
     if (this.#schedule === undefined) return;
     this.#dueBefore = this.#schedule.rate === Infinity
       ? this.#begunMessages()

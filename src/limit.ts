@@ -92,6 +92,8 @@ export interface LimitResult {
 /** Bytes a second at which the ramp begins; a slower reader is looked for downwards from there. */
 const START_RATE = 500_000;
 const CONNECT_SECONDS = 10;
+/** An attached reader that has gone is expected back; the first one may take as long as it likes. */
+const RETURN_SECONDS = 60;
 /** A command's reader that does not clear this soon is replaced: waiting costs more than starting. */
 const CLEAR_MS = 500;
 /** An attached one cannot be: it gets its time. */
@@ -119,6 +121,7 @@ class Bench {
   #processes: ReaderProcess[] = [];
   #waiting: Connection[] = [];
   #arrived: (() => void) | undefined;
+  #served = false;
 
   constructor(options: LimitOptions) {
     this.#options = options;
@@ -148,6 +151,7 @@ class Bench {
       this.#processes = Array.from({ length: this.#count }, () => new ReaderProcess(words));
     }
     const connections = await this.#gather();
+    this.#served = true;
     this.feeds = connections.map((connection) => {
       const { message, replies = "drain" } = this.#options;
       const flood = new Flood({ connection, message, ticker: this.#ticker, replies });
@@ -159,7 +163,7 @@ class Bench {
   async #gather(): Promise<Connection[]> {
     const { command, signal } = this.#options;
     const seconds = this.#options.connectSeconds ??
-      (command === undefined ? Infinity : CONNECT_SECONDS);
+      (command !== undefined ? CONNECT_SECONDS : this.#served ? RETURN_SECONDS : Infinity);
     const endMs = performance.now() + seconds * 1000;
     while (this.#waiting.length < this.#count) {
       if (signal?.aborted) throw new Interrupted();
@@ -178,8 +182,10 @@ class Bench {
       if (performance.now() > endMs) {
         const { host, port } = this.#listener!.address;
         throw new ReaderFailed(
-          `the reader did not connect to ${host}:${port} within ${seconds} s: ` +
-            `does its command use {host} and {port}?`,
+          command === undefined
+            ? `the reader did not come back to ${host}:${port} within ${seconds} s`
+            : `the reader did not connect to ${host}:${port} within ${seconds} s: ` +
+              `does its command use {host} and {port}?`,
         );
       }
       await Promise.race([

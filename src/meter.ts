@@ -11,21 +11,36 @@ export interface Reading {
   nowMs: number;
   /** Bytes that the reader's program has taken since the connection began. */
   drained: number;
-  /** Bytes accepted by our kernel and not drained yet. */
-  queued: number;
+  /** Bytes that our kernel accepted and the reader's has not acknowledged. */
+  unacked: number;
   /** Time in which the reader's window or our send buffer was what limited sending; microseconds. */
   stalledUs: number | undefined;
   /** Replies that arrived here and were not read. Bytes. */
   unreadReplies: number;
 }
 
+/**
+ * A window breathes by this much without any queue behind it, because the kernel charges small
+ * segments more than their bytes (measured: 58 to 115 KB at 500 kB/s, 10 KB around 1 MB at 15 MB/s).
+ */
+const WINDOW_SLACK = 131_072;
+
 export class Meter {
   readonly #flood: Flood;
   #widestWindow = 0;
+  #window = 0;
   queueSource: QueueSource = "none";
 
   constructor(flood: Flood) {
     this.#flood = flood;
+  }
+
+  /**
+   * The reader is known to have drained all there is: what its window is now is what it is with an
+   * empty receive queue. Only a reader on another host needs to be told.
+   */
+  assumeEmpty(): void {
+    this.#widestWindow = this.#window;
   }
 
   /** Undefined: the kernel knows the connection no more, or tells nothing here. */
@@ -44,8 +59,10 @@ export class Meter {
       // A reader on another host: what its window shrank by is what lies in its receive queue.
       this.queueSource = "window";
       const { sendWindow, bytesAcked } = near.info;
+      this.#window = sendWindow;
       this.#widestWindow = Math.max(this.#widestWindow, sendWindow);
-      drained = bytesAcked - (this.#widestWindow - sendWindow);
+      const slack = Math.min(0.75 * this.#widestWindow, WINDOW_SLACK);
+      drained = bytesAcked - Math.max(0, this.#widestWindow - sendWindow - slack);
     } else {
       this.queueSource = "none";
       drained = accepted - near.sendQueue;
@@ -53,7 +70,7 @@ export class Meter {
     return {
       nowMs,
       drained,
-      queued: Math.max(0, accepted - drained),
+      unacked: near.sendQueue,
       stalledUs: near.info === undefined
         ? undefined
         : near.info.receiveWindowLimitedUs + near.info.sendBufferLimitedUs,

@@ -9,10 +9,18 @@ import { HelpRequest, UsageError } from "./command_line.ts";
 /** What a command gets, and the status that it ends with (0 when it returns nothing). */
 export type Main = (args: string[]) => number | void | Promise<number | void>;
 
+/**
+ * How long what is written may take to leave after an error, which may have been the output's own:
+ * Deno 2.9.6 throws a full disk from write, and then never calls back.
+ */
+const LOST_MS = 1000;
+
 const stop = new AbortController();
 let listening = false;
 /** Those of our outputs that nobody reads any more; what is written to them is lost. */
 const gone = new Set<NodeJS.WriteStream>();
+/** Whether output was lost for another reason. */
+let outputLost = false;
 
 /**
  * A signal that the first SIGINT or SIGTERM aborts, so that the program can end in order and exit
@@ -51,24 +59,28 @@ function say(stream: NodeJS.WriteStream, text: string): void {
  * SPEEDLIMIT_DEBUG=1 in the environment adds the stack. A HelpRequest is printed and exits 0.
  */
 export async function runMain(name: string, main: Main): Promise<never> {
-  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (gone.has(process.stdout)) return;
-    gone.add(process.stdout);
-    // `| head -1` is no error: what is left to say has nobody to say it to.
-    if (error.code === "EPIPE") stop.abort();
-    else void exit(fail(name, new Error(`cannot write to standard output: ${error.message}`)));
-  });
+  const onLost = (error: unknown) => void exit(fail(name, error), LOST_MS);
+  process.stdout.on("error", (error) => onOutputError(name, error));
   process.stderr.on("error", () => gone.add(process.stderr));
-  const onLost = (error: unknown) => void exit(fail(name, error));
   process.on("uncaughtException", onLost);
   process.on("unhandledRejection", onLost);
   let status: number;
   try {
     status = await main(process.argv.slice(2)) ?? 0;
   } catch (error) {
-    status = fail(name, error);
+    return await exit(fail(name, error), LOST_MS);
   }
   return await exit(status);
+}
+
+function onOutputError(name: string, error: NodeJS.ErrnoException): void {
+  if (gone.has(process.stdout)) return;
+  gone.add(process.stdout);
+  stop.abort();
+  // `| head -1` is no error: what is left to say has nobody to say it to.
+  if (error.code === "EPIPE") return;
+  outputLost = true;
+  fail(name, new Error(`cannot write to standard output: ${error.message}`));
 }
 
 /** Says what went wrong; the exit status for it. */
@@ -97,8 +109,13 @@ function debugging(): boolean {
   }
 }
 
-async function exit(status: number): Promise<never> {
-  await Promise.all([flushed(process.stdout), flushed(process.stderr)]);
+/** Ends the process once its output has left, or after so many ms. */
+async function exit(status: number, longest?: number): Promise<never> {
+  if (longest !== undefined) setTimeout(() => process.exit(status), longest);
+  await flushed(process.stdout);
+  // Second, for what the first may have to say.
+  await flushed(process.stderr);
+  if (outputLost) process.exit(1);
   process.exit(gone.has(process.stdout) && status === 130 ? 0 : status);
 }
 

@@ -72,7 +72,6 @@ class Watch {
   #late = 0;
   #owedAtFirst = 0;
   unreadReplies = 0;
-  queued = 0;
 
   constructor(feed: Feed) {
     this.feed = feed;
@@ -96,7 +95,6 @@ class Watch {
     });
     this.#last = reading;
     this.unreadReplies = reading.unreadReplies;
-    this.queued = reading.queued;
   }
 
   get seconds(): number {
@@ -224,18 +222,35 @@ export async function waitForClear(feeds: readonly Feed[], maxMs: number): Promi
     void flood.done.then(() => gone = true);
   }
   const endMs = performance.now() + maxMs;
+  const cleared = feeds.map((feed) => clearance(feed));
   while (!gone) {
-    const left = feeds.map(({ flood, meter }) => {
-      const reading = meter.read();
-      return reading === undefined ? Infinity : flood.offeredAt(reading.nowMs) - reading.drained;
-    });
-    // A window's shrinking is no exact figure: some bytes may stay.
-    const cleared = feeds.every(({ meter }, i) =>
-      left[i]! <= (meter.queueSource === "socket" ? 0 : 65_536)
-    );
-    if (cleared) return true;
+    // Each has to look, whatever the others see.
+    if (cleared.map((isClear) => isClear()).every(Boolean)) return true;
     if (performance.now() > endMs) return false;
     await sleep(SAMPLE_EVERY_MS);
   }
   return false;
+}
+
+/** A window that stays as it is for so long has no queue behind it that shrinks. */
+const STILL_MS = 150;
+
+/** Asks again and again whether a reader has drained all that was sent to it. */
+function clearance({ flood, meter }: Feed): () => boolean {
+  let stillSince = 0;
+  let drainedThen = NaN;
+  return () => {
+    const reading = meter.read();
+    if (reading === undefined) return false;
+    if (meter.queueSource === "socket") return flood.offeredAt(reading.nowMs) <= reading.drained;
+    // From its window alone: all is acknowledged, and the window has stopped growing.
+    if (reading.unacked > 0 || reading.drained !== drainedThen) {
+      drainedThen = reading.drained;
+      stillSince = reading.nowMs;
+      return false;
+    }
+    if (reading.nowMs - stillSince < STILL_MS) return false;
+    meter.assumeEmpty();
+    return true;
+  };
 }

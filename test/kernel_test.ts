@@ -1,0 +1,165 @@
+/** What the kernel tells, against what was really sent and read. */
+import { describe, test } from "node:test";
+import net from "node:net";
+import { execFileSync } from "node:child_process";
+import { assert, assertEquals, assertGreater } from "#std/assert";
+import {
+  abort,
+  bufferSize,
+  connectionState,
+  hasUnread,
+  kernelSource,
+  kernelSourceReason,
+  setBufferSize,
+  tcpInfo,
+} from "../src/kernel.ts";
+import { type Connection, loadAdapter, runtime } from "../src/net.ts";
+import { until, within } from "./within.ts";
+
+async function openPair(
+  host = "127.0.0.1",
+): Promise<{ ours: Connection; theirs: net.Socket; end(): Promise<void> }> {
+  const adapter = await loadAdapter();
+  const accepted = Promise.withResolvers<Connection>();
+  const listener = await adapter.listen({ host, port: 0, onConnection: accepted.resolve });
+  // Paused from the start, so that nothing is read of what is sent to it.
+  const theirs = net.connect({ host, port: listener.address.port });
+  theirs.pause();
+  theirs.on("error", () => {});
+  const ours = await within("accept", 2000, accepted.promise);
+  return {
+    ours,
+    theirs,
+    async end() {
+      theirs.destroy();
+      ours.close();
+      await within("closed", 2000, ours.closed);
+      await listener.close();
+    },
+  };
+}
+
+describe(`kernel on ${runtime}`, () => {
+  test("figures come from somewhere, or a reason is given", () => {
+    console.log(
+      `  source: ${kernelSource}${
+        kernelSourceReason === undefined ? "" : `, ${kernelSourceReason}`
+      }`,
+    );
+    if (kernelSource !== "sock_diag") assert(kernelSourceReason !== undefined);
+  });
+
+  for (const host of ["127.0.0.1", "::1"]) {
+    test(`queues of both ends are exact, ${host}`, async (t) => {
+      if (kernelSource === "none") return t.skip(`no kernel figures: ${kernelSourceReason}`);
+      const { ours, theirs, end } = await openPair(host);
+      assertEquals(await ours.write(new Uint8Array(1000)), 1000);
+      await until("1000 bytes arrive", 2000, () => {
+        const { near, far } = connectionState(ours.local, ours.remote);
+        // node:net reads a first piece ahead, pause or no pause, on some runtimes.
+        return near?.sendQueue === 0 && (far?.receiveQueue === 1000 || theirs.bytesRead === 1000);
+      });
+      theirs.write(new Uint8Array(77));
+      await until(
+        "77 bytes come back",
+        2000,
+        () => connectionState(ours.local, ours.remote).near?.receiveQueue === 77,
+      );
+      const { near, far } = connectionState(ours.local, ours.remote);
+      if (kernelSource === "sock_diag") {
+        assertEquals(near!.info!.bytesAcked, 1000);
+        assertEquals(near!.info!.bytesReceived, 77);
+        assertEquals(far!.info!.bytesReceived, 1000);
+        assertEquals(far!.info!.bytesAcked, 78, "77 and the SYN of the end that connected");
+      }
+      await end();
+    });
+  }
+
+  test("an end that is not there is absent, not 0", async (t) => {
+    if (kernelSource === "none") return t.skip(`no kernel figures: ${kernelSourceReason}`);
+    const { ours, end } = await openPair();
+    const { near, far } = connectionState(ours.local, { ...ours.remote, port: 1 });
+    assertEquals([near, far], [undefined, undefined]);
+    assertEquals(connectionState({ host: "a.name", port: 1 }, ours.remote).near, undefined);
+    await end();
+  });
+
+  test("TCP_INFO by descriptor agrees with the look-up by address", async (t) => {
+    const { ours, end } = await openPair();
+    if (kernelSource !== "sock_diag" || ours.fd === undefined) {
+      await end();
+      return t.skip(`no descriptor or no FFI here: ${kernelSourceReason}`);
+    }
+    await ours.write(new Uint8Array(5000));
+    await until("acknowledged", 2000, () => tcpInfo(ours.fd!)?.bytesAcked === 5000);
+    const { near } = connectionState(ours.local, ours.remote);
+    assertEquals(tcpInfo(ours.fd)!.bytesAcked, near!.info!.bytesAcked);
+    assertGreater(tcpInfo(ours.fd)!.sendWindow!, 0);
+    await end();
+  });
+
+  test("agrees with ss", async (t) => {
+    const { ours, theirs, end } = await openPair();
+    if (kernelSource !== "sock_diag") {
+      await end();
+      return t.skip(`nothing to compare: ${kernelSourceReason}`);
+    }
+    await ours.write(new Uint8Array(3000));
+    theirs.write(new Uint8Array(123));
+    await until(
+      "arrived",
+      2000,
+      () => connectionState(ours.local, ours.remote).near?.receiveQueue === 123,
+    );
+    let text: string;
+    try {
+      text = execFileSync("ss", [
+        "-tinHO",
+        `( sport = :${ours.local.port} and dport = :${ours.remote.port} )`,
+      ], {
+        encoding: "utf8",
+      });
+    } catch {
+      await end();
+      return t.skip("no ss here (Debian: iproute2)");
+    }
+    assertEquals(Number(/^\S+\s+(\d+)/.exec(text)![1]), 123, text);
+    assertEquals(Number(/bytes_acked:(\d+)/.exec(text)![1]), 3000, text);
+    await end();
+  });
+
+  test("buffer sizes are set, and read back doubled", async (t) => {
+    const { ours, end } = await openPair();
+    if (kernelSource !== "sock_diag" || ours.fd === undefined) {
+      await end();
+      return t.skip(`no descriptor or no FFI here: ${kernelSourceReason}`);
+    }
+    for (const which of ["send", "receive"] as const) {
+      assert(setBufferSize(ours.fd, which, 32_768));
+      assertEquals(bufferSize(ours.fd, which), 65_536);
+    }
+    assertEquals(setBufferSize(999_999, "send", 4096), false, "no such descriptor");
+    assertEquals(bufferSize(999_999, "send"), undefined);
+    assertEquals(tcpInfo(999_999), undefined);
+    await end();
+  });
+
+  test("unread bytes are seen, and abort sends RST", async (t) => {
+    const { ours, theirs, end } = await openPair();
+    if (kernelSource !== "sock_diag" || ours.fd === undefined) {
+      await end();
+      return t.skip(`no descriptor or no FFI here: ${kernelSourceReason}`);
+    }
+    assertEquals(hasUnread(ours.fd), false);
+    theirs.write("reply");
+    await until("the reply", 2000, () => hasUnread(ours.fd!) === true);
+    const failed = new Promise<string>((resolve) =>
+      theirs.on("error", (error) => resolve((error as Error & { code: string }).code))
+    );
+    assert(abort(ours.fd));
+    theirs.resume();
+    assertEquals(await within("the reset", 2000, failed), "ECONNRESET");
+    await end();
+  });
+});
