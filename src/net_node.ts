@@ -8,6 +8,7 @@ import {
   DEFAULT_READ_SIZE,
   type Listener,
   NetError,
+  runtime,
 } from "./net.ts";
 
 const errnoOf = (error: unknown): string =>
@@ -156,10 +157,12 @@ class NodeConnection implements Connection {
     writer?.();
   }
 
-  protected wakeReader(): void {
+  /** Whether a reader was waiting. */
+  protected wakeReader(): boolean {
     const reader = this.#reader;
     this.#reader = undefined;
     reader?.();
+    return reader !== undefined;
   }
 }
 
@@ -187,27 +190,40 @@ class ReadBuffers {
   }
 }
 
+/**
+ * Reading on without a stop in between makes Node 1.5 times as fast. Deno 2.9 and Bun 1.4 read into
+ * the same buffer again, whatever `onread.buffer` returns.
+ */
+const MAY_FLOW = runtime === "node";
+
 /** An outgoing connection reads into our own buffers (`onread`): a true pull, of the size asked. */
 class NodeClientConnection extends NodeConnection {
   readonly #buffers: ReadBuffers;
+  #flowing = false;
 
   constructor(socket: net.Socket, buffers: ReadBuffers) {
     super(socket);
     this.#buffers = buffers;
   }
 
-  /** Whether Node may read on at once: not while a chunk waits for its reader. */
+  /**
+   * Whether Node may read on at once: not while a chunk waits for its reader, which may still be
+   * looking at the other buffer.
+   */
   deliver(chunk: Uint8Array): boolean {
     this.#buffers.chunk = chunk;
-    this.wakeReader();
-    return false;
+    const wanted = this.wakeReader();
+    return this.#flowing = wanted && MAY_FLOW;
   }
 
   protected override take(limit: number): Uint8Array | undefined {
     const { chunk } = this.#buffers;
     if (chunk === undefined) {
       this.#buffers.size = limit;
-      if (!this.ended && !this.sawEof) this.socket.resume();
+      if (!this.#flowing && !this.ended && !this.sawEof) {
+        this.#flowing = true;
+        this.socket.resume();
+      }
       return undefined;
     }
     if (chunk.length > limit) {
