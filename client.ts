@@ -40,7 +40,6 @@ const spec = {
   name: "client",
   summary: "The drain client: reads from a TCP server, and tells how fast and how it ended.\n" +
     "Exits 1 when the server ended it by a reset, 130 when interrupted.",
-  usage: ["client.ts [HOST:PORT] [OPTIONS]"],
   positionals: {
     server: option({
       value: "HOST:PORT",
@@ -96,8 +95,9 @@ const spec = {
 };
 
 /** The command; its exit status. Throws a UsageError, a NetError, or what the handler threw. */
-export async function main(args: readonly string[]): Promise<number> {
-  const { options, positionals: { server } } = parseCommandLine(spec, args);
+export async function main(args: readonly string[], called = "client.ts"): Promise<number> {
+  const usage = [`${called} [HOST:PORT] [OPTIONS]`];
+  const { options, positionals: { server } } = parseCommandLine({ ...spec, usage }, args);
   const handler = options.handler === undefined ? undefined : await loadHandler(options.handler);
   const result = await drain({
     ...server,

@@ -124,7 +124,7 @@ export async function drain(options: DrainOptions = {}): Promise<DrainResult> {
     seconds: 0,
     bytesPerSecond: 0,
     runtime: net.name,
-    readAhead: net.readAhead,
+    readAhead: 0,
   };
   const stopped = Promise.withResolvers<DrainEnd>();
   const onAbort = () => stopped.resolve("interrupted");
@@ -141,6 +141,7 @@ export async function drain(options: DrainOptions = {}): Promise<DrainResult> {
     }
     connection = await unlessStopped(net.connect({ host, port, readSize }), stopped.promise);
     if (connection === undefined) return result;
+    result.readAhead = connection.readAhead;
     const started = performance.now();
     if (options.receiveBuffer !== undefined) limitReceiveBuffer(connection, options.receiveBuffer);
     if (options.durationMs !== undefined) {

@@ -10,6 +10,8 @@ import { runtime } from "./net.ts";
 export interface Libc {
   socket(domain: number, type: number, protocol: number): number;
   connect(fd: number, address: Uint8Array, length: number): number;
+  getsockname(fd: number, address: Uint8Array, length: Uint8Array): number;
+  getpeername(fd: number, address: Uint8Array, length: Uint8Array): number;
   send(fd: number, bytes: Uint8Array, length: number, flags: number): number;
   recv(fd: number, bytes: Uint8Array, length: number, flags: number): number;
   getsockopt(
@@ -26,6 +28,8 @@ export interface Libc {
 const SIGNATURES = {
   socket: ["i32", "i32", "i32"],
   connect: ["i32", "buffer", "u32"],
+  getsockname: ["i32", "buffer", "buffer"],
+  getpeername: ["i32", "buffer", "buffer"],
   send: ["i32", "buffer", "u64", "i32"],
   recv: ["i32", "buffer", "u64", "i32"],
   getsockopt: ["i32", "i32", "i32", "buffer", "buffer"],
@@ -63,6 +67,8 @@ function wrap(c: Natives, u64: (n: number) => number | bigint): Libc {
   return {
     socket: (domain, type, protocol) => Number(c.socket(domain, type, protocol)),
     connect: (fd, address, length) => Number(c.connect(fd, address, length)),
+    getsockname: (fd, address, length) => Number(c.getsockname(fd, address, length)),
+    getpeername: (fd, address, length) => Number(c.getpeername(fd, address, length)),
     send: (fd, bytes, length, flags) => Number(c.send(fd, bytes, u64(length), flags)),
     recv: (fd, bytes, length, flags) => Number(c.recv(fd, bytes, u64(length), flags)),
     getsockopt: (fd, level, name, value, length) =>

@@ -29,6 +29,11 @@ export interface Connection {
   /** The descriptor, for kernel.ts; undefined where the runtime shows none, and once closed. */
   readonly fd: number | undefined;
   /**
+   * Bytes that the runtime may read from the kernel before the program asks for them; a result
+   * that rests on the receive queue says so.
+   */
+  readonly readAhead: number;
+  /**
    * When the kernel stopped taking bytes, in ms of `performance.now()`: a write came back short,
    * or still waits. Undefined while the kernel takes what it is given.
    */
@@ -90,11 +95,6 @@ export interface ConnectOptions {
 export interface Adapter {
   readonly name: "deno" | "bun" | "node";
   /**
-   * Bytes that the runtime may read from the kernel before the program asks for them; a result
-   * that rests on the receive queue says so.
-   */
-  readonly readAhead: number;
-  /**
    * Whether `reset`, and `close` with unread bytes, really send RST; Deno needs libc for it, see
    * kernel.ts.
    */
@@ -110,7 +110,8 @@ export class NetError extends Error {
   override name = "NetError";
   readonly code: string;
   constructor(what: string, code: string, cause?: unknown) {
-    super(`${what}: ${MEANINGS[code] ?? code} (${code})`, { cause });
+    const meaning = MEANINGS[code] ?? (cause instanceof Error ? cause.message : code);
+    super(`${what}: ${meaning} (${code})`, { cause });
     this.code = code;
   }
 }

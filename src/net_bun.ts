@@ -54,6 +54,7 @@ class BunConnection implements Connection {
   readonly local: Address;
   readonly remote: Address;
   readonly held: number | undefined = 0;
+  readonly readAhead = READ_AHEAD;
   readonly closed: Promise<Closed>;
   readonly #socket: BunSocket;
   readonly #end: (closed: Closed) => void;
@@ -215,7 +216,6 @@ function handlers(onOpen: (connection: BunConnection) => void): BunHandlers {
 
 export const adapter: Adapter = {
   name: "bun",
-  readAhead: READ_AHEAD,
   canReset: true,
 
   listen({ host, port, onConnection }) {

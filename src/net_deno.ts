@@ -1,5 +1,5 @@
 /** Deno.listen and Deno.connect behind the contract of net.ts. */
-import { abort, hasUnread } from "./kernel.ts";
+import { abort, findDescriptor, hasUnread } from "./kernel.ts";
 import { libc } from "./libc.ts";
 import {
   type Adapter,
@@ -31,14 +31,31 @@ function errnoOf(error: unknown): string {
   return name;
 }
 
+/**
+ * The descriptor that an accepted connection carries; an outgoing one has none. Not public
+ * (denoland/deno#27788): the symbol's description is all there is to know it by.
+ */
+function accepted(conn: Deno.TcpConn): number | undefined {
+  for (let at: object | null = conn; at !== null; at = Object.getPrototypeOf(at)) {
+    for (const key of Object.getOwnPropertySymbols(at)) {
+      if (key.description !== "Deno.internal.fd") continue;
+      const fd = (conn as unknown as Record<symbol, unknown>)[key];
+      return typeof fd === "number" ? fd : undefined;
+    }
+  }
+  return undefined;
+}
+
 class DenoConnection implements Connection {
   readonly local: Address;
   readonly remote: Address;
   readonly held: number | undefined = 0;
+  readonly readAhead = 0;
   readonly closed: Promise<Closed>;
   readonly #conn: Deno.TcpConn;
   readonly #end: (closed: Closed) => void;
   #blockedSince: number | undefined;
+  #fd: number | undefined;
   #sawEof = false;
   #ended = false;
   #buffer = new Uint8Array(0);
@@ -54,19 +71,7 @@ class DenoConnection implements Connection {
 
   get fd(): number | undefined {
     if (this.#ended) return undefined;
-    // Not public (denoland/deno#27788); the symbol's description is all there is to know it by.
-    for (
-      let object: object | null = this.#conn;
-      object !== null;
-      object = Object.getPrototypeOf(object)
-    ) {
-      for (const key of Object.getOwnPropertySymbols(object)) {
-        if (key.description !== "Deno.internal.fd") continue;
-        const fd = (this.#conn as unknown as Record<symbol, unknown>)[key];
-        return typeof fd === "number" ? fd : undefined;
-      }
-    }
-    return undefined;
+    return this.#fd ??= accepted(this.#conn) ?? findDescriptor(this.local, this.remote);
   }
 
   get blockedSince(): number | undefined {
@@ -151,7 +156,6 @@ class DenoConnection implements Connection {
 
 export const adapter: Adapter = {
   name: "deno",
-  readAhead: 0,
   canReset: typeof libc !== "string",
 
   listen({ host, port, onConnection }) {

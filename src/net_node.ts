@@ -1,5 +1,6 @@
 /** node:net behind the contract of net.ts; Deno and Bun can load it too. */
 import net from "node:net";
+import { findDescriptor } from "./kernel.ts";
 import {
   type Adapter,
   type Address,
@@ -23,9 +24,12 @@ interface Handle {
 class NodeConnection implements Connection {
   readonly local: Address;
   readonly remote: Address;
+  /** An accepted connection's stream reads ahead to its high-water mark, 64 KiB. */
+  readonly readAhead: number = DEFAULT_READ_SIZE;
   readonly closed: Promise<Closed>;
   protected readonly socket: net.Socket;
   readonly #end: (closed: Closed) => void;
+  #fd: number | undefined;
   #inFlight = 0;
   #blockedSince: number | undefined;
   protected sawEof = false;
@@ -58,8 +62,11 @@ class NodeConnection implements Connection {
   }
 
   get fd(): number | undefined {
+    if (this.ended) return undefined;
     const fd = this.#handle?.fd;
-    return fd === undefined || fd < 0 ? undefined : fd;
+    if (fd !== undefined && fd >= 0) return fd;
+    // Deno's handle does not know it.
+    return this.#fd ??= findDescriptor(this.local, this.remote);
   }
 
   get blockedSince(): number | undefined {
@@ -198,11 +205,14 @@ const MAY_FLOW = runtime === "node";
 
 /** An outgoing connection reads into our own buffers (`onread`): a true pull, of the size asked. */
 class NodeClientConnection extends NodeConnection {
+  /** A piece of the size that was asked for. */
+  override readonly readAhead: number;
   readonly #buffers: ReadBuffers;
   #flowing = false;
 
   constructor(socket: net.Socket, buffers: ReadBuffers) {
     super(socket);
+    this.readAhead = buffers.size;
     this.#buffers = buffers;
   }
 
@@ -237,7 +247,6 @@ class NodeClientConnection extends NodeConnection {
 
 export const adapter: Adapter = {
   name: "node",
-  readAhead: DEFAULT_READ_SIZE,
   canReset: true,
 
   listen({ host, port, onConnection }) {

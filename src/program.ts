@@ -19,8 +19,8 @@ const stop = new AbortController();
 let listening = false;
 /** Those of our outputs that nobody reads any more; what is written to them is lost. */
 const gone = new Set<NodeJS.WriteStream>();
-/** Whether output was lost for another reason. */
-let outputLost = false;
+/** The status of the first error: that one is told, what follows from it is not. */
+let failure: number | undefined;
 
 /**
  * A signal that the first SIGINT or SIGTERM aborts, so that the program can end in order and exit
@@ -79,7 +79,6 @@ function onOutputError(name: string, error: NodeJS.ErrnoException): void {
   stop.abort();
   // `| head -1` is no error: what is left to say has nobody to say it to.
   if (error.code === "EPIPE") return;
-  outputLost = true;
   fail(name, new Error(`cannot write to standard output: ${error.message}`));
 }
 
@@ -91,11 +90,14 @@ function fail(name: string, error: unknown): number {
   }
   // Node and Bun wrap the signal's reason in an AbortError of their own.
   if (stop.signal.aborted && (error as Error | undefined)?.name === "AbortError") return 130;
+  // A handler of the user's may throw from many timers before the first has ended it.
+  if (failure !== undefined) return failure;
   const usage = error instanceof UsageError;
+  failure = usage ? 2 : 1;
   const text = error instanceof Error ? error.message || error.name : String(error);
   report(`${name}: ${oneLine(text)}${usage ? " (see --help)" : ""}`);
   if (debugging() && error instanceof Error) report(error.stack ?? "");
-  return usage ? 2 : 1;
+  return failure;
 }
 
 const oneLine = (text: string) => text.trim().replace(/\s*[\r\n]+\s*/g, " ");
@@ -115,8 +117,7 @@ async function exit(status: number, longest?: number): Promise<never> {
   await flushed(process.stdout);
   // Second, for what the first may have to say.
   await flushed(process.stderr);
-  if (outputLost) process.exit(1);
-  process.exit(gone.has(process.stdout) && status === 130 ? 0 : status);
+  process.exit(failure ?? (gone.has(process.stdout) && status === 130 ? 0 : status));
 }
 
 /** When all that was written has left. Not write("", callback): Bun 1.4.5 calls that back at once. */

@@ -1,4 +1,5 @@
 /** Command lines taken apart, and what a command does as a process. */
+import { closeSync, existsSync, openSync } from "node:fs";
 import { describe, test } from "node:test";
 import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "#std/assert";
 import {
@@ -258,6 +259,17 @@ describe("runMain", () => {
     child.closeStdout();
     const { status, stderr } = await within("the end", 10_000, child.ended);
     assertEquals([status, stderr], [0, "has begun\n"]);
+  });
+
+  test("a standard output that takes nothing is one", async (t) => {
+    if (!existsSync("/dev/full")) return t.skip("this system has no /dev/full");
+    for (const act of ["arguments", "lines", "big"]) {
+      const full = openSync("/dev/full", "w");
+      const { status, stderr } = await run([program, act, "x"], { stdout: full });
+      closeSync(full);
+      assertEquals(status, 1);
+      assertMatch(stderr, /^(has begun\n)?program: .*no space left on device/i);
+    }
   });
 
   for (const signal of ["SIGINT", "SIGTERM"] as const) {

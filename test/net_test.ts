@@ -130,7 +130,7 @@ for (const name of adapters) {
         const most = accepted + (held === 0 ? 0 : MIB - (held ?? 0));
         const least = held === undefined ? accepted : most;
         assert(
-          inKernel <= most && inKernel >= least - net.readAhead,
+          inKernel <= most && inKernel >= least - pair.client.readAhead,
           `accepted ${accepted}, ${held} held, the kernel has ${inKernel}`,
         );
       } else {
@@ -182,7 +182,7 @@ for (const name of adapters) {
       await writeAll(pair.server, patternAt(0, 10));
       await within("read", 2000, pair.client.read(10));
       // More than any adapter reads ahead, so that some of it lies in the kernel for certain.
-      for (let sent = 0; sent <= net.readAhead; sent += 65_536) {
+      for (let sent = 0; sent <= pair.server.readAhead; sent += 65_536) {
         await within("reply", 2000, writeAll(pair.client, patternAt(0, 65_536)));
       }
       await until("replies arrive", 2000, () => {
@@ -254,7 +254,9 @@ for (const name of adapters) {
       assertEquals(pair.client.remote, pair.server.local);
       assertEquals(pair.client.local, pair.server.remote);
       assertEquals(pair.client.remote.host, "127.0.0.1");
-      if (pair.server.fd !== undefined && kernelSource === "sock_diag") {
+      if (kernelSource === "sock_diag") {
+        assert(pair.client.fd !== undefined && pair.server.fd !== undefined, "no descriptor");
+        assert(pair.client.fd !== pair.server.fd);
         assert(setBufferSize(pair.server.fd, "send", 4608), "the descriptor takes no option");
         const { accepted, waiting } = await fill(pair.server);
         assertLess(accepted, 8 * MIB);

@@ -15,6 +15,8 @@ export interface RunOptions {
   timeoutMs?: number;
   /** Standard input, which is empty unless given. */
   input?: string;
+  /** A descriptor that takes its standard output, which is then not collected. */
+  stdout?: number;
   /** Added to the environment. */
   env?: Record<string, string>;
   /** Default: the project. */
@@ -77,7 +79,7 @@ export class Program {
     const child = spawn(program, args, {
       cwd: options.cwd ?? ROOT,
       env: { ...process.env, NO_COLOR: "1", ...options.env },
-      stdio: ["pipe", "pipe", "pipe"],
+      stdio: ["pipe", options.stdout ?? "pipe", "pipe"],
     });
     this.#child = child;
     living.add(child);
@@ -86,7 +88,7 @@ export class Program {
       timedOut = true;
       child.kill("SIGKILL");
     }, options.timeoutMs ?? 20_000);
-    child.stdout!.setEncoding("utf8").on("data", (text: string) => {
+    child.stdout?.setEncoding("utf8").on("data", (text: string) => {
       this.stdout += text;
       this.#changed();
     });
@@ -128,7 +130,7 @@ export class Program {
 
   /** Takes no more of its standard output, as `| head -1` would. */
   closeStdout(): void {
-    this.#child.stdout!.destroy();
+    this.#child.stdout?.destroy();
   }
 
   /** Waits until the output (both streams) matches; rejects if it ends first. */
