@@ -36,7 +36,6 @@ const spec = {
   summary: "Finds the speed limit of a TCP reader: the highest rate at which it keeps up.\n" +
     "The reader is a program of any kind that connects and reads; {host} and {port} in its\n" +
     "command are replaced. Without one, it measures the drain client in both its modes.",
-  usage: ["limit.ts [OPTIONS] -- COMMAND", "limit.ts [OPTIONS] --attach", "limit.ts [OPTIONS]"],
   command: "starts the reader: -- python3 my_reader.py {host} {port}",
   options: {
     attach: flag("waits for readers to come by themselves"),
@@ -97,10 +96,11 @@ const spec = {
 type Subject = Pick<LimitOptions, "command" | "name">;
 
 /** The command; its exit status. Throws a UsageError, a NetError, or where nothing can be measured. */
-export async function main(args: readonly string[]): Promise<number> {
+export async function main(args: readonly string[], called = "limit.ts"): Promise<number> {
   // The reader that we measure without a command is this same program, whatever file it is in.
   if (args[0] === "client") return await client(args.slice(1));
-  const { options, command } = parseCommandLine(spec, args);
+  const usage = ["-- COMMAND", "--attach", ""].map((how) => `${called} [OPTIONS] ${how}`.trimEnd());
+  const { options, command } = parseCommandLine({ ...spec, usage }, args);
   const { attach, listen, json, minRate, maxRate } = options;
   if (command !== undefined && attach) {
     throw new UsageError("--attach and a command after -- exclude each other: give one of them");

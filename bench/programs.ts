@@ -1,0 +1,186 @@
+/** The programs that the benchmarks run: each has a deadline, and none outlives the benchmark. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { resolve } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { interrupted } from "../src/program.ts";
+
+/** Those that everything is measured on. */
+export const RUNTIMES = ["deno", "bun", "node"] as const;
+export type Runtime = typeof RUNTIMES[number];
+
+/** The project's folder. */
+export const ROOT: string = resolve(fileURLToPath(import.meta.url), "../..");
+
+const FLAGS: Record<Runtime, readonly string[]> = {
+  deno: ["run", "--no-prompt", "--node-modules-dir=manual", "-A"],
+  bun: [],
+  node: ["--experimental-ffi", "--no-warnings"],
+};
+
+function binary(runtime: Runtime): string {
+  const program = resolve(ROOT, "node_modules/.bin", runtime);
+  if (existsSync(program)) return program;
+  throw new Error(`${runtime} is not installed: no ${program}; run npm ci`);
+}
+
+/** How a runtime starts a file of this project, `client.ts`, with its arguments. */
+export function commandOn(runtime: Runtime, file: string, ...args: string[]): string[] {
+  return [binary(runtime), ...FLAGS[runtime], resolve(ROOT, file), ...args];
+}
+
+/** The version of each runtime: `{deno: "2.9.6", ...}`. */
+export async function runtimeVersions(
+  runtimes: readonly Runtime[],
+): Promise<Partial<Record<Runtime, string>>> {
+  const versions: Partial<Record<Runtime, string>> = {};
+  for (const runtime of runtimes) {
+    const { stdout } = await new Program([binary(runtime), "--version"], { seconds: 10 }).ended();
+    versions[runtime] = /\d+\.\d+\.\d+\S*/.exec(stdout)?.[0] ?? stdout.trim();
+  }
+  return versions;
+}
+
+export interface ProgramOptions {
+  /** When it is killed, which is a failure. */
+  seconds: number;
+  /** Exit statuses that are none; default only 0. */
+  statuses?: readonly number[];
+}
+
+const living = new Set<Program>();
+const killAll = () => {
+  for (const each of living) each.kill();
+};
+process.on("exit", killAll);
+
+/** A program that was started. */
+export class Program {
+  /** So far. */
+  stdout = "";
+  stderr = "";
+  readonly #words: readonly string[];
+  readonly #options: ProgramOptions;
+  readonly #child: ChildProcess;
+  readonly #closed = Promise.withResolvers<void>();
+  #failure: string | undefined;
+  #over = false;
+  #changed: () => void = () => {};
+
+  constructor(words: readonly string[], options: ProgramOptions) {
+    this.#words = words;
+    this.#options = options;
+    const [program, ...args] = words as [string, ...string[]];
+    // A process group of its own, so that whatever it starts ends with it.
+    this.#child = spawn(program, args, {
+      stdio: ["ignore", "pipe", "pipe"],
+      detached: true,
+      cwd: ROOT,
+      env: { ...process.env, NO_COLOR: "1" },
+    });
+    living.add(this);
+    const stop = interrupted();
+    const onAbort = () => this.kill();
+    stop.addEventListener("abort", onAbort);
+    if (stop.aborted) onAbort();
+    const deadline = setTimeout(() => {
+      this.#failure = `did not end within ${options.seconds} s`;
+      this.kill();
+    }, options.seconds * 1000);
+    const end = (failure: string | undefined) => {
+      if (this.#over) return;
+      clearTimeout(deadline);
+      stop.removeEventListener("abort", onAbort);
+      living.delete(this);
+      this.#over = true;
+      this.#failure ??= failure;
+      this.#closed.resolve();
+      this.#changed();
+    };
+    this.#child.stdout!.setEncoding("utf8").on("data", (text: string) => {
+      this.stdout += text;
+      this.#changed();
+    });
+    this.#child.stderr!.setEncoding("utf8").on("data", (text: string) => this.stderr += text);
+    this.#child.on("error", (error) => end(`could not be started: ${error.message}`));
+    this.#child.on("close", (status, signal) => {
+      const { statuses = [0] } = this.#options;
+      if (signal !== null) end(`was killed by ${signal}`);
+      else if (statuses.includes(status!)) end(undefined);
+      else end(`exited with status ${status}`);
+    });
+  }
+
+  /** Ends it, and all that it started. */
+  kill(): void {
+    const { pid } = this.#child;
+    if (this.#over || pid === undefined) return;
+    try {
+      process.kill(-pid, "SIGKILL");
+    } catch {
+      // It has ended, and its end is on its way to us.
+    }
+  }
+
+  /** Waits for its standard output to match; rejects if it ends before. */
+  async saw(pattern: RegExp): Promise<RegExpExecArray> {
+    while (true) {
+      const match = pattern.exec(this.stdout);
+      if (match !== null) return match;
+      if (this.#over) throw this.#error(this.#failure ?? `ended without ${pattern}`);
+      await new Promise<void>((resolve) => this.#changed = resolve);
+    }
+  }
+
+  /** Waits for its end; rejects if that was a failure. */
+  async ended(): Promise<{ stdout: string; stderr: string }> {
+    await this.#closed.promise;
+    if (this.#failure !== undefined) throw this.#error(this.#failure);
+    return { stdout: this.stdout, stderr: this.stderr };
+  }
+
+  /** The JSON object in the last line that it printed. */
+  async figures(): Promise<unknown> {
+    const { stdout } = await this.ended();
+    const last = stdout.trimEnd().split("\n").at(-1) ?? "";
+    try {
+      return JSON.parse(last);
+    } catch (cause) {
+      throw this.#error(`ended without figures: ${last.slice(0, 200)}`, cause);
+    }
+  }
+
+  #error(what: string, cause?: unknown): Error {
+    if (interrupted().aborted) return new DOMException("interrupted", "AbortError");
+    const words = this.#words.map((word) => word.replace(`${ROOT}/`, "")).join(" ");
+    const said = this.stderr.trim().split("\n").slice(-3).join("; ");
+    return new Error(`${words} ${what}${said === "" ? "" : `: ${said}`}`, { cause });
+  }
+}
+
+/** Both ends of a connection, each with the figures that it printed. */
+export interface PairFigures {
+  sent: unknown;
+  read: unknown;
+}
+
+/**
+ * Runs a server, which prints `listening PORT`, and one reader of it to their ends. Rejects if one of
+ * them fails, and ends the other.
+ */
+export async function runPair(
+  server: readonly string[],
+  reader: (port: string) => readonly string[],
+  options: ProgramOptions,
+): Promise<PairFigures> {
+  const programs = [new Program(server, options)];
+  try {
+    const [, port] = await programs[0]!.saw(/^listening (\d+)$/m);
+    programs.push(new Program(reader(port!), options));
+    const [sent, read] = await Promise.all(programs.map((each) => each.figures()));
+    return { sent, read };
+  } finally {
+    for (const each of programs) each.kill();
+  }
+}

@@ -1,0 +1,103 @@
+/**
+ * How fast the runtimes send and read, against the same in C: both in one run, separate processes,
+ * median of five.
+ *
+ *     node --no-warnings bench/speed.ts --out speed.json
+ */
+import { choice, flag, option, parseCommandLine } from "../src/command_line.ts";
+import { print, runMain } from "../src/program.ts";
+import { ProgressLine } from "../src/progress.ts";
+import { parseCount, parseDuration } from "../src/units.ts";
+import { compileC } from "./readers/compile.ts";
+import { paceCells, paceRows } from "./pace.ts";
+import { RUNTIMES } from "./programs.ts";
+import { type Cell, runRounds } from "./rounds.ts";
+import { describeMachine, formatMachine, formatTable, parseOutFile, writeResult } from "./rows.ts";
+import { formatSpeedRow, SPEED_HEAD, type SpeedRow } from "./speed_rows.ts";
+import { throughputCells, throughputRows } from "./throughput.ts";
+
+const spec = {
+  name: "speed",
+  summary:
+    "Measures the flood, the drain client and the pacer on Deno, Bun and Node against C peers,\n" +
+    "which it compiles, and tells which targets are met.",
+  usage: ["speed.ts [OPTIONS]"],
+  options: {
+    runs: option({
+      value: "N",
+      help: "rounds that count; one more, the first, is dropped",
+      default: "5",
+      parse: (text) => parseCount(text, { most: 1000 }),
+    }),
+    seconds: option({
+      value: "TIME",
+      help: "of each run; a pacer's is 2 s at least",
+      default: "1s",
+      parse: (text) => parseDuration(text, { least: 100, most: 3600_000 }),
+    }),
+    only: choice({
+      help: "a part of it",
+      choices: ["all", "throughput", "pacer"],
+      default: "all",
+    }),
+    out: option({
+      value: "FILE.json",
+      help: "writes all figures there, too",
+      parse: parseOutFile,
+    }),
+    quick: flag("one short round, to see that it works: no figures to keep"),
+  },
+};
+
+const QUICK_SECONDS = 0.5;
+/** Two instants this far apart are enough to know a rate of 1000 messages a second to 0.05 %. */
+const PACE_SECONDS = 2;
+
+async function main(args: readonly string[]): Promise<void> {
+  const { options } = parseCommandLine(spec, args);
+  const { quick, only } = options;
+  const runs = quick ? 1 : options.runs;
+  const warmUps = quick ? 0 : 1;
+  const seconds = quick ? QUICK_SECONDS : options.seconds / 1000;
+  const paceSeconds = quick ? QUICK_SECONDS : Math.max(PACE_SECONDS, seconds);
+  const peer = await compileC(new URL("peers/peer.c", import.meta.url));
+  const machine = await describeMachine(RUNTIMES);
+  const progress = new ProgressLine();
+  const measure = async <T>(what: string, cells: readonly Cell<T>[]) => {
+    progress.line(`${what}: ${cells.length} runs in each of ${warmUps + runs} rounds`);
+    const results = await runRounds(cells, {
+      runs,
+      warmUps,
+      onRun: ({ round, rounds, name }) => progress.update(`${what} ${round}/${rounds}: ${name}`),
+    });
+    progress.end();
+    return results;
+  };
+
+  const rows: SpeedRow[] = [];
+  if (only !== "pacer") {
+    rows.push(...throughputRows(await measure("throughput", throughputCells({ peer, seconds }))));
+  }
+  if (only !== "throughput") {
+    const cells = paceCells({ peer, seconds: paceSeconds });
+    rows.push(...paceRows(await measure("pacer", cells)));
+  }
+
+  const judged = rows.filter(({ met }) => met !== null);
+  const met = judged.filter((row) => row.met).length;
+  print(formatTable([SPEED_HEAD, ...rows.map(formatSpeedRow)]));
+  print(
+    `\n${met} of ${judged.length} targets met; median (least-most) of ${runs}, ${seconds} s each, ` +
+      `the pacer's ${paceSeconds} s${quick ? "; quick: no figures to keep" : ""}\n` +
+      formatMachine(machine),
+  );
+  if (options.out === undefined) return;
+  writeResult(options.out, {
+    schema: "speedlimit/speed@1",
+    environment: machine,
+    options: { runs, warmUps, seconds, paceSeconds, only, quick },
+    rows,
+  });
+}
+
+if (import.meta.main) await runMain("speed", main);
