@@ -47,7 +47,6 @@ const spec = {
   summary:
     "The flood server: sends messages to every reader at a fixed rate, whether the reader\n" +
     "keeps up or not. The defaults are the server of the article.",
-  usage: ["server.ts [OPTIONS]"],
   options: {
     host: option({
       value: "HOST",
@@ -150,9 +149,9 @@ function messagesPerSecond(rate: Rate, { size }: Message): number {
   return "messagesPerSecond" in rate ? rate.messagesPerSecond : rate.bytesPerSecond / size;
 }
 
-/** The command; its exit status. Throws a UsageError or a NetError. */
-export async function main(args: readonly string[]): Promise<number> {
-  const { options } = parseCommandLine(spec, args);
+/** The command, by the name that it was called by; its exit status. Throws a UsageError or a NetError. */
+export async function main(args: readonly string[], called = "server.ts"): Promise<number> {
+  const { options } = parseCommandLine({ ...spec, usage: [`${called} [OPTIONS]`] }, args);
   const { log: logFile, json } = options;
   const message = chooseMessage(options.message, options.size);
   const rate = messagesPerSecond(options.rate, message);

@@ -142,6 +142,8 @@ export async function searchLimit(
     const high = Math.min(failed, failedInRamp, ceiling);
     // Nothing is gained by closing in on a rate that only a glimpse has seen kept.
     if (kept < low && high / low <= (1 + precision) ** 2) return low;
+    // Nor on one that only a glimpse has seen failed.
+    if (high === failedInRamp && high < failed && high / low <= 1 + precision) return high;
     // A collapsed reader's drain rate lies below what it has kept: not to be believed.
     if (hint !== undefined && hint > low * 0.95 && hint < high) {
       const half = (1 + precision) ** 0.47;

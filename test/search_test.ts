@@ -70,6 +70,14 @@ describe("search", () => {
     assertAlmostEquals((result.lower + result.upper) / 2, 12e6, 0.12e6);
   });
 
+  test("a hiccup in the ramp that a longer trial refutes", async () => {
+    const { trial, log } = reader((_, effort, n) => effort === "ramp" && n === 2 ? 1e6 : 20e6);
+    const result = await searchLimit(trial, OPTIONS);
+    assertEquals(log.trials[2]!.verdict, "falls-behind");
+    assertEquals(result.outcome, "found");
+    assertAlmostEquals((result.lower + result.upper) / 2, 20e6, 0.2e6);
+  });
+
   test("a reader whose speed varies gets a wider interval, which holds its speeds' middle", async () => {
     const speeds = [7.0e6, 7.4e6, 7.1e6, 7.3e6, 7.2e6];
     const { trial } = reader((_, __, n) => speeds[n % speeds.length]!);
