@@ -171,11 +171,14 @@ function runtimeFlags(): string[] {
   }
 }
 
-/** Deno's packages come from node_modules when npm has put them there, and so do the reader's. */
+/**
+ * Without npm (`deno task`) packages come from Deno's own cache, whatever deno.json says, and so
+ * must the reader's.
+ */
 function modulesFlag(): string[] {
   try {
     const found = import.meta.resolve("#std/cli");
-    return found.startsWith("file:") ? ["--node-modules-dir=manual"] : [];
+    return found.includes("/node_modules/") ? [] : ["--node-modules-dir=none"];
   } catch {
     // A bundle has no packages to find.
     return [];

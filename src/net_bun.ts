@@ -93,12 +93,20 @@ class BunConnection implements Connection {
       this.#blockedSince = undefined;
       return taken;
     }
-    if (taken < 0) {
-      // Every negative count is a dead socket (oven-sh/bun#36422); its close comes on its own.
-      return this.closed.then(() => 0);
-    }
+    if (taken < 0) return this.#dead();
     this.#blockedSince ??= performance.now();
     return taken > 0 ? taken : this.#writeLater(bytes);
+  }
+
+  /**
+   * Every negative count is a dead socket (oven-sh/bun#36422), and while it is paused no event will
+   * follow (seen in 1.4.5). Bun does not tell the errno: send(2) gives ECONNRESET first, and EPIPE
+   * where the peer had sent its FIN before.
+   */
+  #dead(): number {
+    this.finish({ reason: "reset", errno: this.#sawEof ? "EPIPE" : "ECONNRESET" });
+    this.#socket.terminate();
+    return 0;
   }
 
   /** "Drain" is a hint that may come early or for nothing (oven-sh/bun#37099): ask again. */
@@ -107,7 +115,7 @@ class BunConnection implements Connection {
       await new Promise<void>((resolve) => this.#writer = resolve);
       if (this.#ended) return 0;
       const taken = this.#socket.write(bytes);
-      if (taken < 0) return this.closed.then(() => 0);
+      if (taken < 0) return this.#dead();
       if (taken === bytes.length) this.#blockedSince = undefined;
       if (taken > 0) return taken;
     }

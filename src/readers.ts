@@ -60,9 +60,13 @@ export class ReaderProcess {
     });
   }
 
-  /** The last thing that it said on stderr, as one line; empty when it said nothing. */
+  /**
+   * What it said of its end on stderr, as one line: the last one that speaks of an error, else the
+   * last one; empty when it said nothing.
+   */
   get lastWords(): string {
-    return this.#stderr.trim().split("\n").at(-1)?.trim() ?? "";
+    const lines = this.#stderr.trim().split("\n").map((line) => line.trim());
+    return lines.findLast((line) => /\berror\b|Error:/i.test(line)) ?? lines.at(-1) ?? "";
   }
 
   /** Ends it and all that it started: asks first, then does not ask. */

@@ -210,6 +210,25 @@ for (const name of adapters) {
       await pair.end();
     });
 
+    test("a write after the peer's reset says so, though a chunk is still unread", async (t) => {
+      const net = await loadAdapter(name);
+      if (!net.canReset) return t.skip("this runtime has no way to send RST without libc");
+      const pair = await openPair(net);
+      await writeAll(pair.server, patternAt(0, 100_000));
+      assertEquals((await within("a byte", 2000, pair.client.read(1)))?.length, 1);
+      pair.server.reset();
+      // No event of the connection may have had its turn: what tells is the write itself.
+      const until = performance.now() + 2000;
+      let taken = 1;
+      while (taken > 0) {
+        assertLess(performance.now(), until, "writes go on and on");
+        taken = await within("a write", 2000, pair.client.write(patternAt(0, 10)));
+      }
+      const closed = await within("closed", 2000, pair.client.closed);
+      assertEquals(closed.reason, "reset");
+      await pair.end();
+    });
+
     test("a peer that vanishes ends a blocked write, and a later one is 0", async () => {
       const net = await loadAdapter(name);
       const pair = await openPair(net);
