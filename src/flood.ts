@@ -60,6 +60,8 @@ export class Flood implements Overflowing {
   #due = 0;
   #wake: (() => void) | undefined;
   #finishing = false;
+  /** Bytes of the write that waits for the kernel. */
+  #inFlight = 0;
   #overflowing = false;
 
   constructor(options: FloodOptions) {
@@ -75,9 +77,9 @@ export class Flood implements Overflowing {
   }
 
   /** Begins a schedule now: messages a second, Infinity for as fast as the kernel takes them. */
-  start(rate: number, nowMs: number = performance.now()): void {
+  start(rate: number, nowMs: number = performance.now(), endMs = Infinity): void {
     this.stop(nowMs);
-    this.#schedule = new Schedule(rate, nowMs);
+    this.#schedule = new Schedule(rate, nowMs, endMs);
   }
 
   /** Ends the schedule now; what is owed stays owed. */
@@ -97,8 +99,8 @@ export class Flood implements Overflowing {
   }
 
   /** Ends the schedule; once all that is owed has been accepted, closes the connection. */
-  finish(): void {
-    this.stop();
+  finish(atMs = performance.now()): void {
+    this.stop(atMs);
     this.#finishing = true;
     this.#wakeUp();
   }
@@ -113,7 +115,11 @@ export class Flood implements Overflowing {
   }
 
   drop(messages: number): void {
-    if (messages === 0 || messages === Infinity) return;
+    if (messages === Infinity) return;
+    // What is in flight the kernel may have taken already.
+    const begun = Math.ceil((this.accepted + this.#inFlight) / this.message.size);
+    messages = Math.min(messages, this.#due - begun);
+    if (messages <= 0) return;
     this.dropped += messages;
     this.#dueBefore -= messages;
     this.#due -= messages;
@@ -177,8 +183,10 @@ export class Flood implements Overflowing {
         continue;
       }
       const bytes = message.slice(this.accepted, Math.min(owed, this.#writeSize));
+      this.#inFlight = bytes.length;
       const write = connection.write(bytes);
       const taken = typeof write === "number" ? write : await write;
+      this.#inFlight = 0;
       if (taken === 0) break;
       this.accepted += taken;
       // A short count is the kernel's word that its buffer is full.

@@ -4,7 +4,7 @@ import { Flood, type Replies } from "./flood.ts";
 import { Meter, SAMPLE_EVERY_MS } from "./meter.ts";
 import { kernelSource, kernelSourceReason } from "./kernel.ts";
 import type { Message } from "./message.ts";
-import { type Adapter, type Connection, type Listener, loadAdapter } from "./net.ts";
+import { type Adapter, type Closed, type Connection, type Listener, loadAdapter } from "./net.ts";
 import { Ticker } from "./pacer.ts";
 import { describeExit, fillCommand, ReaderFailed, ReaderProcess } from "./readers.ts";
 import { type Effort, searchLimit, type SearchResult, type TrialOutcome } from "./search.ts";
@@ -92,20 +92,24 @@ export interface LimitResult {
 /** Bytes a second at which the ramp begins; a slower reader is looked for downwards from there. */
 const START_RATE = 500_000;
 const CONNECT_SECONDS = 10;
+/** A search that takes longer pays with precision. */
+const USUAL_SECONDS = 30;
 /** An attached reader that has gone is expected back; the first one may take as long as it likes. */
 const RETURN_SECONDS = 60;
 /** A command's reader that does not clear this soon is replaced: waiting costs more than starting. */
 const CLEAR_MS = 500;
 /** An attached one cannot be: it gets its time. */
 const CLEAR_ATTACHED_MS = 30_000;
-const OVERLOAD_SECONDS = 1;
+/** Bytes a second that any reader can take while it warms up. */
+const TRICKLE_RATE = 10_000;
+const OVERLOAD_SECONDS = 0.7;
 const RECOVERY_LONGEST_SECONDS = 10;
 
 /** A glimpse of the ramp needs no precision: a reader near its limit is looked at again. */
 const RAMP_TOLERANCE = 0.02;
 
 const EFFORTS: Record<Effort, { minSeconds: number; excursions: number }> = {
-  ramp: { minSeconds: 0.3, excursions: 8 },
+  ramp: { minSeconds: 0.25, excursions: 8 },
   bound: { minSeconds: 1, excursions: 30 },
   confirm: { minSeconds: 2, excursions: 30 },
 };
@@ -267,7 +271,7 @@ class Experiment {
         return { offered: rate, verdict: "falls-behind", generatorLimited: false, capacity: 0 };
       }
     }
-    if (result.deadlocked) {
+    if (result.deadlocked && this.#options.replies === "ignore") {
       throw new ReaderFailed(
         "deadlock, not a speed limit: the reader replies, nobody reads the replies, and it waits " +
           "for room to reply and reads no more; drain them (--replies drain)",
@@ -297,12 +301,6 @@ class Experiment {
     });
     if (signal?.aborted) throw new Interrupted();
     await this.#record(result, purpose);
-    const neverRead = this.#bench.feeds.length > 0 && result.ended === undefined &&
-      result.verdict === "falls-behind" && !result.deadlocked && (() => {
-        const reading = this.#bench.feeds[result.reader]!.meter.read();
-        return reading !== undefined && reading.drained <= 1;
-      })();
-    if (neverRead) throw new ReaderFailed("the reader connected, and never read a byte");
     if (result.ended !== undefined) this.#needsFresh = "the last one ended";
     else if (result.verdict !== "keeps-up") await this.#clear();
     return result;
@@ -313,7 +311,37 @@ class Experiment {
     if (this.#needsFresh === undefined) return;
     if (this.#needsFresh !== "") this.#emit({ event: "fresh-reader", reason: this.#needsFresh });
     await this.#bench.renew();
+    await this.#awaitFirstRead();
     this.#needsFresh = undefined;
+  }
+
+  /** A reader that warms up after it has connected is no slow reader: a trickle, until it reads. */
+  async #awaitFirstRead(): Promise<void> {
+    const { feeds } = this.#bench;
+    const { connectSeconds = CONNECT_SECONDS, signal } = this.#options;
+    let ended: { reader: number; closed: Closed } | undefined;
+    feeds.forEach(({ flood }, reader) => {
+      flood.start(TRICKLE_RATE / flood.message.size);
+      void flood.done.then((closed) => ended ??= { reader, closed });
+    });
+    const endMs = performance.now() + connectSeconds * 1000;
+    while (!feeds.every(({ meter }) => (meter.read()?.drained ?? 0) > 0)) {
+      if (signal?.aborted) throw new Interrupted();
+      if (ended !== undefined) {
+        throw new ReaderFailed(await this.#bench.describeEnd(ended.reader, ended.closed));
+      }
+      if (performance.now() > endMs) {
+        throw new ReaderFailed(
+          `the reader connected, and read nothing within ${connectSeconds} s`,
+        );
+      }
+      await sleep(SAMPLE_EVERY_MS);
+    }
+    if (!await waitForClear(feeds, CLEAR_ATTACHED_MS)) {
+      if (ended !== undefined) {
+        throw new ReaderFailed(await this.#bench.describeEnd(ended.reader, ended.closed));
+      }
+    }
   }
 
   async #clear(): Promise<void> {
@@ -447,6 +475,7 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
       maxRate,
       precision,
       tolerance,
+      hurry: () => performance.now() - startMs > USUAL_SECONDS * 1000,
     });
     conclude(result, search, message.size);
     if (result.limit !== null && search.outcome === "found") {

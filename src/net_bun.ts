@@ -50,6 +50,9 @@ const READ_AHEAD = 512 * 1024;
 const errnoOf = (error: unknown): string =>
   (error as { code?: string } | undefined)?.code ?? String(error);
 
+/** For a name that does not resolve, listen fails without a code (Bun 1.4.5). */
+const listenErrnoOf = (error: unknown): string => (error as { code?: string }).code ?? "ENOTFOUND";
+
 class BunConnection implements Connection {
   readonly local: Address;
   readonly remote: Address;
@@ -244,7 +247,7 @@ export const adapter: Adapter = {
       return Promise.resolve(result);
     } catch (error) {
       return Promise.reject(
-        new NetError(`cannot listen on ${host}:${port}`, errnoOf(error), error),
+        new NetError(`cannot listen on ${host}:${port}`, listenErrnoOf(error), error),
       );
     }
   },

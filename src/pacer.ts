@@ -9,16 +9,19 @@ export class Schedule {
   /** Messages a second; Infinity: as fast as the kernel takes them. */
   readonly rate: number;
   readonly startMs: number;
+  /** Nothing more becomes due from then on. */
+  readonly endMs: number;
 
   /** `startMs` in ms of `performance.now()`. */
-  constructor(rate: number, startMs: number) {
+  constructor(rate: number, startMs: number, endMs = Infinity) {
     this.rate = rate;
     this.startMs = startMs;
+    this.endMs = endMs;
   }
 
   /** Messages due by a time: Infinity at an unlimited rate. */
   due(nowMs: number): number {
-    return Math.floor((nowMs - this.startMs) * this.rate / 1000);
+    return Math.floor((Math.min(nowMs, this.endMs) - this.startMs) * this.rate / 1000);
   }
 }
 

@@ -37,6 +37,8 @@ export interface SearchOptions {
   precision: number;
   /** The slope that a trial's verdict still tolerates, as a share of the rate. */
   tolerance: number;
+  /** Asked before each trial: once it is true, each further trial widens the precision. */
+  hurry?: () => boolean;
 }
 
 export interface SearchResult {
@@ -50,10 +52,10 @@ export interface SearchResult {
 }
 
 const MOST_TRIALS = 40;
-/** A search that takes longer than this pays with precision: each further trial widens it. */
+/** A search that takes more than this pays with precision: each further trial widens it. */
 const USUAL_TRIALS = 22;
-const WIDENING = 1.2;
-/** A reader whose speed varies by more than this has no limit to speak of. */
+const WIDENING = 1.3;
+/** A reader whose speed varies by more than this has no limit to speak of, unless asked for less. */
 const WIDEST_PRECISION = 0.25;
 /** A generator that gives up this close above the reader's last success hides the limit. */
 const GENERATOR_MARGIN = 1.1;
@@ -111,6 +113,7 @@ export async function searchLimit(
   let kept = 0;
   let failed = Infinity;
   let precision = options.precision;
+  const widest = Math.max(WIDEST_PRECISION, 4 * precision);
   let growth = 1;
   const contradict = () => {
     precision *= 2;
@@ -181,8 +184,8 @@ export async function searchLimit(
     return { lower, upper };
   };
 
-  while (outcomes.length < MOST_TRIALS && precision <= WIDEST_PRECISION) {
-    if (outcomes.length > USUAL_TRIALS) precision *= WIDENING;
+  while (outcomes.length < MOST_TRIALS && precision <= widest) {
+    if (outcomes.length > USUAL_TRIALS || options.hurry?.()) precision *= WIDENING;
     const low = Math.max(kept, glimpsed.at(-1) ?? 0);
     if (ceiling <= low * GENERATOR_MARGIN && failed > ceiling) {
       // Only a trial of full length may say so.

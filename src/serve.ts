@@ -98,21 +98,24 @@ export async function serve(options: ServeOptions): Promise<Server> {
   };
   const done = Promise.withResolvers<ServeResult>();
   let ending = false;
+  let listening = true;
+  let endsAtMs = Infinity;
   let timer: ReturnType<typeof setTimeout> | undefined;
 
   const finish = (): void => {
-    if (!ending || floods.size > 0) return;
+    if (listening || floods.size > 0) return;
+    signal?.removeEventListener("abort", hangUp);
     total.seconds = seconds();
     emit({ event: "done", time: total.seconds, ...total });
     done.resolve(total);
   };
   const end = async (how: (flood: Flood) => void): Promise<void> => {
     clearTimeout(timer);
-    signal?.removeEventListener("abort", hangUp);
     for (const flood of floods) how(flood);
     if (ending) return;
     ending = true;
     await listener.close();
+    listening = false;
     finish();
   };
   const hangUp = () => void end((flood) => flood.connection.close());
@@ -126,8 +129,10 @@ export async function serve(options: ServeOptions): Promise<Server> {
       return;
     }
     const reader = ++total.readers;
+    const startedMs = performance.now();
     if (reader === 1 && durationMs !== undefined) {
-      timer = setTimeout(() => void end((flood) => flood.finish()), durationMs);
+      endsAtMs = startedMs + durationMs;
+      timer = setTimeout(() => void end((flood) => flood.finish(endsAtMs)), durationMs);
     }
     const connectedAt = seconds();
     emit({ event: "reader", time: connectedAt, reader, ...connection.remote });
@@ -135,6 +140,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
       setBufferSize(connection.fd, "send", sendBuffer);
     }
     const { overflow: policy = "close", backlog = 0, replies = "ignore", message } = options;
+    let tellSent = () => {};
     const flood = new Flood({
       connection,
       message,
@@ -143,6 +149,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
       bound: backlog,
       replies,
       onOverflow: (flood) => {
+        tellSent();
         const { pendingMessages } = flood;
         emit({
           event: "overflow",
@@ -156,9 +163,10 @@ export async function serve(options: ServeOptions): Promise<Server> {
     });
     floods.add(flood);
     const stopReporting = reportSent(flood, reader);
-    flood.start(options.rate);
+    tellSent = stopReporting.tell;
+    flood.start(options.rate, startedMs, endsAtMs);
     const closed = await flood.done;
-    stopReporting();
+    stopReporting.stop();
     floods.delete(flood);
     const totals: ReaderTotals = {
       messages: sentBy(flood),
@@ -175,9 +183,9 @@ export async function serve(options: ServeOptions): Promise<Server> {
     finish();
   };
 
-  const reportSent = (flood: Flood, reader: number): () => void => {
+  const reportSent = (flood: Flood, reader: number): { stop: () => void; tell: () => void } => {
     const { sentEveryMs } = options;
-    if (sentEveryMs === undefined) return () => {};
+    if (sentEveryMs === undefined) return { stop() {}, tell() {} };
     let reported = 0;
     const tell = () => {
       const messages = sentBy(flood);
@@ -185,9 +193,12 @@ export async function serve(options: ServeOptions): Promise<Server> {
       reported = messages;
     };
     const interval = setInterval(tell, sentEveryMs);
-    return () => {
-      clearInterval(interval);
-      tell();
+    return {
+      stop() {
+        clearInterval(interval);
+        tell();
+      },
+      tell,
     };
   };
 

@@ -2,7 +2,7 @@
 import type { Flood } from "./flood.ts";
 import { type Meter, SAMPLE_EVERY_MS } from "./meter.ts";
 import type { Closed } from "./net.ts";
-import { DEFAULT_TOLERANCE, judge, type Sample } from "./verdict.ts";
+import { DEFAULT_EXCURSIONS, DEFAULT_TOLERANCE, judge, type Sample } from "./verdict.ts";
 
 /** A reader that is connected and fed. */
 export interface Feed {
@@ -51,7 +51,7 @@ export interface TrialResult {
 }
 
 /** Time for windows to open and for a schedule to take hold, before the first sample. */
-const SETTLE_MS = 100;
+const SETTLE_MS = 60;
 /** How often the verdict is asked for. */
 const JUDGE_EVERY_MS = 50;
 /** Messages this late in the sender's hand, with room in the kernel, are the sender's fault. */
@@ -137,7 +137,8 @@ export async function runTrial(
   feeds: readonly Feed[],
   options: TrialOptions,
 ): Promise<TrialResult> {
-  const { rate, minSeconds, maxSeconds, tolerance = DEFAULT_TOLERANCE, full = false } = options;
+  const { rate, minSeconds, maxSeconds, full = false } = options;
+  const { tolerance = DEFAULT_TOLERANCE, excursions = DEFAULT_EXCURSIONS } = options;
   const startMs = performance.now();
   for (const { flood } of feeds) flood.start(rate / flood.message.size, startMs);
   const watches = feeds.map((feed) => new Watch(feed));
@@ -163,7 +164,8 @@ export async function runTrial(
       const verdictOptions = {
         offered: rate,
         tolerance,
-        ...(options.excursions === undefined ? {} : { excursions: options.excursions }),
+        // At the last moment, what a trial of this length can tell has to do.
+        excursions: over ? excursions / 3 : excursions,
       };
       watches.forEach((watch, i) => judged[i] = judge(watch.samples, verdictOptions));
       const behind = judged.findIndex((result) => result.verdict === "falls-behind");

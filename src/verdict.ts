@@ -57,7 +57,8 @@ export const DEFAULT_TOLERANCE = 0.005;
  * wrong, a line through all samples needed 5 s for it.
  */
 const BLOCKS = 5;
-const DEFAULT_EXCURSIONS = 30;
+/** 1.5 s for a reader that pauses 50 ms; fewer took a stretch between two pauses for the whole. */
+export const DEFAULT_EXCURSIONS = 30;
 
 /** Student's t, two-sided 95 %, by degrees of freedom from 1; 1.96 beyond. */
 const T_95 = [12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];

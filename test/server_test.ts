@@ -1,0 +1,356 @@
+/** server.ts as a process: its command line, its record of what happened, and its end. */
+import { describe, test } from "node:test";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { connect as connectSocket, createServer, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import {
+  assert,
+  assertEquals,
+  assertGreater,
+  assertGreaterOrEqual,
+  assertLess,
+  assertLessOrEqual,
+  assertMatch,
+  assertStringIncludes,
+} from "#std/assert";
+import type { ServeEvent } from "../src/serve.ts";
+import { type Program, run, start } from "./process.ts";
+import { until, within } from "./within.ts";
+
+/** A server on a free port, with JSON unless told otherwise; it is killed when the test is over. */
+async function serving(
+  args: readonly string[],
+  use: (program: Program, port: number) => Promise<void>,
+): Promise<void> {
+  const program = start(["server.ts", "--port", "0", ...args]);
+  try {
+    const [, port] = await within(
+      "the server's start",
+      10_000,
+      program.saw(/"listening".*"port":(\d+)|listening on \S+:\d+/),
+    );
+    const plain = /listening on \S+?:(\d+)/.exec(program.stdout)?.[1];
+    await use(program, Number(port ?? plain));
+  } finally {
+    program.kill("SIGKILL");
+    await within("its end", 5000, program.ended);
+  }
+}
+
+const json = ["--json"];
+
+/** The events on its standard output: each line is one. */
+const eventsOf = (stdout: string): ServeEvent[] =>
+  stdout.trimEnd().split("\n").map((line) => JSON.parse(line));
+
+/** Connects, and reads nothing until told to. */
+async function connect(port: number): Promise<Socket> {
+  const socket = connectSocket({ host: "127.0.0.1", port });
+  await within("connect", 5000, new Promise((done) => socket.once("connect", done)));
+  socket.on("error", () => {});
+  return socket;
+}
+
+async function withFolder(use: (folder: string) => Promise<void>): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), "speedlimit-server-"));
+  try {
+    await use(folder);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** Runs the row's command line; it must end by itself, with that status and one line that fits. */
+async function refuses(file: string, args: string[], status: number, says: RegExp): Promise<void> {
+  const result = await run([file, ...args], { timeoutMs: 15_000 });
+  const { stderr, stdout } = result;
+  const what = `${args.join(" ").slice(0, 60)}: ${stderr}${stdout}`;
+  assertEquals(result.status, status, what);
+  assertEquals(stdout, "", what);
+  assertMatch(stderr, /^[^\n]+\n$/, what);
+  assertMatch(stderr, says, what);
+  assert(!/\bat .*:\d+:\d+|Error:.*Error:/.test(stderr), `a stack: ${what}`);
+}
+
+const huge = "99999999999999999999";
+const wrong: Record<string, [says: RegExp, ...values: string[]]> = {
+  "--host": [/address or a host name/, "a/b", "a b", "http://localhost"],
+  "--port": [/port from 0 to 65535/, "-1", "65536", huge, "http", "80.5", "0x50"],
+  "--rate": [/rate such as/, "0", "-5", "0MB/s", "1e16", huge, "fast", "1M/m", "NaN", "Infinity"],
+  "--message": [/escapes/, "\\q", "ends in \\"],
+  "--size": [/size such as/, "0", "-1", "257M", huge, "big", "1.5.2", "64q"],
+  "--overflow": [/close, reset, block or drop/, "spill", "Close", "0", "-1"],
+  "--backlog": [/size such as/, "-1", huge, "much", "1e16"],
+  "--replies": [/ignore or drain/, "yes", "0", "DRAIN"],
+  "--sndbuf": [/size such as/, "0", "-1", "2G", huge, "small"],
+  "--duration": [/duration such as/, "0", "-1s", "99999h", huge, "soon", "10x"],
+  "--max-readers": [/whole number/, "0", "-1", "1.5", "1e3", huge, "many"],
+};
+
+describe("server.ts refuses", () => {
+  for (const [option, [says, ...values]] of Object.entries(wrong)) {
+    test(`a wrong ${option}`, async () => {
+      await Promise.all(values.map((value) => refuses("server.ts", [option, value], 2, says)));
+    });
+  }
+
+  test("an option without its value", async () => {
+    await Promise.all([...Object.keys(wrong), "--log"].map(async (option) => {
+      const says = new RegExp(`${option} needs a value`);
+      await refuses("server.ts", [option], 2, says);
+      await refuses("server.ts", [`${option}=`], 2, says);
+    }));
+  });
+
+  const others: [args: string[], says: RegExp][] = [
+    [["--prot", "1"], /unknown option "--prot"; did you mean --port\?/],
+    [["--overflo", "drop"], /did you mean --overflow\?/],
+    [["--maxreaders", "3"], /did you mean --max-readers\?/],
+    [["--overflow", "blokc"], /did you mean block\?/],
+    [["--nonsense"], /unknown option "--nonsense"/],
+    [["-p", "80"], /unknown option "-p"/],
+    [["--rate", "1", "--rate", "2"], /--rate is given twice/],
+    [["--json", "--json"], /--json is given twice/],
+    [["--json=1"], /--json takes no value/],
+    [["--message", "a", "--size", "10"], /--message and --size exclude each other/],
+    [["8000"], /"8000" is one argument too many/],
+    [["--port", "0", "--", "x"], /one argument too many|nothing may follow --/],
+  ];
+  test("what is misspelt, given twice, or too much", async () => {
+    await Promise.all(others.map(([args, says]) => refuses("server.ts", args, 2, says)));
+  });
+
+  test("a port in use", async () => {
+    const busy = createServer();
+    await new Promise<void>((done) => busy.listen(0, "127.0.0.1", done));
+    const { port } = busy.address() as { port: number };
+    try {
+      await refuses("server.ts", ["--port", String(port)], 1, new RegExp(`:${port}: .*in use`));
+    } finally {
+      await new Promise((done) => busy.close(done));
+    }
+  });
+
+  test("a host that does not resolve, or is not ours", async () => {
+    const args = (host: string) => ["--host", host, "--port", "0"];
+    await refuses("server.ts", args("192.0.2.1"), 1, /no such address/);
+    await refuses("server.ts", args("no.such.invalid"), 1, /does not resolve/);
+  });
+
+  test("a log that cannot be written", async () => {
+    const args = (file: string) => ["--port", "0", "--log", file];
+    await refuses("server.ts", args("/no/such/folder/server.log"), 1, /cannot write the log \/no/);
+    await refuses("server.ts", args(tmpdir()), 1, /cannot write the log/);
+  });
+});
+
+describe("--help", () => {
+  for (const file of ["server.ts", "client.ts", "bench/limit.ts"]) {
+    test(`of ${file}`, async () => {
+      const { status, stdout, stderr } = await run([file, "--help"]);
+      assertEquals([status, stderr], [0, ""]);
+      assertMatch(stdout, /\nUsage:\n {2}\S+\.ts/);
+      const options = file === "server.ts" ? [...Object.keys(wrong), "--log"] : [];
+      for (const option of [...options, "--json", "--help"]) assertStringIncludes(stdout, option);
+    });
+  }
+});
+
+describe("--json", () => {
+  test("each line is an object: listening, reader, overflow, closed, done", async () => {
+    // Nobody reads, so it comes to an overflow whatever the buffers.
+    await serving([...json, "--rate", "50MB/s", "--duration", "1s"], async (program, port) => {
+      const reader = await connect(port);
+      const { status, stdout, stderr } = await within("done", 15_000, program.ended);
+      reader.destroy();
+      assertEquals([status, stderr], [0, ""]);
+      const events = eventsOf(stdout);
+      assertEquals(
+        events.map(({ event }) => event),
+        ["listening", "reader", "overflow", "closed", "done"],
+      );
+      const times = events.map(({ time }) => time);
+      assertEquals(times, times.toSorted((a, b) => a - b));
+      const [listening, connected, overflow, closed, done] = events as [
+        ServeEvent & { event: "listening" },
+        ServeEvent & { event: "reader" },
+        ServeEvent & { event: "overflow" },
+        ServeEvent & { event: "closed" },
+        ServeEvent & { event: "done" },
+      ];
+      assertEquals([listening.host, listening.port], ["127.0.0.1", port]);
+      assertEquals([connected.reader, connected.host], [1, "127.0.0.1"]);
+      assertEquals([overflow.reader, overflow.policy], [1, "close"]);
+      assertGreater(overflow.messages, 1000);
+      assertGreater(overflow.backlog, 0);
+      assertEquals([closed.reader, closed.reason, closed.dropped, closed.overflows], [
+        1,
+        "local",
+        0,
+        1,
+      ]);
+      assertEquals(closed.messages, Math.floor(closed.bytes / 13));
+      assertGreaterOrEqual(closed.messages, overflow.messages);
+      assertEquals([done.readers, done.messages, done.bytes, done.overflows], [
+        1,
+        closed.messages,
+        closed.bytes,
+        1,
+      ]);
+    });
+  });
+
+  test("a reader that leaves by itself, and one that is refused", async () => {
+    await serving([...json, "--rate", "100/s", "--max-readers", "1"], async (program, port) => {
+      const reader = await connect(port);
+      await within("the reader", 5000, program.saw(/"event":"reader"/));
+      const second = await connect(port);
+      await within("the refusal", 5000, program.saw(/"event":"refused".*"readers":1/));
+      second.destroy();
+      reader.resume();
+      reader.destroy();
+      await within("its end", 5000, program.saw(/"event":"closed"/));
+      const closed = eventsOf(program.stdout).find(({ event }) => event === "closed");
+      assertEquals((closed as { overflows: number }).overflows, 0);
+    });
+  });
+});
+
+describe("for people", () => {
+  test("each step is a line", async () => {
+    const args = ["--rate", "50MB/s", "--duration", "500ms"];
+    await serving(args, async (program, port) => {
+      const reader = await connect(port);
+      const { status, stdout } = await within("done", 15_000, program.ended);
+      reader.destroy();
+      assertEquals(status, 0);
+      assertMatch(
+        stdout,
+        new RegExp(
+          `^listening on 127\\.0\\.0\\.1:${port} \\(\\w+\\): 13 B messages at 3\\.85 M/s ` +
+            `\\(50\\.0 MB/s\\) to each reader, on overflow close\\n` +
+            `reader 1 connected from 127\\.0\\.0\\.1:\\d+\\n` +
+            `reader 1: send buffer full, closing after \\d+ messages, [\\d.]+ \\w?B waiting\\n` +
+            `reader 1: closed by us after [\\d.]+ m?s: \\d+ messages, [\\d.]+ MB\\n` +
+            `done: 1 readers, \\d+ messages\\n$`,
+        ),
+      );
+    });
+  });
+});
+
+describe("--log", () => {
+  const stamp = String.raw`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z`;
+  const linesOf = (file: string) =>
+    readFileSync(file, "utf8").trimEnd().split("\n").map((line) => {
+      assertMatch(line, new RegExp(`^${stamp} `));
+      return line.replace(/^\S+ /, "");
+    });
+
+  test("names each message at a low rate, and the reader's end", async () => {
+    await withFolder(async (folder) => {
+      const log = join(folder, "server.log");
+      const args = [...json, "--rate", "200/s", "--duration", "1s", "--log", log];
+      await serving(args, async (program, port) => {
+        const reader = await connect(port);
+        let bytes = 0;
+        reader.on("data", (chunk) => bytes += chunk.length).on("end", () => reader.end());
+        assertEquals((await within("done", 10_000, program.ended)).status, 0);
+        const [first, ...rest] = linesOf(log);
+        assertMatch(first!, /200\/s, each is logged$/);
+        const end = rest.pop()!;
+        assertEquals(
+          rest,
+          Array.from({ length: bytes / 13 }, (_, i) => `reader 1: sent message ${i + 1}`),
+        );
+        assertMatch(end, new RegExp(`^reader 1: closed by it after ${bytes / 13} messages$`));
+        assertLessOrEqual(Math.abs(rest.length - 200), 1);
+        // The log is no part of what is told.
+        assert(!program.stdout.includes('"sent"'), program.stdout);
+      });
+    });
+  });
+
+  test("samples at a high rate and says so, and ends with the count", async () => {
+    await withFolder(async (folder) => {
+      const log = join(folder, "server.log");
+      writeFileSync(log, "2014-01-01T00:00:00.000Z what was there stays\n");
+      const args = [...json, "--rate", "8MB/s", "--log", log];
+      await serving(args, async (program, port) => {
+        const reader = await connect(port);
+        await within("the overflow", 20_000, program.saw(/"event":"closed"/));
+        reader.destroy();
+        const overflow = eventsOf(program.stdout).find(({ event }) => event === "overflow") as
+          & ServeEvent
+          & { event: "overflow" };
+        await until("the log", 5000, () => /closed by us/.test(readFileSync(log, "utf8")));
+        const lines = linesOf(log);
+        assertEquals(lines[0], "what was there stays");
+        assertMatch(lines[1]!, /615 k\/s, sampled: one in 100 ms is logged$/);
+        const full = lines.findIndex((line) => line.includes("send buffer full"));
+        assertMatch(
+          lines[full]!,
+          new RegExp(`^reader 1: send buffer full, closing after ${overflow.messages} messages`),
+        );
+        const numbers = lines.flatMap((line) => /sent message (\d+)$/.exec(line)?.[1] ?? [])
+          .map(Number);
+        assertGreater(numbers.length, 0);
+        assertLess(numbers.length, 100);
+        assertEquals(numbers, numbers.toSorted((a, b) => a - b));
+        assertMatch(lines.at(-1)!, /^reader 1: closed by us after \d+ messages$/);
+        // The article's log ends so: messages, then what stopped them.
+        const late = lines.slice(full + 1).filter((line) => line.includes("sent message"));
+        assertEquals(late, [], "messages logged after the overflow that ended them");
+      });
+    });
+  });
+});
+
+describe("its end", () => {
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    test(`${signal} exits 130 at once, hangs up, and frees the port`, async () => {
+      await serving([...json, "--overflow", "block", "--rate", "max"], async (program, port) => {
+        const stopped = await connect(port);
+        const reader = await connect(port);
+        reader.resume();
+        const gone = new Promise((done) => reader.once("close", done));
+        await within("two readers", 5000, program.saw(/"reader":2/));
+        const before = performance.now();
+        program.kill(signal);
+        const { status, stderr, stdout } = await within("its end", 5000, program.ended);
+        assertLess(performance.now() - before, 2000);
+        assertEquals([status, stderr], [130, ""]);
+        await within("the reader's end", 5000, gone);
+        stopped.destroy();
+        const names = eventsOf(stdout).map(({ event }) => event).filter((e) => e !== "overflow");
+        assertEquals(names, ["listening", "reader", "reader", "closed", "closed", "done"]);
+        const again = createServer();
+        await new Promise<void>((done, failed) => {
+          again.once("error", failed).listen(port, "127.0.0.1", done);
+        });
+        await new Promise((done) => again.close(done));
+      });
+    });
+  }
+
+  test("SIGINT without a reader", async () => {
+    await serving([], async (program) => {
+      program.kill("SIGINT");
+      const { status, stderr } = await within("its end", 5000, program.ended);
+      assertEquals([status, stderr], [130, ""]);
+    });
+  });
+
+  test("a standard output that nobody reads any more ends it quietly", async () => {
+    await serving(json, async (program, port) => {
+      program.closeStdout();
+      // The next thing that it has to say is that a reader came.
+      const reader = await connect(port);
+      reader.resume();
+      const { status, stderr, timedOut } = await within("its end", 10_000, program.ended);
+      assertEquals([status, stderr, timedOut], [0, "", false]);
+      reader.destroy();
+    });
+  });
+});
