@@ -21,7 +21,7 @@ export {
   type DrainOptions,
   type DrainResult,
 } from "./src/drain.ts";
-export { environment, type Environment } from "./src/environment.ts";
+export { type Environment, environment } from "./src/environment.ts";
 export { Flood, type FloodOptions, type Replies } from "./src/flood.ts";
 export {
   abort,

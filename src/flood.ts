@@ -77,7 +77,7 @@ export class Flood implements Overflowing {
   }
 
   /** Begins a schedule now: messages a second, Infinity for as fast as the kernel takes them. */
-  start(rate: number, nowMs: number = performance.now(), endMs = Infinity): void {
+  start(rate: number, nowMs: number = performance.now(), endMs: number = Infinity): void {
     this.stop(nowMs);
     this.#schedule = new Schedule(rate, nowMs, endMs);
   }
@@ -99,7 +99,7 @@ export class Flood implements Overflowing {
   }
 
   /** Ends the schedule; once all that is owed has been accepted, closes the connection. */
-  finish(atMs = performance.now()): void {
+  finish(atMs: number = performance.now()): void {
     this.stop(atMs);
     this.#finishing = true;
     this.#wakeUp();

@@ -13,7 +13,7 @@ export class Schedule {
   readonly endMs: number;
 
   /** `startMs` in ms of `performance.now()`. */
-  constructor(rate: number, startMs: number, endMs = Infinity) {
+  constructor(rate: number, startMs: number, endMs: number = Infinity) {
     this.rate = rate;
     this.startMs = startMs;
     this.endMs = endMs;

@@ -109,8 +109,8 @@ describe("a reader that does not do its part", () => {
     ["exits after some bytes", /^the reader exited with status 5$/],
     ["resets after some bytes", /^the reader reset its connection$/],
     ["closes after some bytes", /^the reader (closed|reset) its connection$/],
-    ["connects and never reads", /^the reader connected, and never read a byte$/],
-    ["ignores SIGTERM", /^the reader connected, and never read a byte$/],
+    ["connects and never reads", /^the reader connected, and read nothing within 10 s$/],
+    ["ignores SIGTERM", /^the reader connected, and read nothing within 10 s$/],
     ["leaves a grandchild", /^the reader exited with status 7$/],
     [
       "replies without end",
