@@ -35,12 +35,12 @@ const machineLine = ({ environment }: { environment: Machine }) => `${formatMach
 
 /** The first table: the article's two readers in Python. */
 function limitTable(): string {
-  const results = read<AccuracyRow>("accuracy");
+  const results = read<AccuracyRow>("python");
   const rows = results.rows.flatMap((row) => {
     if (row.kind !== "reader") return [];
     const { limit, overload, recovery } = row.found;
     if (limit === null || overload === null || recovery === null) {
-      throw new Error(`results/accuracy.json: no limit of ${row.what}: ${row.found.message}`);
+      throw new Error(`results/python.json: no limit of ${row.what}: ${row.found.message}`);
     }
     return [[
       `${row.what} (server on ${row.runtime})`,

@@ -478,7 +478,8 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
       hurry: () => performance.now() - startMs > USUAL_SECONDS * 1000,
     });
     conclude(result, search, message.size);
-    if (result.limit !== null && search.outcome === "found") {
+    // Also where only a wide interval is known: what lies beyond it is all the more worth knowing.
+    if (result.limit !== null) {
       if (experiment.firstBehind !== undefined && result.readers > 1) {
         result.firstBehind = experiment.firstBehind;
       }

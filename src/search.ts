@@ -55,6 +55,9 @@ const MOST_TRIALS = 40;
 /** A search that takes more than this pays with precision: each further trial widens it. */
 const USUAL_TRIALS = 22;
 const WIDENING = 1.3;
+const HURRIED_PRECISION = 0.1;
+const CONTRADICTION =
+  "below lower it always kept up, above upper it always fell behind, in between its trials contradict";
 /** A reader whose speed varies by more than this has no limit to speak of, unless asked for less. */
 const WIDEST_PRECISION = 0.25;
 /** A generator that gives up this close above the reader's last success hides the limit. */
@@ -185,7 +188,9 @@ export async function searchLimit(
   };
 
   while (outcomes.length < MOST_TRIALS && precision <= widest) {
-    if (outcomes.length > USUAL_TRIALS || options.hurry?.()) precision *= WIDENING;
+    if (outcomes.length > USUAL_TRIALS || options.hurry?.()) {
+      precision = Math.max(precision, Math.min(precision * WIDENING, HURRIED_PRECISION));
+    }
     const low = Math.max(kept, glimpsed.at(-1) ?? 0);
     if (ceiling <= low * GENERATOR_MARGIN && failed > ceiling) {
       // Only a trial of full length may say so.
@@ -221,5 +226,5 @@ export async function searchLimit(
     }
     record(await attempt(nextRate(), "bound"));
   }
-  return { outcome: "irregular", ...bounds(), reason: "verdicts at the same rates contradict" };
+  return { outcome: "irregular", ...bounds(), reason: CONTRADICTION };
 }
