@@ -42,6 +42,20 @@ const MOST_BUFFER = 2 ** 30 - 1;
 const LOG_EACH_UP_TO = 1000;
 const SAMPLE_MS = 100;
 
+/** What is sent: the two options that every command with a flood takes; see `chooseMessage`. */
+export const MESSAGE_OPTIONS = {
+  message: option({
+    value: "TEXT",
+    help: "what each message says; \\n, \\t, \\0 and \\\\ as in C (default Hello World!\\0)",
+    parse: parseMessage,
+  }),
+  size: option({
+    value: "SIZE",
+    help: "messages of so many bytes instead",
+    parse: (text) => fillerMessage(parseBytes(text, { most: MOST_MESSAGE })),
+  }),
+};
+
 const spec = {
   name: "server",
   summary:
@@ -66,16 +80,7 @@ const spec = {
       default: "1M/s",
       parse: parseRate,
     }),
-    message: option({
-      value: "TEXT",
-      help: "what each message says; \\n, \\t, \\0 and \\\\ as in C (default Hello World!\\0)",
-      parse: parseMessage,
-    }),
-    size: option({
-      value: "SIZE",
-      help: "messages of so many bytes instead",
-      parse: (text) => fillerMessage(parseBytes(text, { most: MOST_MESSAGE })),
-    }),
+    ...MESSAGE_OPTIONS,
     overflow: choice({
       help: "what to do when the kernel takes no more and the backlog is over its bound",
       choices: ["close", "reset", "block", "drop"],

@@ -19,7 +19,8 @@ import { ProgressLine } from "../src/progress.ts";
 import { formatByteRate, formatSeconds, parseCount } from "../src/units.ts";
 import { commandOn, Program, ROOT, type Runtime, RUNTIMES } from "./programs.ts";
 import { compileC } from "./readers/compile.ts";
-import { describeMachine, formatMachine, formatTable, parseOutFile, writeResult } from "./rows.ts";
+import { describeMachine, formatMachine, parseOutFile, writeResult } from "./rows.ts";
+import { formatTable } from "../src/table.ts";
 
 const spec = {
   name: "accuracy",

@@ -7,11 +7,10 @@
  */
 import process from "node:process";
 import { main as client } from "../client.ts";
-import { chooseMessage, parseMessage } from "../server.ts";
+import { chooseMessage, MESSAGE_OPTIONS } from "../server.ts";
 import { choice, flag, option, parseCommandLine, UsageError } from "../src/command_line.ts";
 import { environment } from "../src/environment.ts";
 import { findLimit, type LimitEvent, type LimitOptions, type LimitResult } from "../src/limit.ts";
-import { fillerMessage } from "../src/message.ts";
 import { runtime } from "../src/net.ts";
 import { interrupted, print, runMain } from "../src/program.ts";
 import { formatLimits } from "../src/limit_table.ts";
@@ -21,14 +20,12 @@ import {
   formatHostPort,
   formatSeconds,
   parseByteRate,
-  parseBytes,
   parseCount,
   parseDuration,
   parseFraction,
   parseHostPort,
 } from "../src/units.ts";
 
-const MOST_MESSAGE = 2 ** 28;
 const MOST_READERS = 1000;
 
 const spec = {
@@ -44,16 +41,7 @@ const spec = {
       help: "where readers connect; port 0: any free one (default 127.0.0.1:0)",
       parse: (text) => parseHostPort(text, { least: 0 }),
     }),
-    message: option({
-      value: "TEXT",
-      help: "what each message says; \\n, \\t, \\0 and \\\\ as in C (default Hello World!\\0)",
-      parse: parseMessage,
-    }),
-    size: option({
-      value: "SIZE",
-      help: "messages of so many bytes instead",
-      parse: (text) => fillerMessage(parseBytes(text, { most: MOST_MESSAGE })),
-    }),
+    ...MESSAGE_OPTIONS,
     precision: option({
       value: "SHARE",
       help: "how narrow the interval must be",

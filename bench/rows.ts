@@ -28,16 +28,6 @@ export function formatDeviation(share: number, digits = 2): string {
   return `${percent.startsWith("-") ? "" : "+"}${percent} %`;
 }
 
-/** Cells in columns, the first row being the head. */
-export function formatTable(rows: readonly (readonly string[])[]): string {
-  const widths = rows[0]!.map((_, column) =>
-    Math.max(...rows.map((cells) => cells[column]?.length ?? 0))
-  );
-  return rows.map((cells) =>
-    cells.map((cell, column) => cell.padEnd(widths[column]!)).join("  ").trimEnd()
-  ).join("\n");
-}
-
 /** The machine and the versions of the runtimes that were measured on it. */
 export type Machine = Omit<Environment, "runtime" | "kernelSource"> & {
   runtimes: Partial<Record<Runtime, string>>;

@@ -12,7 +12,8 @@ import { compileC } from "./readers/compile.ts";
 import { paceCells, paceRows } from "./pace.ts";
 import { RUNTIMES } from "./programs.ts";
 import { type Cell, runRounds } from "./rounds.ts";
-import { describeMachine, formatMachine, formatTable, parseOutFile, writeResult } from "./rows.ts";
+import { describeMachine, formatMachine, parseOutFile, writeResult } from "./rows.ts";
+import { formatTable } from "../src/table.ts";
 import { formatSpeedRow, SPEED_HEAD, type SpeedRow } from "./speed_rows.ts";
 import { throughputCells, throughputRows } from "./throughput.ts";
 

@@ -1,5 +1,6 @@
 /** The results of `limit` as a table for people. */
 import type { LimitResult } from "./limit.ts";
+import { formatTable } from "./table.ts";
 import { formatByteRate, formatCount, formatSeconds } from "./units.ts";
 
 /** Two rates with one unit: `19.98-20.17 MB/s`. Bytes a second. */
@@ -46,10 +47,7 @@ function row(result: LimitResult): string[] {
 /** A table with a line a reader, then what is to be said of those whose limit was not just found. */
 export function formatLimits(results: readonly LimitResult[]): string {
   const rows = [HEAD, ...results.map(row)];
-  const widths = HEAD.map((_, column) => Math.max(...rows.map((cells) => cells[column]!.length)));
-  const lines = rows.map((cells) =>
-    cells.map((cell, column) => cell.padEnd(widths[column]!)).join("  ").trimEnd()
-  );
+  const lines = [formatTable(rows)];
   for (const { reader, outcome, message, firstBehind, readers, limit, queueSource } of results) {
     const simple = outcome === "found" && message.startsWith("found");
     if (!simple) lines.push(`${reader}: ${outcome}: ${message}`);
