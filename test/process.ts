@@ -115,6 +115,7 @@ export class Program {
         this.stderr += String(error);
         end(null, null);
       });
+      child.on("exit", () => living.delete(child));
       child.on("close", end);
     });
   }
@@ -125,7 +126,13 @@ export class Program {
 
   /** Not the child's own kill: on Deno 2.9.6 that works once, and then hides the exit status. */
   kill(signal: NodeJS.Signals): void {
-    if (living.has(this.#child)) process.kill(this.pid, signal);
+    if (!living.has(this.#child)) return;
+    try {
+      process.kill(this.pid, signal);
+    } catch (error) {
+      // It may have ended by itself, and its exit not been told of yet.
+      if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+    }
   }
 
   /** Takes no more of its standard output, as `| head -1` would. */
