@@ -60,6 +60,8 @@ const CONTRADICTION =
   "below lower it always kept up, above upper it always fell behind, in between its trials contradict";
 /** A reader whose speed varies by more than this has no limit to speak of, unless asked for less. */
 const WIDEST_PRECISION = 0.25;
+/** What a ramp's short trial says of the limit is off by up to this much for a reader that pauses. */
+const RAMP_ERROR = 0.1;
 /** A generator that gives up this close above the reader's last success hides the limit. */
 const GENERATOR_MARGIN = 1.1;
 
@@ -84,6 +86,7 @@ export async function searchLimit(
   const glimpsed: number[] = [];
   let ceiling = maxRate;
   let hint: number | undefined;
+  let hintIsRough = true;
   let failedInRamp = Infinity;
   for (let rate = Math.max(minRate, Math.min(options.startRate, maxRate));;) {
     const outcome = await attempt(rate, "ramp");
@@ -141,7 +144,10 @@ export async function searchLimit(
       while (glimpsed.length > 0 && glimpsed.at(-1)! >= rate) glimpsed.pop();
       failed = Math.min(failed, rate);
       hint = verdict === "falls-behind" ? capacity : undefined;
+      hintIsRough = false;
     }
+    // It was tried, and was no failure.
+    if (hintIsRough) hint = undefined;
   };
   const nextRate = (): number => {
     const low = Math.max(kept, glimpsed.at(-1) ?? 0);
@@ -152,6 +158,8 @@ export async function searchLimit(
     if (high === failedInRamp && high < failed && high / low <= 1 + precision) return high;
     // A collapsed reader's drain rate lies below what it has kept: not to be believed.
     if (hint !== undefined && hint > low * 0.95 && hint < high) {
+      // First a longer look from just above, which it should fail, and tell its limit better.
+      if (hintIsRough) return Math.min(hint * (1 + RAMP_ERROR), Math.sqrt(hint * high));
       const half = (1 + precision) ** 0.47;
       const boundary = hint * (1 + tolerance);
       const below = boundary / half;
