@@ -296,6 +296,19 @@ export function hasUnread(fd: number): boolean | undefined {
   return libc.recv(fd, peeked, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
+const MSG_NOSIGNAL = 0x4000;
+
+/**
+ * Offers bytes to the kernel without a wait and without the runtime: how many it took, or undefined
+ * when it takes none just now (or never will again: the runtime's own write tells which), or there
+ * is no libc. 0.3 us beside the copying, where a promise for each write costs some 10.
+ */
+export function sendNow(fd: number, bytes: Uint8Array): number | undefined {
+  if (typeof libc === "string") return undefined;
+  const taken = libc.send(fd, bytes, bytes.length, MSG_DONTWAIT | MSG_NOSIGNAL);
+  return taken > 0 ? taken : undefined;
+}
+
 /**
  * Sends RST at once and drops both queues: connect(2) to AF_UNSPEC dissolves the association
  * (tcp_disconnect in net/ipv4/tcp.c). The descriptor is still to be closed. False: not done.

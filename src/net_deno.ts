@@ -1,5 +1,5 @@
 /** Deno.listen and Deno.connect behind the contract of net.ts. */
-import { abort, findDescriptor, hasUnread } from "./kernel.ts";
+import { abort, findDescriptor, hasUnread, sendNow } from "./kernel.ts";
 import { libc } from "./libc.ts";
 import {
   type Adapter,
@@ -78,8 +78,17 @@ class DenoConnection implements Connection {
     return this.#blockedSince;
   }
 
-  async write(bytes: Uint8Array): Promise<number> {
+  write(bytes: Uint8Array): number | Promise<number> {
     if (this.#ended) return 0;
+    const { fd } = this;
+    const taken = fd === undefined ? undefined : sendNow(fd, bytes);
+    if (taken === undefined) return this.#writeLater(bytes);
+    this.#blockedSince = taken === bytes.length ? undefined : performance.now();
+    return taken;
+  }
+
+  /** Waits until the kernel takes some of it, or says why it never will. */
+  async #writeLater(bytes: Uint8Array): Promise<number> {
     // A write that the kernel takes at once settles before anyone can look at this.
     this.#blockedSince ??= performance.now();
     try {

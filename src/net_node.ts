@@ -1,6 +1,7 @@
 /** node:net behind the contract of net.ts; Deno and Bun can load it too. */
 import net from "node:net";
-import { findDescriptor } from "./kernel.ts";
+import { findDescriptor, sendNow } from "./kernel.ts";
+import { libc } from "./libc.ts";
 import {
   type Adapter,
   type Address,
@@ -74,14 +75,37 @@ class NodeConnection implements Connection {
   }
 
   get held(): number | undefined {
-    if (this.#inFlight === 0) return 0;
+    // The one byte that waits for the kernel is not worth telling.
+    if (this.#inFlight <= 1) return 0;
     // Deno and Bun keep no such figure: theirs is missing, or 0 while a chunk is in flight.
     return this.#handle?.writeQueueSize || undefined;
   }
 
   write(bytes: Uint8Array): number | Promise<number> {
     if (this.ended) return 0;
+    const { fd } = this;
+    if (fd === undefined || typeof libc === "string") return this.#writeThrough(bytes);
+    const taken = sendNow(fd, bytes);
+    if (taken === undefined) return this.#sendLater(bytes);
+    this.#blockedSince = taken === bytes.length ? undefined : performance.now();
+    return taken;
+  }
+
+  /** Waits for the kernel with one byte of it, because Node takes whatever it is given. */
+  async #sendLater(bytes: Uint8Array): Promise<number> {
+    const first = await this.#writeThrough(bytes.subarray(0, 1));
+    const { fd } = this;
+    if (first === 0 || fd === undefined || bytes.length === 1) return first;
+    const taken = first + (sendNow(fd, bytes.subarray(1)) ?? 0);
+    if (taken < bytes.length) this.#blockedSince = performance.now();
+    return taken;
+  }
+
+  /** Through Node's stream, which takes the chunk whole. */
+  #writeThrough(bytes: Uint8Array): number | Promise<number> {
     this.socket.write(bytes, this.#onWritten);
+    // Known at once, told later; and what was refused is not waiting any more.
+    if (this.socket.errored) return this.closed.then(() => 0);
     if (this.socket.writableLength === 0) {
       this.#blockedSince = undefined;
       return bytes.length;
@@ -89,10 +113,10 @@ class NodeConnection implements Connection {
     return this.#settleWrite(bytes.length);
   }
 
-  /** Node has taken the chunk whole; it counts as written only once the kernel has all of it. */
+  /** It counts as written only once the kernel has all of it. */
   async #settleWrite(length: number): Promise<number> {
     this.#inFlight = length;
-    this.#blockedSince = performance.now();
+    this.#blockedSince ??= performance.now();
     while (this.socket.writableLength > 0 && !this.ended) {
       await new Promise<void>((resolve) => this.#writer = resolve);
     }
