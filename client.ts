@@ -5,11 +5,15 @@
  *     deno task client 127.0.0.1:8000 --handler my_code.ts --json
  */
 import { statSync } from "node:fs";
-import { resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { choice, flag, option, parseCommandLine, UsageError } from "./src/command_line.ts";
-import { drain, type DrainHandler, type DrainResult } from "./src/drain.ts";
+import { isReaderName } from "./src/ack.ts";
+import { type AckOptions, OtherStreamError } from "./src/ack_reader.ts";
+import { drain, type DrainHandler, type DrainResult, type DrainVerified } from "./src/drain.ts";
+import { readOffset, writeOffset } from "./src/offset_file.ts";
 import { interrupted, print, report, runMain } from "./src/program.ts";
+import { DEFAULT_SEQUENCE_SIZE, LEAST_SEQUENCE_SIZE } from "./src/sequence.ts";
 import {
   formatByteRate,
   formatBytes,
@@ -20,6 +24,7 @@ import {
   parseBytes,
   parseDuration,
   parseHostPort,
+  UnitError,
 } from "./src/units.ts";
 
 export {
@@ -29,17 +34,20 @@ export {
   type DrainMode,
   type DrainOptions,
   type DrainResult,
+  type DrainVerified,
 } from "./src/drain.ts";
 
 /** The largest read that every runtime can allocate a buffer for. */
 const MOST_READ_SIZE = 2 ** 30;
 /** SO_RCVBUF is an int, of which the kernel makes the double. */
 const MOST_BUFFER = 2 ** 30 - 1;
+/** As the server has it. */
+const MOST_MESSAGE = 2 ** 28;
 
 const spec = {
   name: "client",
   summary: "The drain client: reads from a TCP server, and tells how fast and how it ended.\n" +
-    "Exits 1 when the server ended it by a reset, 130 when interrupted.",
+    "Exits 1 when the server ended it by a reset or something is missing, 130 when interrupted.",
   positionals: {
     server: option({
       value: "HOST:PORT",
@@ -90,32 +98,122 @@ const spec = {
       parse: parseDuration,
     }),
     count: option({ value: "SIZE", help: "stops after this many bytes", parse: parseBytes }),
+    verify: flag("checks numbered messages: none missing, twice, out of order or damaged"),
+    size: option({
+      value: "SIZE",
+      help: `the size of those messages (default ${DEFAULT_SEQUENCE_SIZE})`,
+      parse: (text) => parseBytes(text, { least: LEAST_SEQUENCE_SIZE, most: MOST_MESSAGE }),
+    }),
+    hello: option({
+      value: "NAME",
+      help: "says this name first, to a server with --reader-id hello",
+      parse: parseName,
+    }),
+    ack: flag("acknowledges what it has handled, to a server with --ack reader"),
+    offsetFile: option({
+      value: "FILE",
+      help: "keeps how far it has come, and goes on from there; needs --ack",
+      parse: (text) => text,
+    }),
     json: flag("prints the result as one JSON object"),
   },
 };
 
-/** The command; its exit status. Throws a UsageError, a NetError, or what the handler threw. */
+/**
+ * The command; its exit status. Throws a UsageError, a NetError, what the handler threw, or, once the
+ * result is printed, an Error that says what is missing.
+ */
 export async function main(args: readonly string[], called = "client.ts"): Promise<number> {
   const usage = [`${called} [HOST:PORT] [OPTIONS]`];
   const { options, positionals: { server } } = parseCommandLine({ ...spec, usage }, args);
+  check(options);
+  const { offsetFile, size = DEFAULT_SEQUENCE_SIZE } = options;
   const handler = options.handler === undefined ? undefined : await loadHandler(options.handler);
-  const result = await drain({
+  const draining = drain({
     ...server,
     ...options,
     handler,
     workMs: options.work,
     receiveBuffer: options.rcvbuf,
     durationMs: options.duration,
+    ack: options.ack ? ackOptions(offsetFile) : undefined,
+    verify: options.verify ? { size } : undefined,
     signal: interrupted(),
     onConnected: (remote) => {
       if (!options.json) report(`connected to ${formatHostPort(remote)}`);
     },
   });
+  const result = await draining.catch((error) => {
+    if (!(error instanceof OtherStreamError) || offsetFile === undefined) throw error;
+    const way = `${offsetFile} is left as it is: remove it to begin with what that stream has`;
+    throw new Error(`${error.message}; ${way}`, { cause: error });
+  });
   print(
     options.json ? JSON.stringify({ schema: "speedlimit/drain@1", ...result }) : format(result),
   );
+  const wrong = complaint(result);
+  if (wrong !== undefined) throw new Error(wrong);
   if (result.ended === "interrupted") return 130;
   return result.ended === "reset" || result.ended === "error" ? 1 : 0;
+}
+
+function parseName(text: string): string {
+  if (isReaderName(text)) return text;
+  throw new UnitError("must be a name of 1 to 64 letters, digits, dots, underscores and hyphens");
+}
+
+/** Throws a UsageError for options that need or exclude each other. */
+function check(options: {
+  mode: DrainResult["mode"];
+  reply: string | null | undefined;
+  verify: boolean;
+  size: number | undefined;
+  ack: boolean;
+  offsetFile: string | undefined;
+}): void {
+  const { mode, reply, verify, size, ack, offsetFile } = options;
+  if (size !== undefined && !verify) {
+    throw new UsageError("--size needs --verify: it is the size of the messages to verify");
+  }
+  if (offsetFile !== undefined) {
+    if (!ack) throw new UsageError("--offset-file needs --ack: it keeps what is acknowledged");
+    const folder = dirname(resolve(offsetFile));
+    if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory()) {
+      const what = `--offset-file ${JSON.stringify(offsetFile)}`;
+      throw new UsageError(`${what} must be in a folder that exists: ${folder} is none`);
+    }
+  }
+  if (ack && (reply === undefined ? mode === "naive" : reply !== null)) {
+    throw new UsageError(
+      "--ack and replies exclude each other: the server takes what it reads for " +
+        "acknowledgements; add --reply none",
+    );
+  }
+}
+
+function ackOptions(file: string | undefined): AckOptions {
+  if (file === undefined) return {};
+  return {
+    ...readOffset(file),
+    onStore: (offset, stream) => writeOffset(file, { offset, stream }),
+  };
+}
+
+/** One line on what is missing or worse; undefined: nothing is. */
+function complaint({ verified, missed = 0 }: DrainResult): string | undefined {
+  if (verified !== undefined) return isSound(verified) ? undefined : `not ${verdict(verified)}`;
+  if (missed === 0) return undefined;
+  return `${missed} bytes are missing: the server no longer had what follows the stored offset`;
+}
+
+const isSound = ({ gaps, doubles, reordered, damaged }: DrainVerified): boolean =>
+  gaps + doubles + reordered + damaged === 0;
+
+function verdict(verified: DrainVerified): string {
+  const { messages, gaps, doubles, reordered, damaged } = verified;
+  if (isSound(verified)) return `whole and in order: ${messages} messages`;
+  return `whole and in order: ${gaps} missing, ${doubles} twice, ${reordered} out of order, ` +
+    `${damaged} damaged, of ${messages} messages that came`;
 }
 
 /** The result for people: how it ended, and how fast it was. */
@@ -132,7 +230,21 @@ function format(result: DrainResult): string {
   ];
   return `${how}${errno === undefined ? "" : ` (${errno})`} after ${formatBytes(result.bytes)}\n` +
     `${formatByteRate(result.bytesPerSecond)} for ${formatSeconds(seconds)}: ${did.join(", ")}; ` +
-    `${result.mode}, on ${result.runtime}${ahead}`;
+    `${result.mode}, on ${result.runtime}${ahead}` +
+    [...proofs(result)].map((line) => `\n${line}`).join("");
+}
+
+/** What became of the stream, where that was asked for. */
+function* proofs({ verified, stored, missed = 0 }: DrainResult): Generator<string> {
+  if (verified !== undefined) {
+    const { partial } = verified;
+    yield (isSound(verified) ? verdict(verified) : `not ${verdict(verified)}`) +
+      (partial === undefined ? "" : `, and ${partial} bytes of one that was cut off`);
+  }
+  if (stored !== undefined) {
+    yield `stored up to ${stored.offset} of stream ${stored.stream}` +
+      (missed === 0 ? "" : `, of which ${missed} bytes were gone`);
+  }
 }
 
 async function loadHandler(file: string): Promise<DrainHandler> {

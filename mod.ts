@@ -13,6 +13,9 @@
  *
  * @module
  */
+export { type Place, ProtocolError } from "./src/ack.ts";
+export { type AckOptions, OtherStreamError } from "./src/ack_reader.ts";
+export type { Ack, DeliveryEvent } from "./src/delivery.ts";
 export {
   drain,
   type DrainEnd,
@@ -20,6 +23,7 @@ export {
   type DrainMode,
   type DrainOptions,
   type DrainResult,
+  type DrainVerified,
 } from "./src/drain.ts";
 export { type Environment, environment } from "./src/environment.ts";
 export { Flood, type FloodOptions, type Replies } from "./src/flood.ts";
@@ -68,6 +72,15 @@ export {
 export type { Policy } from "./src/overflow.ts";
 export { Schedule, Ticker } from "./src/pacer.ts";
 export {
+  type Batch,
+  type Damage,
+  type Queue,
+  QueueError,
+  QueueFull,
+  type QueueReader,
+} from "./src/queue.ts";
+export type { ReaderId, RelayEvent } from "./src/relay.ts";
+export {
   type Effort,
   searchLimit,
   type SearchOptions,
@@ -82,4 +95,23 @@ export {
   type Server,
   type ServeResult,
 } from "./src/serve.ts";
+export { FileSource, type FileSourceOptions } from "./src/file_source.ts";
+export { FloodSource, type FloodSourceOptions, type SequenceMessage } from "./src/flood_source.ts";
+export {
+  createFramer,
+  type Frame,
+  type Framed,
+  FrameError,
+  type Framer,
+  parseFrame,
+} from "./src/frame.ts";
+export {
+  fillSequence,
+  type SequenceFill,
+  type SequenceTotals,
+  SequenceVerifier,
+} from "./src/sequence.ts";
+export { openSqliteQueue, type SqliteQueueOptions, type SyncMode } from "./src/sqlite_queue.ts";
+export type { Sink, Source, SourceEvent } from "./src/source.ts";
+export { TcpSource, type TcpSourceOptions } from "./src/tcp_source.ts";
 export { judge, type Sample, type VerdictOptions, type VerdictResult } from "./src/verdict.ts";

@@ -66,6 +66,7 @@ export class Program {
   readonly #closed = Promise.withResolvers<void>();
   #failure: string | undefined;
   #over = false;
+  #interrupted = false;
   #changed: () => void = () => {};
 
   constructor(words: readonly string[], options: ProgramOptions) {
@@ -107,17 +108,34 @@ export class Program {
     this.#child.on("close", (status, signal) => {
       const { statuses = [0] } = this.#options;
       if (signal !== null) end(`was killed by ${signal}`);
-      else if (statuses.includes(status!)) end(undefined);
+      else if (statuses.includes(status!) || (this.#interrupted && status === 130)) end(undefined);
       else end(`exited with status ${status}`);
     });
   }
 
+  /** Of the process. Throws an Error when it could not be started. */
+  get pid(): number {
+    const { pid } = this.#child;
+    if (pid === undefined) throw this.#error(this.#failure ?? "could not be started");
+    return pid;
+  }
+
   /** Ends it, and all that it started. */
   kill(): void {
+    this.#signal("SIGKILL");
+  }
+
+  /** As Ctrl-C does; status 130 is no failure of it then. */
+  interrupt(): void {
+    this.#interrupted = true;
+    this.#signal("SIGINT");
+  }
+
+  #signal(signal: NodeJS.Signals): void {
     const { pid } = this.#child;
     if (this.#over || pid === undefined) return;
     try {
-      process.kill(-pid, "SIGKILL");
+      process.kill(-pid, signal);
     } catch {
       // It has ended, and its end is on its way to us.
     }

@@ -48,6 +48,7 @@ const PROGRAMS = {
   server: "server.ts",
   client: "client.ts",
   limit: "bench/limit.ts",
+  queue: "bin/queue.ts",
   speedlimit: "bin/speedlimit.ts",
 };
 

@@ -10,23 +10,29 @@ import manifest from "../package.json" with { type: "json" };
 import { main as serve } from "../server.ts";
 import { choice, flag, option, parseCommandLine, UsageError } from "../src/command_line.ts";
 import { print, runMain } from "../src/program.ts";
+import { main as queue } from "./queue.ts";
 
-const COMMANDS = { limit, serve, client };
-const command = choice({ help: "", choices: ["limit", "serve", "client"], default: "limit" });
+const COMMANDS = { limit, serve, client, queue };
+const command = choice({ help: "", choices: ["limit", "serve", "client", "queue"] });
 
 const spec = {
   name: "speedlimit",
   summary: "How fast can this TCP reader go, and what happens when it can't?\n\n" +
     "  limit   finds the speed limit of any reader: the highest rate at which it keeps up\n" +
     "  serve   the flood server: sends messages to every reader at a fixed rate\n" +
-    "  client  the drain client: reads from a TCP server, and tells how fast and how it ended",
+    "  client  the drain client: reads from a TCP server, and tells how fast and how it ended\n" +
+    "  queue   looks into the durable queue of serve --overflow spill, and repairs it",
   usage: [
     "speedlimit limit [OPTIONS] -- python3 my_reader.py {host} {port}",
     "speedlimit COMMAND [OPTIONS]",
     "speedlimit COMMAND --help",
   ],
   positionals: {
-    command: option({ value: "COMMAND", help: "limit, serve or client", parse: command.parse }),
+    command: option({
+      value: "COMMAND",
+      help: "limit, serve, client or queue",
+      parse: command.parse,
+    }),
   },
   options: { version: flag("print the version") },
 };
@@ -41,7 +47,7 @@ export async function main(args: readonly string[]): Promise<number> {
     return 0;
   }
   const name = positionals.command;
-  if (name === undefined) throw new UsageError("no command: must be limit, serve or client");
+  if (name === undefined) throw new UsageError("no command: must be limit, serve, client or queue");
   if (own.length > 1) throw new UsageError(`options come after the command: ${name} ${own[0]}`);
   return await COMMANDS[name](args.slice(1), `speedlimit ${name}`);
 }

@@ -47,7 +47,14 @@ export function option<T>(spec: OptionSpec<T> & { default?: string }): Option<T 
 /** An option with a few words to choose from. */
 export function choice<const T extends string>(
   spec: { help: string; choices: readonly T[]; default: NoInfer<T> },
-): Option<T> {
+): Option<T>;
+/** Without a default it is undefined when not given. */
+export function choice<const T extends string>(
+  spec: { help: string; choices: readonly T[] },
+): Option<T | undefined>;
+export function choice<const T extends string>(
+  spec: { help: string; choices: readonly T[]; default?: T },
+): Option<T | undefined> {
   const { help, choices } = spec;
   return {
     value: choices.join("|"),

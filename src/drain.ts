@@ -4,7 +4,8 @@
  * It reads, works, hands the chunk on, replies, in that order and one chunk at a time, so that
  * whatever is slow here shows as a receive queue that grows and a window that closes.
  */
-import { setImmediate } from "node:timers";
+import { Acknowledger, type AckOptions, introduce } from "./ack_reader.ts";
+import { isReaderName, isStream, type Place } from "./ack.ts";
 import { Forward } from "./forward.ts";
 import { kernelSourceReason, setBufferSize } from "./kernel.ts";
 import {
@@ -14,21 +15,17 @@ import {
   DEFAULT_READ_SIZE,
   loadAdapter,
 } from "./net.ts";
-import { formatBytes, formatSize } from "./units.ts";
+import { type DrainHandler, Reading, type Work } from "./reading.ts";
+import { checkSequenceSize, type SequenceTotals, SequenceVerifier } from "./sequence.ts";
+import { formatSize } from "./units.ts";
+
+export type { DrainHandler } from "./reading.ts";
 
 /**
  * - `naive`: the article's reader; 10 bytes a read, and a reply to each;
  * - `drain`: the article's fix; takes what is there, 64 KiB a read, and does not reply.
  */
 export type DrainMode = "naive" | "drain";
-
-/**
- * The caller's own code. The chunk is a view that is valid until the handler has returned, or its
- * promise has settled: copy what is to be kept. What it returns goes to `forward`.
- */
-export type DrainHandler = (
-  chunk: Uint8Array,
-) => Uint8Array | void | Promise<Uint8Array | void>;
 
 export interface DrainOptions {
   /** Default 127.0.0.1. */
@@ -59,6 +56,16 @@ export interface DrainOptions {
   durationMs?: number | undefined;
   /** Bytes to read, and then to stop; default: no end. */
   count?: number | undefined;
+  /** Its name, said to the server before anything else; 1 to 64 of `A-Z a-z 0-9 . _ -`. */
+  hello?: string | undefined;
+  /**
+   * Acknowledges what it has handled (its handler has returned, its forward's kernel has taken it)
+   * to a server that speaks the protocol of ack.ts; what was handled after the last one comes again.
+   * At most every 10 ms or 1 MiB, and at the end. In whole messages with `verify`. Not with replies.
+   */
+  ack?: AckOptions | undefined;
+  /** Checks that all are numbered messages of `size` bytes, and none is missing; see `verified`. */
+  verify?: { size: number } | undefined;
   /** Ends it, as `interrupted`. */
   signal?: AbortSignal | undefined;
   /** Called once when it is connected. */
@@ -85,6 +92,12 @@ export interface DrainResult {
   replies: number;
   /** Bytes handed to the kernel for `forward`; absent without one. */
   forwarded?: number;
+  /** Where it stands: all before it was handled, and stored. Absent without `ack`. */
+  stored?: Place;
+  /** Bytes between what was stored before and what the server still had. Absent without `ack`. */
+  missed?: number;
+  /** What was wrong with the numbered messages; absent without `verify`. */
+  verified?: DrainVerified;
   /** From the connection's start. */
   seconds: number;
   bytesPerSecond: number;
@@ -93,19 +106,21 @@ export interface DrainResult {
   readAhead: number;
 }
 
+/** Of numbered messages; what the server said is gone is among the gaps. */
+export interface DrainVerified extends SequenceTotals {
+  /** Bytes of a message that the end cut off; absent when there was none. */
+  partial?: number;
+}
+
 /** What the article's reader replies. */
 export const NAIVE_REPLY = "Hi i got the data";
 const NAIVE_READ_SIZE = 10;
 
-/** How much may happen before timers and signals get their turn. */
-const TURN_BYTES = 8 << 20;
-const TURN_READS = 4096;
-const TURN_MS = 20;
-
 /**
  * Reads from a server until something ends it, and tells what it was. Rejects with a NetError when
  * a server cannot be connected to, and with an Error when the receive buffer cannot be set, the
- * handler throws, or the forward's server goes away, and with a RangeError when an option cannot be.
+ * handler or `onStore` throws, or the forward's server goes away; with a RangeError when an option
+ * cannot be; with `ack` as `introduce` does.
  */
 export async function drain(options: DrainOptions = {}): Promise<DrainResult> {
   const { host = "127.0.0.1", port = 8000, mode = "drain", signal } = options;
@@ -149,13 +164,36 @@ export async function drain(options: DrainOptions = {}): Promise<DrainResult> {
     }
     options.onConnected?.(connection.remote);
 
-    const reading = new Reading(connection, result, options, readSize, reply, forward);
-    // A handler that never settles does not outlive the time that it was given.
-    const stop = await Promise.race([stopped.promise, reading.run()]);
-    result.seconds = (performance.now() - started) / 1000;
-    result.bytesPerSecond = result.bytes / result.seconds;
-    reading.stopped = true;
+    const { hello, ack, verify } = options;
+    let at: Place | undefined;
+    if (hello !== undefined || ack !== undefined) {
+      const answer = await Promise.race([introduce(connection, hello, ack), stopped.promise]);
+      if (typeof answer === "string") return { ...result, ended: answer };
+      at = answer;
+    }
+    const acks = ack && at && new Acknowledger(connection, at, verify?.size ?? 1, ack);
+    const verifier = verify && verifierFrom(at?.offset ?? 0, verify.size);
+    const handler = verifier ? verifying(verifier, options.handler) : options.handler;
+    const { count, workMs } = options;
+    const work: Work = { readSize, count, workMs, handler, forward, acks, reply };
+    const reading = new Reading(connection, result, work);
+    let stop: DrainEnd | undefined;
+    try {
+      // A handler that never settles does not outlive the time that it was given.
+      const ends = [stopped.promise, reading.run(), ...(acks === undefined ? [] : [acks.failed])];
+      stop = await Promise.race(ends);
+      result.seconds = (performance.now() - started) / 1000;
+      result.bytesPerSecond = result.bytes / result.seconds;
+    } finally {
+      reading.stopped = true;
+      await acks?.finish();
+    }
     connection.close();
+    if (acks !== undefined) {
+      result.stored = acks.stored;
+      result.missed = acks.missed;
+    }
+    if (verifier !== undefined) result.verified = verified(verifier, verify!.size, acks?.missed);
     if (stop !== undefined) {
       result.ended = stop;
     } else {
@@ -193,6 +231,26 @@ function check(options: DrainOptions): void {
   };
   time("workMs");
   time("durationMs");
+  const { hello, ack, verify } = options;
+  if (hello !== undefined && !isReaderName(hello)) {
+    throw new RangeError(`hello must be 1 to 64 of A-Z a-z 0-9 . _ -, is ${JSON.stringify(hello)}`);
+  }
+  if (verify !== undefined) checkSequenceSize(verify.size);
+  if (ack !== undefined) checkAck(ack, options);
+}
+
+function checkAck({ offset, stream }: AckOptions, { mode, reply }: DrainOptions): void {
+  if ((offset === undefined) !== (stream === undefined)) {
+    throw new RangeError("ack.offset and ack.stream need each other: give both or none");
+  }
+  if (offset !== undefined && !(Number.isSafeInteger(offset) && offset >= 0)) {
+    throw new RangeError(`ack.offset must be a whole number from 0 on, is ${offset}`);
+  }
+  if (stream !== undefined && !isStream(stream)) {
+    throw new RangeError(`ack.stream must be 16 hex digits, is ${JSON.stringify(stream)}`);
+  }
+  const replies = reply === undefined ? mode === "naive" : reply !== null;
+  if (replies) throw new RangeError("ack excludes replies: the server would take them for acks");
 }
 
 /** The connection, or undefined if the stop came first; one that is opened later is closed. */
@@ -213,117 +271,31 @@ function limitReceiveBuffer({ fd }: Connection, bytes: number): void {
   throw new Error(`cannot set the receive buffer to ${formatSize(bytes)}: ${why}`);
 }
 
-/** The loop: no clock and no allocation a read, but what the runtime itself makes of it. */
-class Reading {
-  /** Set from outside; seen before the next read. */
-  stopped = false;
-  readonly #connection: Connection;
-  readonly #result: DrainResult;
-  readonly #readSize: number;
-  readonly #count: number;
-  readonly #workMs: number;
-  readonly #reply: Uint8Array | undefined;
-  readonly #handler: DrainHandler | undefined;
-  readonly #forward: Forward | undefined;
+/** Throws an Error where no message of that size begins. */
+function verifierFrom(offset: number, size: number): SequenceVerifier {
+  if (offset % size === 0) return new SequenceVerifier(size, offset / size);
+  throw new Error(
+    `cannot verify messages of ${size} bytes from offset ${offset} on: none of them begins there`,
+  );
+}
 
-  constructor(
-    connection: Connection,
-    result: DrainResult,
-    { count = Infinity, workMs = 0, handler }: DrainOptions,
-    readSize: number,
-    reply: string | null,
-    forward: Forward | undefined,
-  ) {
-    this.#connection = connection;
-    this.#result = result;
-    this.#readSize = readSize;
-    this.#count = count;
-    this.#workMs = workMs;
-    this.#reply = reply === null ? undefined : new TextEncoder().encode(reply);
-    this.#handler = handler;
-    this.#forward = forward;
-  }
+/** Verifies each chunk first: the handler may change it. */
+function verifying(verifier: SequenceVerifier, handler: DrainHandler | undefined): DrainHandler {
+  return (chunk) => {
+    verifier.push(chunk);
+    return handler === undefined ? chunk : handler(chunk);
+  };
+}
 
-  /** Until the count is reached, or undefined: the connection has ended, or `stopped` is set. */
-  async run(): Promise<"count" | undefined> {
-    const result = this.#result;
-    const works = this.#workMs > 0 || this.#handler !== undefined;
-    let turnReads = 0;
-    let turnBytes = 0;
-    let turnStart = performance.now();
-    while (!this.stopped) {
-      const size = Math.min(this.#readSize, this.#count - result.bytes);
-      const answer = this.#connection.read(size);
-      const chunk = answer instanceof Promise ? await answer : answer;
-      if (chunk === null) return undefined;
-      result.bytes += chunk.length;
-      result.reads++;
-      if (works || this.#forward !== undefined) {
-        const working = this.#work(chunk);
-        if (working instanceof Promise) await working;
-      }
-      if (this.#reply !== undefined) {
-        const answer = this.#connection.write(this.#reply);
-        const taken = typeof answer === "number" ? answer : await answer;
-        if (taken < this.#reply.length && !(await this.#finishReply(taken))) return undefined;
-        result.replies++;
-      }
-      if (result.bytes >= this.#count) return "count";
-      turnBytes += chunk.length;
-      if (
-        ++turnReads >= TURN_READS || turnBytes >= TURN_BYTES ||
-        (works && performance.now() - turnStart >= TURN_MS)
-      ) {
-        // Where reads are answered at once, nothing else gives the event loop a turn.
-        await new Promise<void>((resolve) => setImmediate(resolve));
-        turnReads = turnBytes = 0;
-        turnStart = performance.now();
-      }
-    }
-    return undefined;
-  }
-
-  /** The rest of a reply: the article's blocking send. False: the connection has ended. */
-  async #finishReply(taken: number): Promise<boolean> {
-    let rest = this.#reply!.subarray(taken);
-    while (rest.length > 0) {
-      if (taken === 0) return false;
-      taken = await this.#connection.write(rest);
-      rest = rest.subarray(taken);
-    }
-    return true;
-  }
-
-  #work(chunk: Uint8Array): void | Promise<void> {
-    if (this.#workMs > 0) {
-      const end = performance.now() + this.#workMs;
-      while (performance.now() < end);
-    }
-    if (this.#handler === undefined) return this.#pass(chunk);
-    let answer: ReturnType<DrainHandler>;
-    try {
-      answer = this.#handler(chunk);
-    } catch (error) {
-      throw this.#handlerFailed(error);
-    }
-    if (!(answer instanceof Promise)) return this.#pass(answer);
-    return answer.then(
-      (later) => this.#pass(later),
-      (error) => Promise.reject(this.#handlerFailed(error)),
-    );
-  }
-
-  #pass(chunk: Uint8Array | void): void | Promise<void> {
-    if (this.#forward === undefined || chunk === undefined || chunk === null) return;
-    if (chunk instanceof Uint8Array) return this.#forward.send(chunk);
-    throw new Error(
-      `the handler must return a Uint8Array or nothing to forward, not a ${typeof chunk}`,
-    );
-  }
-
-  #handlerFailed(cause: unknown): Error {
-    const text = cause instanceof Error ? cause.message || cause.name : String(cause);
-    const after = formatBytes(this.#result.bytes);
-    return new Error(`the handler failed after ${after}: ${text}`, { cause });
-  }
+function verified(verifier: SequenceVerifier, size: number, missed: number = 0): DrainVerified {
+  const { messages, gaps, doubles, reordered, damaged } = verifier;
+  const partial = verifier.end();
+  return {
+    messages,
+    gaps: gaps + Math.ceil(missed / size),
+    doubles,
+    reordered,
+    damaged,
+    ...(partial === 0 ? {} : { partial }),
+  };
 }

@@ -7,7 +7,8 @@
  */
 import type { Message } from "./message.ts";
 import { LONGEST_WRITE } from "./message.ts";
-import { type Closed, type Connection, DEFAULT_READ_SIZE } from "./net.ts";
+import { discardReplies, linger } from "./linger.ts";
+import type { Closed, Connection } from "./net.ts";
 import { type Overflowing, POLICIES, type Policy } from "./overflow.ts";
 import { nextTurn, Schedule, type Ticker } from "./pacer.ts";
 
@@ -19,7 +20,7 @@ export interface FloodOptions {
   message: Message;
   ticker: Ticker;
   /** Default: block. */
-  policy?: Policy;
+  policy?: Exclude<Policy, "spill">;
   /** Bytes that may wait for the kernel before the policy acts; default 0. */
   bound?: number;
   /** The longest piece that one write offers; bytes, default and most 1 MiB. */
@@ -48,12 +49,12 @@ export class Flood implements Overflowing {
   /** Settles when the flood has ended: by `finish`, by its policy, or by the peer. */
   readonly done: Promise<Closed>;
   readonly #ticker: Ticker;
-  readonly #policy: Policy;
+  readonly #policy: Exclude<Policy, "spill">;
   readonly #bound: number;
   readonly #writeSize: number;
   readonly #onOverflow: ((flood: Flood) => void) | undefined;
   /** Settles when the peer has sent its last reply; undefined while nobody reads them. */
-  #replies: Promise<void> | undefined;
+  readonly #replies: Promise<void> | undefined;
   /** Messages due before the present schedule began; the schedule adds to it. */
   #dueBefore = 0;
   #schedule: Schedule | undefined;
@@ -110,16 +111,16 @@ export class Flood implements Overflowing {
     return this.#dueAt(nowMs) * this.message.size;
   }
 
+  /** Whole messages that are due and not begun. */
   get pendingMessages(): number {
     return Math.max(0, this.#due - this.#begunMessages());
   }
 
-  drop(messages: number): void {
-    if (messages === Infinity) return;
+  dropNewest(): void {
     // What is in flight the kernel may have taken already.
     const begun = Math.ceil((this.accepted + this.#inFlight) / this.message.size);
-    messages = Math.min(messages, this.#due - begun);
-    if (messages <= 0) return;
+    const messages = Math.min(this.pendingMessages - this.#bound, this.#due - begun);
+    if (messages <= 0 || messages === Infinity) return;
     this.dropped += messages;
     this.#dueBefore -= messages;
     this.#due -= messages;
@@ -161,7 +162,7 @@ export class Flood implements Overflowing {
       this.overflows++;
       if (this.overflows === 1) this.#onOverflow?.(this);
     }
-    POLICIES[this.#policy](this, this.#bound);
+    POLICIES[this.#policy](this);
   }
 
   async #run(): Promise<Closed> {
@@ -198,31 +199,8 @@ export class Flood implements Overflowing {
       }
     }
     stopTicking();
-    if (!ended && this.#finishing) await this.#linger();
+    if (!ended && this.#finishing) await linger(connection, this.#replies);
     connection.close();
     return connection.closed;
-  }
-
-  /**
-   * FIN, then replies away until the peer's own FIN: a close with replies unread would send RST,
-   * and what the peer has not read by then would be lost (as in RFC 9112, 9.6).
-   */
-  async #linger(): Promise<void> {
-    const { connection } = this;
-    await connection.closeWrite();
-    const timer = setTimeout(() => connection.close(), LINGER_MS);
-    await (this.#replies ??= discardReplies(connection));
-    clearTimeout(timer);
-  }
-}
-
-/** A peer that reads on but never closes its own side is not waited for longer. */
-const LINGER_MS = 30_000;
-
-/** Reads replies and forgets them, until the peer has sent its last. */
-async function discardReplies(connection: Connection): Promise<void> {
-  while (true) {
-    const chunk = connection.read(DEFAULT_READ_SIZE);
-    if ((chunk instanceof Promise ? await chunk : chunk) === null) return;
   }
 }

@@ -241,12 +241,12 @@ class NodeClientConnection extends NodeConnection {
   }
 
   /**
-   * Whether Node may read on at once: not while a chunk waits for its reader, which may still be
-   * looking at the other buffer.
+   * Whether Node may read on at once: not while a chunk, or what a shorter read leaves of it, waits
+   * for its reader, which may still be looking at the other buffer.
    */
   deliver(chunk: Uint8Array): boolean {
     this.#buffers.chunk = chunk;
-    const wanted = this.wakeReader();
+    const wanted = this.wakeReader() && chunk.length <= this.#buffers.size;
     return this.#flowing = wanted && MAY_FLOW;
   }
 

@@ -1,29 +1,26 @@
 /** What a server does when the kernel takes no more and the backlog is over its bound. */
 
 /** The policies by name; DESIGN calls the decision itself "policy". */
-export type Policy = "close" | "reset" | "block" | "drop";
+export type Policy = "close" | "reset" | "block" | "drop" | "spill";
 
-/** What a policy may do to a flood. */
+/** What a policy may do to what is on its way to one reader. */
 export interface Overflowing {
-  /** Whole messages generated and not yet begun: what `drop` may drop. */
-  readonly pendingMessages: number;
-  /** Forgets the newest of them, and counts them. */
-  drop(messages: number): void;
-  /** Stops the flood and ends its connection. */
+  /** Forgets the newest messages that are over the bound, whole ones that were not begun, and counts them. */
+  dropNewest(): void;
+  /** Ends its connection. */
   end(how: "close" | "reset"): void;
+  /** Lets it wait on disk. Absent where there is no queue to wait in. */
+  spill?(): void;
 }
 
-/**
- * One small function each. They are called at every tick of an overflow, with the bound in whole
- * messages.
- */
-export const POLICIES: Record<Policy, (flood: Overflowing, bound: number) => void> = {
+/** One small function each. They are called at every tick of an overflow. */
+export const POLICIES: Record<Policy, (it: Overflowing) => void> = {
   /** close(2), as the article's server did: whether it sends FIN or RST is the kernel's decision. */
-  close: (flood) => flood.end("close"),
+  close: (it) => it.end("close"),
   /** RST. */
-  reset: (flood) => flood.end("reset"),
+  reset: (it) => it.end("reset"),
   /** Waits: what is owed stays owed. */
   block() {},
-  /** Drops the newest messages that are over the bound, whole ones. */
-  drop: (flood, bound) => flood.drop(Math.max(0, flood.pendingMessages - bound)),
+  drop: (it) => it.dropNewest(),
+  spill: (it) => it.spill?.(),
 };

@@ -1,9 +1,20 @@
 /** The drain client against servers of this same process. */
 import { describe, test } from "node:test";
-import { assert, assertEquals, assertGreater, assertLess, assertRejects } from "#std/assert";
+import {
+  assert,
+  assertEquals,
+  assertGreater,
+  assertLess,
+  assertLessOrEqual,
+  assertRejects,
+} from "#std/assert";
+import { ProtocolError } from "../src/ack.ts";
+import { OtherStreamError } from "../src/ack_reader.ts";
 import { type Connection, loadAdapter, NetError, runtime } from "../src/net.ts";
 import { drain, type DrainOptions, type DrainResult, NAIVE_REPLY } from "../src/drain.ts";
 import { bufferSize, connectionState } from "../src/kernel.ts";
+import { fillSequence } from "../src/sequence.ts";
+import { AckPeer, type AckPeerOptions, STREAM } from "./ack_peer.ts";
 import { flood, PATTERN, readAll, send, sendAndFinish, withServer } from "./peer.ts";
 import { until, within } from "./within.ts";
 
@@ -191,6 +202,16 @@ describe(`drain on ${runtime}`, () => {
       [{ receiveBuffer: NaN }, "receiveBuffer must be"],
       [{ durationMs: 2 ** 31 }, "durationMs must be"],
       [{ workMs: -1 }, "workMs must be"],
+      [{ hello: "" }, 'hello must be 1 to 64 of A-Z a-z 0-9 . _ -, is ""'],
+      [{ hello: "a\nb" }, "hello must be"],
+      [{ verify: { size: 19 } }, "must be a whole number from 20 on, is 19"],
+      [{ ack: { offset: 5 } }, "need each other"],
+      [{ ack: { stream: STREAM } }, "need each other"],
+      [{ ack: { offset: -1, stream: STREAM } }, "ack.offset must be a whole number"],
+      [{ ack: { offset: 0.5, stream: STREAM } }, "ack.offset must be"],
+      [{ ack: { offset: 0, stream: "x" } }, 'ack.stream must be 16 hex digits, is "x"'],
+      [{ ack: {}, mode: "naive" }, "ack excludes replies"],
+      [{ ack: {}, reply: "hi" }, "ack excludes replies"],
     ];
     for (const [options, message] of wrong) {
       await assertRejects(() => drain(options), RangeError, message);
@@ -286,5 +307,336 @@ describe(`drain that forwards, on ${runtime}`, () => {
     const { port } = await withServer(() => {}, (address) => Promise.resolve(address));
     const nobody = { forward: { host: "127.0.0.1", port } };
     await assertRejects(() => gone(() => {}, nobody), NetError, "cannot connect to");
+  });
+});
+
+describe(`drain that verifies, on ${runtime}`, () => {
+  const good = { gaps: 0, doubles: 0, reordered: 0, damaged: 0 };
+  const numbered = (first: number, count: number, size: number): Uint8Array => {
+    const bytes = new Uint8Array(count * size);
+    fillSequence(bytes, { first, count, size, plannedMs: Date.now(), everyMs: 0 });
+    return bytes;
+  };
+  const sendNumbered = async (connection: Connection, ...parts: Uint8Array[]) => {
+    for (const part of parts) await send(connection, part);
+    await connection.closeWrite();
+  };
+
+  test("finds nothing wrong, in reads of any size, and shows the handler all", async () => {
+    for (const [size, readSize] of [[64, undefined], [20, 10], [1000, 777]] as const) {
+      let seen = 0;
+      const handler = (chunk: Uint8Array) => {
+        seen += chunk.length;
+        chunk.fill(0);
+      };
+      const { verified, bytes, ended } = await withServer(
+        (connection) => sendNumbered(connection, numbered(0, 5000, size)),
+        (address) => drainWithin({ ...address, readSize, handler, verify: { size } }),
+      );
+      assertEquals(verified, { messages: 5000, ...good });
+      assertEquals([ended, bytes, seen], ["eof", 5000 * size, 5000 * size]);
+    }
+  });
+
+  test("finds what is wrong, and what is cut off", async () => {
+    const damaged = numbered(14, 1, 64);
+    damaged[40]! ^= 4;
+    const { verified } = await withServer(
+      (connection) =>
+        sendNumbered(
+          connection,
+          numbered(0, 10, 64),
+          numbered(9, 1, 64),
+          numbered(12, 2, 64),
+          damaged,
+          numbered(11, 1, 64),
+          numbered(15, 1, 64).subarray(0, 63),
+        ),
+      (address) => drainWithin({ ...address, verify: { size: 64 } }),
+    );
+    const wrong = { gaps: 1, doubles: 1, reordered: 1, damaged: 1 };
+    assertEquals(verified, { messages: 15, ...wrong, partial: 63 });
+  });
+
+  test("what it forwards is what it read", async () => {
+    const bytes = numbered(0, 2000, 64);
+    const received = Promise.withResolvers<Uint8Array>();
+    const { verified, forwarded } = await withServer(
+      (far) => received.resolve(readAll(far).finally(() => far.close())),
+      (forward) =>
+        withServer(
+          (connection) => sendNumbered(connection, bytes),
+          (address) => drainWithin({ ...address, forward, verify: { size: 64 } }),
+        ),
+    );
+    assertEquals([verified, forwarded], [{ messages: 2000, ...good }, bytes.length]);
+    assertEquals(await within("the far end", 5000, received.promise), bytes);
+  });
+});
+
+describe(`drain that acknowledges, on ${runtime}`, () => {
+  const SIZE = 100;
+  const good = { gaps: 0, doubles: 0, reordered: 0, damaged: 0 };
+  const withPeer = async <T>(
+    options: Omit<AckPeerOptions, "size">,
+    use: (address: { host: string; port: number }, peer: AckPeer) => Promise<T>,
+  ): Promise<T> => {
+    const peer = new AckPeer({ size: SIZE, ...options });
+    return await withServer(peer.serve, async (address) => {
+      const result = await use(address, peer);
+      await within("the server's end", 5000, peer.ended);
+      return result;
+    });
+  };
+
+  test("says its name, and no more", async () => {
+    const name = Promise.withResolvers<string>();
+    const { ended, stored, missed } = await withServer(
+      async (connection) => {
+        const line = await connection.read(100);
+        name.resolve(new TextDecoder().decode(line ?? undefined));
+        await sendAndFinish(connection, 1000);
+      },
+      (address) => drainWithin({ ...address, hello: "worker-1" }),
+    );
+    assertEquals([ended, stored, missed], ["eof", undefined, undefined]);
+    assertEquals(await name.promise, "worker-1\n");
+  });
+
+  test("all is acknowledged, each offset after it was stored", async () => {
+    const end = 300_000 * SIZE;
+    const stores: number[] = [];
+    await withPeer({ end, hello: true }, async (address, peer) => {
+      let storing = false;
+      const onStore = async (offset: number, stream: string) => {
+        assertEquals([stream, storing], [STREAM, false]);
+        assertLess(peer.acked, offset);
+        storing = true;
+        await new Promise((resolve) => setTimeout(resolve, 1));
+        assertLess(peer.acked, offset);
+        storing = false;
+        stores.push(offset);
+      };
+      const options = { ...address, hello: "me", ack: { onStore }, verify: { size: SIZE } };
+      const result = await drainWithin(options);
+      await within("the server's end", 5000, peer.ended);
+      assertEquals([result.ended, result.bytes, result.missed], ["eof", end, 0]);
+      assertEquals(result.stored, { offset: end, stream: STREAM });
+      assertEquals(result.verified, { messages: end / SIZE, ...good });
+      assertEquals([peer.names, peer.asked, peer.acked], [["me"], [undefined], end]);
+      assertEquals(stores.at(-1), end);
+      assertEquals(
+        stores.filter((offset, i) => offset % SIZE !== 0 || offset <= (stores[i - 1] ?? 0)),
+        [],
+      );
+      // One every MiB or every 10 ms, whatever comes first, and the last one.
+      const most = Math.ceil(end / 2 ** 20) + Math.ceil(result.seconds * 100) + 2;
+      assertLess(stores.length, most + 1);
+      assertGreater(stores.length, 1);
+    });
+  });
+
+  test("a quiet stream is acknowledged before it ends", async () => {
+    const acks: string[] = [];
+    await withServer(async (connection) => {
+      await connection.read(100);
+      await send(connection, new TextEncoder().encode(`at 0 ${STREAM}\nabc`));
+      acks.push(new TextDecoder().decode(await connection.read(100) ?? undefined));
+      await connection.closeWrite();
+    }, (address) => drainWithin({ ...address, ack: {} }));
+    assertEquals(acks, ["ack 3\n"]);
+  });
+
+  test("goes on where it was, in the middle of a message without verify", async () => {
+    const end = 5000 * SIZE;
+    for (const offset of [0, 1234 * SIZE, end]) {
+      await withPeer({ end }, async (address, peer) => {
+        const ack = { offset, stream: STREAM };
+        const result = await drainWithin({ ...address, ack, verify: { size: SIZE } });
+        assertEquals(peer.asked, [ack]);
+        assertEquals([result.bytes, result.missed], [end - offset, 0]);
+        assertEquals(result.stored, { offset: end, stream: STREAM });
+        assertEquals(result.verified, { messages: (end - offset) / SIZE, ...good });
+      });
+    }
+    await withServer(async (connection) => {
+      await connection.read(100);
+      await send(connection, new TextEncoder().encode(`at 7 ${STREAM}\nabc`));
+      await connection.closeWrite();
+    }, async (address) => {
+      const { stored } = await drainWithin({ ...address, ack: { offset: 7, stream: STREAM } });
+      assertEquals(stored, { offset: 10, stream: STREAM });
+    });
+  });
+
+  test("what the server no longer has is a gap: in messages, or in bytes", async () => {
+    const end = 50 * SIZE;
+    const answer = () => `at ${30 * SIZE} ${STREAM}\n`;
+    const ack = { offset: 20 * SIZE, stream: STREAM };
+    const [verifying, plain, fresh] = await Promise.all([
+      withPeer({ end, answer }, (at) => drainWithin({ ...at, ack, verify: { size: SIZE } })),
+      withPeer({ end, answer }, (at) => drainWithin({ ...at, ack })),
+      withPeer({ end, answer }, (at) => drainWithin({ ...at, ack: {}, verify: { size: SIZE } })),
+    ]);
+    assertEquals(verifying.verified, { messages: 20, ...good, gaps: 10 });
+    assertEquals([plain.missed, plain.verified], [10 * SIZE, undefined]);
+    // Who knows nothing misses nothing.
+    assertEquals([fresh.missed, fresh.verified], [0, { messages: 20, ...good }]);
+  });
+
+  test("another stream, an offset that cannot be, no answer, or nonsense: nothing is stored", async () => {
+    const other = "f".repeat(16);
+    const stores: number[] = [];
+    const onStore = (offset: number) => void stores.push(offset);
+    const refused = async (
+      answer: string,
+      message: string,
+      type: new (...args: never[]) => Error,
+    ) => {
+      const ack = { offset: 500, stream: STREAM, onStore };
+      const draining = withServer(async (connection) => {
+        await connection.read(100);
+        await send(connection, new TextEncoder().encode(answer));
+        await connection.closeWrite();
+      }, (address) => drainWithin({ ...address, ack, verify: { size: SIZE } }));
+      const error = await assertRejects(() => draining, type, message);
+      assertEquals(error.message.includes("\n"), false);
+    };
+    const means =
+      `the server's stream is ${other}, not ${STREAM}: the offset 500 means nothing in it`;
+    await refused(`at 500 ${other}\nabc`, means, OtherStreamError);
+    await refused(
+      `at 499 ${STREAM}\nabc`,
+      "goes on at 499, and must not before 500",
+      ProtocolError,
+    );
+    await refused(
+      `at 510 ${STREAM}\nabc`,
+      "cannot verify messages of 100 bytes from offset 510",
+      Error,
+    );
+    await refused("", "the server hung up before it said where the stream goes on", Error);
+    await refused("at 500", "the server hung up before it said", Error);
+    await refused("no such reader\n", '"no such reader" must be "at OFFSET STREAM"', ProtocolError);
+    await refused("Hello World!\0".repeat(100), "is longer than 256 bytes", ProtocolError);
+    assertEquals(stores, []);
+  });
+
+  test("stops while it waits for the answer", async () => {
+    const { ended } = await withServer(
+      () => {},
+      (address) => drainWithin({ ...address, ack: {}, durationMs: 100 }),
+    );
+    assertEquals(ended, "time");
+    const stop = new AbortController();
+    const interrupted = await withServer((connection) => {
+      // Not before it has asked.
+      void Promise.resolve(connection.read(100)).then(() => stop.abort());
+    }, (address) => drainWithin({ ...address, ack: {}, signal: stop.signal }));
+    assertEquals(interrupted.ended, "interrupted");
+  });
+
+  test("an interrupt stores what was handled, and not what is in the handler's hands", async () => {
+    for (const pending of [false, true]) {
+      const stop = new AbortController();
+      let handled = 0;
+      const handler = async (chunk: Uint8Array) => {
+        if (handled > 20_000 * SIZE) {
+          stop.abort();
+          if (pending) await new Promise(() => {});
+        }
+        await null;
+        handled += chunk.length;
+      };
+      const stores: number[] = [];
+      await withPeer({}, async (address, peer) => {
+        const onStore = async (offset: number) => {
+          await new Promise((resolve) => setTimeout(resolve, 5));
+          stores.push(offset);
+        };
+        const options = { ...address, handler, ack: { onStore }, signal: stop.signal };
+        const { ended, stored } = await drainWithin({ ...options, verify: { size: SIZE } });
+        assertEquals([ended, stored?.offset], ["interrupted", stores.at(-1)]);
+        if (pending) assertEquals(stored?.offset, handled - handled % SIZE);
+        assertLessOrEqual(stored!.offset, handled);
+        assertLessOrEqual(peer.acked, stored!.offset);
+      });
+    }
+  });
+
+  test("with a forward, what its kernel has taken", async () => {
+    const gate = Promise.withResolvers<void>();
+    const received = Promise.withResolvers<Uint8Array>();
+    await withServer(
+      (far) => received.resolve(gate.promise.then(() => readAll(far)).finally(() => far.close())),
+      (forward) =>
+        withPeer({}, async (address, peer) => {
+          const draining = drainWithin({ ...address, forward, ack: {}, durationMs: 700 });
+          const { stored, forwarded } = await draining;
+          gate.resolve();
+          assertGreater(stored!.offset, 0);
+          assertLessOrEqual(stored!.offset, forwarded!);
+          assertLessOrEqual(peer.acked, stored!.offset);
+          const bytes = await within("the far end", 5000, received.promise);
+          assertLessOrEqual(stored!.offset, bytes.length);
+        }),
+    );
+  });
+
+  test("a handler that throws: what was handled before is stored", async () => {
+    let calls = 0;
+    let handled = 0;
+    const handler = (chunk: Uint8Array) => {
+      if (++calls === 20) throw new Error("out of cheese");
+      handled += chunk.length;
+    };
+    const stores: number[] = [];
+    await withPeer({}, async (address) => {
+      const ack = { onStore: (offset: number) => void stores.push(offset) };
+      const draining = drainWithin({ ...address, handler, ack });
+      await assertRejects(() => draining, Error, "out of cheese");
+    });
+    assertEquals(stores.at(-1), handled);
+  });
+
+  test("what cannot be stored is not acknowledged, and ends it", async () => {
+    for (const end of [undefined, 2 * SIZE]) {
+      await withPeer(end === undefined ? {} : { end }, async (address, peer) => {
+        const onStore = () => Promise.reject(new Error("disk full"));
+        const draining = drainWithin({ ...address, ack: { onStore } });
+        await assertRejects(() => draining, Error, "disk full");
+        assertEquals(peer.acks, []);
+      });
+    }
+  });
+
+  test("storing that is far behind stops the reading", async () => {
+    const gate = Promise.withResolvers<void>();
+    let read = 0;
+    await withPeer({}, async (address) => {
+      const handler = (chunk: Uint8Array) => void (read += chunk.length);
+      const ack = { onStore: () => gate.promise };
+      const draining = drainWithin({ ...address, handler, ack, count: 300 * MIB });
+      await until("64 MiB", 10_000, () => read > 64 * MIB);
+      for (let before = -1; before !== read;) {
+        before = read;
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+      assertLess(read, 100 * MIB);
+      gate.resolve();
+      assertEquals((await draining).stored?.offset, 300 * MIB);
+    });
+  });
+
+  test("a server that takes no acknowledgements keeps it neither from reading nor from ending", async () => {
+    const result = await withServer(
+      async (connection) => {
+        await connection.read(100);
+        await send(connection, new TextEncoder().encode(`at 0 ${STREAM}\n`));
+        await flood(connection);
+      },
+      (address) => drainWithin({ ...address, ack: {}, count: 64 * MIB }),
+    );
+    assertEquals([result.ended, result.stored?.offset], ["count", 64 * MIB]);
   });
 });

@@ -1,0 +1,231 @@
+/**
+ * kill -9 of a server that spills, and of its reader, hundreds of times under load: what came whole,
+ * what came twice, what did not come, and whether that is what was promised.
+ *
+ *     node --no-warnings bench/kill.ts --kills 200 --out kill.json
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { choice, option, parseCommandLine } from "../src/command_line.ts";
+import { environment } from "../src/environment.ts";
+import { print, runMain } from "../src/program.ts";
+import { ProgressLine } from "../src/progress.ts";
+import { openSqliteQueue } from "../src/sqlite_queue.ts";
+import { formatTable } from "../src/table.ts";
+import { parseCount } from "../src/units.ts";
+import { type KillOptions, killRounds, type KillTotals } from "./kill_rounds.ts";
+import { type Runtime, RUNTIMES } from "./programs.ts";
+import { describeMachine, formatMachine, parseOutFile, writeResult } from "./rows.ts";
+
+const spec = {
+  name: "kill",
+  summary:
+    "Kills a server that spills, or its reader, again and again under load, then looks for\n" +
+    "every message, and tells which guarantees hold. Exits 1 when one does not.",
+  usage: ["kill.ts [OPTIONS]"],
+  options: {
+    runtime: choice({
+      help: "what both run on",
+      choices: ["all", ...RUNTIMES],
+      default: "all",
+    }),
+    kills: option({
+      value: "N",
+      help: "on each runtime, spread over all combinations",
+      default: "200",
+      parse: (text) => parseCount(text, { most: 100_000 }),
+    }),
+    out: option({
+      value: "FILE.json",
+      help: "writes all figures there, too",
+      parse: parseOutFile,
+    }),
+  },
+};
+
+/** What is killed, and what was promised to it. */
+export type KillCase = Pick<KillOptions, "victim" | "ack" | "sync">;
+
+const KILL_CASES: readonly KillCase[] = (["server", "reader"] as const).flatMap((victim) =>
+  (["reader", "tcp"] as const).flatMap((ack) =>
+    ["always", "interval:100ms", "off"].map((sync) => ({ victim, ack, sync }))
+  )
+);
+
+/** The messages of kill_rounds.ts. Bytes. */
+const SIZE = 64;
+/** The flood's. Bytes a second. */
+const RATE = 20e6;
+/** Of one stage, whose programs have a deadline. */
+const MOST_KILLS = 25;
+
+/** What came, and what the server thinks of it. */
+export interface KillFigures extends KillTotals {
+  /** Messages that are still in the queue, though its server has ended. */
+  left: number;
+  /** Messages whose delivery the queue has noted. */
+  delivered: number;
+}
+
+/** One round of kills in a folder of its own. */
+export async function killCase(
+  { victim, ack, sync }: KillCase,
+  runtime: Runtime,
+  kills: number,
+  onKill?: (kills: number) => void,
+): Promise<KillFigures> {
+  const folder = mkdtempSync(join(tmpdir(), "speedlimit-kill-"));
+  try {
+    const options = { runtime, victim, ack, sync, kills, rate: RATE, folder };
+    const totals = await killRounds(onKill === undefined ? options : { ...options, onKill });
+    const queue = await openSqliteQueue(join(folder, "queue.db"));
+    const { stored, delivered } = await queue.open("reader");
+    await queue.close();
+    return { ...totals, left: stored.messages, delivered: delivered / SIZE };
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** Where the kernel does not tell: the largest receive buffer of Linux's defaults; bytes. */
+const RECEIVE_BUFFER = 32 << 20;
+/** What a runtime has read ahead, and the client's own read. Bytes. */
+const IN_USER_SPACE = 1 << 20;
+/** A reader that is slow takes so many bytes a second when it catches up (kill_rounds.ts). */
+const CATCH_UP = 64 * 1024 / 500e-6;
+/** Until what was delivered is noted: the kernel is asked every 10 ms. Of a busy machine, too. */
+const NOTICED_S = 0.1;
+/** Until the note is on disk: it is gathered for 50 ms, and with --sync interval for 100 more. */
+const NOTED_S = 0.5;
+
+/**
+ * What of the promises does not hold, a line each; none: all do.
+ *
+ * `--ack reader`: each message once, in order, whoever is killed. `--ack tcp`: whole and in order,
+ * and where only the server is killed none is missing; what its reader had and the queue had no
+ * note of comes again. A reader that is killed loses what its kernel held for it, and gets again
+ * what it had and the server had not seen acknowledged.
+ */
+export function brokenPromises({ victim, ack }: KillCase, figures: KillFigures): string[] {
+  const { kills, messages, gaps, doubles, reordered, damaged, left, delivered } = figures;
+  const most = { gaps: 0, doubles: 0 };
+  if (ack === "tcp") {
+    const held = (environment().tcpRmem?.[2] ?? RECEIVE_BUFFER) + IN_USER_SPACE;
+    if (victim === "reader") most.gaps = kills * held / SIZE;
+    most.doubles = kills * CATCH_UP * (victim === "reader" ? NOTICED_S : NOTED_S) / SIZE;
+  }
+  const broken: string[] = [];
+  const check = (what: string, value: number, most: number) => {
+    if (value > most) broken.push(`${value} ${what}, at most ${Math.floor(most)}`);
+  };
+  check("missing", gaps, most.gaps);
+  check("twice", doubles, most.doubles);
+  check("out of order", reordered, 0);
+  check("damaged", damaged, 0);
+  check("left in the queue", left, 0);
+  // The end may be missing, too, and nothing that came tells of it. The flood of a server that was
+  // killed goes on where the disk knew of it, and may end before it is where it was.
+  const ended = messages - doubles + gaps;
+  if (victim === "server" ? ended < delivered : ended !== delivered) {
+    broken.push(`ends after message ${ended}, the queue's note says ${delivered}`);
+  }
+  if (messages === 0) broken.push("nothing came");
+  return broken;
+}
+
+/** One line of the result. */
+interface KillRow extends KillCase, KillFigures {
+  runtime: Runtime;
+  broken: string[];
+  met: boolean;
+}
+
+async function measure(
+  kind: KillCase,
+  runtime: Runtime,
+  kills: number,
+  onKill: (kills: number) => void,
+): Promise<KillRow> {
+  const total: KillFigures = {
+    kills: 0,
+    messages: 0,
+    gaps: 0,
+    doubles: 0,
+    reordered: 0,
+    damaged: 0,
+    left: 0,
+    delivered: 0,
+  };
+  const broken: string[] = [];
+  while (total.kills < kills) {
+    const next = Math.min(MOST_KILLS, kills - total.kills);
+    const before = total.kills;
+    const figures = await killCase(kind, runtime, next, (done) => onKill(before + done));
+    broken.push(...brokenPromises(kind, figures));
+    for (const key of Object.keys(total) as (keyof KillFigures)[]) total[key] += figures[key];
+  }
+  return { runtime, ...kind, ...total, broken, met: broken.length === 0 };
+}
+
+const HEAD = [
+  "runtime",
+  "killed",
+  "--ack",
+  "--sync",
+  "kills",
+  "messages",
+  "missing",
+  "twice",
+  "out of order",
+  "damaged",
+  "verdict",
+];
+
+function formatRow(row: KillRow): string[] {
+  const { runtime, victim, ack, sync, broken } = row;
+  const { kills, messages, gaps, doubles, reordered, damaged } = row;
+  return [
+    ...[runtime, victim, ack, sync],
+    ...[kills, messages, gaps, doubles, reordered, damaged].map(String),
+    broken.length === 0 ? "met" : `missed: ${broken.join("; ")}`,
+  ];
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  const { options: { runtime: chosen, kills, out } } = parseCommandLine(spec, args);
+  const runtimes = chosen === "all" ? RUNTIMES : [chosen];
+  const machine = await describeMachine(runtimes);
+  const progress = new ProgressLine();
+  const rows: KillRow[] = [];
+  for (const runtime of runtimes) {
+    for (const [i, kind] of KILL_CASES.entries()) {
+      const share = Math.floor(kills / KILL_CASES.length) + (i < kills % KILL_CASES.length ? 1 : 0);
+      if (share === 0) continue;
+      const what = `${runtime}: ${kind.victim}, --ack ${kind.ack} --sync ${kind.sync}`;
+      const row = await measure(kind, runtime, share, (done) => {
+        progress.update(`${what}: ${done} of ${share} kills`);
+      });
+      progress.line(`${what}: ${row.kills} kills, ${row.met ? "met" : "missed"}`);
+      rows.push(row);
+    }
+  }
+  const total = (count: (row: KillRow) => number) => rows.reduce((sum, row) => sum + count(row), 0);
+  print(formatTable([HEAD, ...rows.map(formatRow)]));
+  print(
+    `\n${total(({ met }) => met ? 1 : 0)} of ${rows.length} guarantees met; ` +
+      `${total((row) => row.kills)} kills, ${total((row) => row.messages)} messages\n` +
+      formatMachine(machine),
+  );
+  if (out !== undefined) {
+    writeResult(out, {
+      schema: "speedlimit/kill@1",
+      environment: machine,
+      options: { runtime: chosen, kills, rate: RATE, size: SIZE },
+      rows,
+    });
+  }
+  return rows.every(({ met }) => met) ? 0 : 1;
+}
+
+if (import.meta.main) await runMain("kill", main);

@@ -1,0 +1,230 @@
+/**
+ * kill -9, again and again, of a server that spills or of its reader, under load; then all is drained
+ * to the end, and every message is looked for.
+ */
+import { createReadStream } from "node:fs";
+import { join } from "node:path";
+import { type Connection, loadAdapter } from "../src/net.ts";
+import { SequenceVerifier } from "../src/sequence.ts";
+import { sleep } from "../src/trial.ts";
+import { commandOn, Program, type Runtime } from "./programs.ts";
+
+export interface KillOptions {
+  runtime: Runtime;
+  /** Who is killed. */
+  victim: "server" | "reader";
+  /**
+   * `reader`: bench/readers/keeper.ts, which stores what it gets; `tcp`: client.ts, which passes it
+   * on to this process and keeps nothing.
+   */
+  ack: "reader" | "tcp";
+  /** As in `--sync`. */
+  sync: string;
+  /** How often. */
+  kills: number;
+  /** Bytes a second. */
+  rate: number;
+  /** For the queue and what the reader stores; empty. */
+  folder: string;
+  onKill?: (kills: number) => void;
+}
+
+/** What came of it. */
+export interface KillTotals {
+  kills: number;
+  /** Messages that came, and what was wrong with them: see SequenceTotals. */
+  messages: number;
+  gaps: number;
+  doubles: number;
+  reordered: number;
+  damaged: number;
+}
+
+const SIZE = 64;
+/** From a start to the kill: uniform, ms. */
+const KILL_AFTER_MS = [20, 300] as const;
+/** Of one program, of which the last delivers all that waits. */
+const PATIENCE_S = 60;
+/** The reader's work on a chunk, so that it is slower than the flood when that catches up. */
+const WORK_US = 500;
+
+export async function killRounds(options: KillOptions): Promise<KillTotals> {
+  const { victim, ack, kills } = options;
+  const sink = ack === "tcp" ? await openSink() : undefined;
+  const stage = new Stage(options, sink?.port);
+  try {
+    await stage.startServer();
+    stage.startReader();
+    for (let done = 1; done <= kills; done++) {
+      const [least, most] = KILL_AFTER_MS;
+      await sleep(least + Math.random() * (most - least));
+      if (victim === "server") await stage.killServer();
+      else await stage.killReader();
+      options.onKill?.(done);
+    }
+    await stage.drain();
+    const verifier = sink?.verifier ?? await verifyFile(stage.file);
+    await sink?.settled();
+    const { messages, gaps, doubles, reordered, damaged } = verifier;
+    return { kills, messages, gaps, doubles, reordered, damaged };
+  } finally {
+    await stage.end();
+    await sink?.close();
+  }
+}
+
+/** The two programs, of which one is killed. */
+class Stage {
+  /** What the keeper stores. */
+  readonly file: string;
+  readonly #options: KillOptions;
+  readonly #sink: number | undefined;
+  /** The server has the same port in all its lives. */
+  #port = "0";
+  #server!: Program;
+  #reader: Program | undefined;
+  #over = false;
+
+  constructor(options: KillOptions, sink: number | undefined) {
+    this.#options = options;
+    this.#sink = sink;
+    this.file = join(options.folder, "stream");
+  }
+
+  async startServer(...more: string[]): Promise<void> {
+    const { runtime, ack, sync, rate, folder } = this.#options;
+    const what = more.length > 0
+      ? more
+      : ["--message", "seq", "--size", String(SIZE), "--rate", `${rate}B/s`];
+    const spill = ["--overflow", "spill", "--spill", join(folder, "queue.db"), "--sync", sync];
+    const args = ["--port", this.#port, "--backlog", "64k", "--ack", ack, ...spill, ...what];
+    this.#server = new Program(commandOn(runtime, "server.ts", ...args), { seconds: PATIENCE_S });
+    const [, port] = await this.#server.saw(/listening on 127\.0\.0\.1:(\d+)/);
+    this.#port = port!;
+  }
+
+  startReader(): void {
+    const { runtime, ack } = this.#options;
+    const words = ack === "reader"
+      ? commandOn(
+        runtime,
+        "bench/readers/keeper.ts",
+        "127.0.0.1",
+        this.#port,
+        this.file,
+        `${WORK_US}`,
+      )
+      : commandOn(
+        runtime,
+        "client.ts",
+        ...[`127.0.0.1:${this.#port}`, "--forward", `127.0.0.1:${this.#sink}`],
+        ...["--work", `${WORK_US}us`],
+      );
+    const reader = new Program(words, { seconds: PATIENCE_S, statuses: [0, 1] });
+    this.#reader = reader;
+    reader.ended().then(
+      // A client that lost its server comes back.
+      () => ack === "tcp" && !this.#over && this.#reader === reader && this.#comeBack(),
+      () => {},
+    );
+  }
+
+  #comeBack(): void {
+    setTimeout(() => {
+      if (!this.#over) this.startReader();
+    }, 10);
+  }
+
+  async killServer(): Promise<void> {
+    await killed(this.#server);
+    await this.startServer();
+  }
+
+  async killReader(): Promise<void> {
+    const reader = this.#reader!;
+    this.#reader = undefined;
+    await killed(reader);
+    this.startReader();
+  }
+
+  /** No new messages: what waits is delivered, and then the server ends by itself. */
+  async drain(): Promise<void> {
+    this.#server.interrupt();
+    await this.#server.ended();
+    await this.startServer("--source", "none");
+    await this.#server.ended();
+  }
+
+  async end(): Promise<void> {
+    this.#over = true;
+    for (const program of [this.#server, this.#reader]) {
+      if (program !== undefined) await killed(program);
+    }
+  }
+}
+
+async function killed(program: Program): Promise<void> {
+  program.kill();
+  await program.ended().catch(() => {});
+}
+
+async function verifyFile(file: string): Promise<SequenceVerifier> {
+  const verifier = new SequenceVerifier(SIZE);
+  for await (const chunk of createReadStream(file, { highWaterMark: 1 << 20 })) {
+    verifier.push(chunk as Uint8Array);
+  }
+  if (verifier.end() > 0) verifier.damaged++;
+  return verifier;
+}
+
+interface Sink {
+  port: number;
+  verifier: SequenceVerifier;
+  /** All connections so far have been read to their ends. */
+  settled(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Takes what readers pass on, one after the other, in whole messages. */
+async function openSink(): Promise<Sink> {
+  const verifier = new SequenceVerifier(SIZE);
+  let last: Promise<void> = Promise.resolve();
+  const net = await loadAdapter();
+  const listener = await net.listen({
+    host: "127.0.0.1",
+    port: 0,
+    onConnection: (connection) => {
+      last = last.then(() => take(connection, verifier));
+    },
+  });
+  return {
+    port: listener.address.port,
+    verifier,
+    settled: () => last,
+    async close() {
+      await listener.close();
+      await last;
+    },
+  };
+}
+
+/** What a killed reader has begun of a message comes again, whole. */
+async function take(connection: Connection, verifier: SequenceVerifier): Promise<void> {
+  const begun = new Uint8Array(SIZE);
+  let kept = 0;
+  for (let chunk; (chunk = await connection.read(65_536)) !== null;) {
+    let at = 0;
+    if (kept > 0) {
+      at = Math.min(SIZE - kept, chunk.length);
+      begun.set(chunk.subarray(0, at), kept);
+      kept += at;
+      if (kept < SIZE) continue;
+      verifier.push(begun);
+    }
+    const whole = at + Math.floor((chunk.length - at) / SIZE) * SIZE;
+    verifier.push(chunk.subarray(at, whole));
+    begun.set(chunk.subarray(whole));
+    kept = chunk.length - whole;
+  }
+  connection.close();
+}

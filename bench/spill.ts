@@ -1,0 +1,240 @@
+/**
+ * The durable queue in use: how fast a server spills, what that costs its other readers, what is
+ * left of a reader that was away, and whether an upstream ever notices a slow one.
+ *
+ *     node --no-warnings bench/spill.ts --folder . --out spill.json
+ */
+import { tmpdir } from "node:os";
+import { choice, flag, option, parseCommandLine } from "../src/command_line.ts";
+import { print, runMain } from "../src/program.ts";
+import { ProgressLine } from "../src/progress.ts";
+import { formatTable } from "../src/table.ts";
+import {
+  formatByteRate,
+  formatBytes,
+  formatSeconds,
+  parseByteRate,
+  parseBytes,
+  parseCount,
+} from "../src/units.ts";
+import { type Runtime, RUNTIMES } from "./programs.ts";
+import { type Cell, runRounds } from "./rounds.ts";
+import { describeMachine, formatMachine, parseOutFile, writeResult } from "./rows.ts";
+import {
+  awayRows,
+  formatSpillRow,
+  SPILL_HEAD,
+  type SpillRow,
+  sustainedRows,
+  windowRows,
+} from "./spill_rows.ts";
+import {
+  type AwayRun,
+  Folder,
+  runAway,
+  runDd,
+  runSpill,
+  runWindow,
+  type SpillRun,
+  SYNC,
+  type WindowRun,
+} from "./spill_runs.ts";
+
+const spec = {
+  name: "spill",
+  summary:
+    "Measures a server with --overflow spill on Deno, Bun and Node against dd on the same disk,\n" +
+    "against itself without a queue, and against what it promises; tells which targets are met.",
+  usage: ["spill.ts [OPTIONS]"],
+  options: {
+    runtime: choice({
+      help: "the server's and its reader's",
+      choices: ["all", ...RUNTIMES],
+      default: "all",
+    }),
+    runs: option({
+      value: "N",
+      help: "rounds of sustained that count; one more, the first, is dropped",
+      default: "5",
+      parse: (text) => parseCount(text, { most: 1000 }),
+    }),
+    bytes: option({
+      value: "SIZE",
+      help: "what waits for a reader that is away",
+      default: "5G",
+      parse: (text) => parseBytes(text, { least: 1 << 20 }),
+    }),
+    rate: option({
+      value: "RATE|max",
+      help: "how fast that comes",
+      default: "100MB/s",
+      parse: (text) => text === "max" ? undefined : parseByteRate(text),
+    }),
+    folder: option({
+      value: "DIR",
+      help: "on the disk that is measured (default: where temporary files go)",
+      parse: (text) => text,
+    }),
+    only: choice({
+      help: "a part of it",
+      choices: ["all", "sustained", "away", "window"],
+      default: "all",
+    }),
+    out: option({
+      value: "FILE.json",
+      help: "writes all figures there, too",
+      parse: parseOutFile,
+    }),
+    quick: flag("one short round of little, to see that it works: no figures to keep"),
+  },
+};
+
+/** How long and how much. Bytes and seconds. */
+interface Sizes {
+  runs: number;
+  warmUps: number;
+  ddMebibytes: number;
+  seconds: number;
+  bytes: number;
+  floodSeconds: number;
+  windowSeconds: number;
+}
+
+const QUICK: Sizes = {
+  runs: 1,
+  warmUps: 0,
+  ddMebibytes: 64,
+  seconds: 0.5,
+  bytes: 64 << 20,
+  floodSeconds: 0.5,
+  windowSeconds: 0.5,
+};
+const USUAL: Omit<Sizes, "runs" | "bytes"> = {
+  warmUps: 1,
+  ddMebibytes: 1024,
+  seconds: 3,
+  floodSeconds: 2,
+  windowSeconds: 30,
+};
+
+/** Each of two readers is sent this share of what a spilling one takes alone, at most. */
+const BESIDE_SHARE = 0.6;
+/** What the upstream sends. Bytes a second. */
+const UPSTREAM_RATE = 50e6;
+/** In the order of the table; the first is what is promised. */
+const SYNCS = [SYNC, "always", "off"];
+
+async function main(args: readonly string[]): Promise<void> {
+  const { options } = parseCommandLine(spec, args);
+  const { only, quick, rate } = options;
+  const runtimes = options.runtime === "all" ? RUNTIMES : [options.runtime];
+  const sizes = quick ? QUICK : { ...USUAL, runs: options.runs, bytes: options.bytes };
+  const folder = new Folder(options.folder ?? tmpdir(), { settle: !quick });
+  const machine = await describeMachine(runtimes);
+  const progress = new ProgressLine();
+  const rows: SpillRow[] = [];
+  const cut = cutToDisk(sizes, folder);
+  if (cut !== undefined) progress.line(cut);
+
+  if (only === "all" || only === "sustained") {
+    rows.push(...await sustained({ runtimes, folder, sizes, progress }));
+  }
+  if (only === "all" || only === "away") {
+    const { bytes, floodSeconds } = sizes;
+    const how = rate === undefined ? "as fast as it goes" : `at ${formatByteRate(rate)}`;
+    progress.line(`away: ${formatBytes(bytes)} ${how} for each of ${runtimes.length} runtimes`);
+    const runs = new Map<Runtime, AwayRun>();
+    for (const runtime of runtimes) {
+      progress.update(`away: ${runtime}`);
+      const run = await runAway({ runtime, folder, bytes, rate, seconds: floodSeconds });
+      runs.set(runtime, run);
+    }
+    progress.end();
+    rows.push(...awayRows(runs, how));
+  }
+  if (only === "all" || only === "window") {
+    const seconds = sizes.windowSeconds;
+    progress.line(`window: ${formatSeconds(seconds)} for each of ${runtimes.length} runtimes`);
+    const runs = new Map<Runtime, WindowRun>();
+    for (const runtime of runtimes) {
+      progress.update(`window: ${runtime}`);
+      runs.set(runtime, await runWindow({ runtime, folder, seconds, rate: UPSTREAM_RATE }));
+    }
+    progress.end();
+    rows.push(...windowRows(runs, { rate: UPSTREAM_RATE, seconds }));
+  }
+
+  const judged = rows.filter(({ met }) => met !== null);
+  const met = judged.filter((row) => row.met).length;
+  print(formatTable([SPILL_HEAD, ...rows.map(formatSpillRow)]));
+  print(
+    `\n${met} of ${judged.length} targets met; sustained: median (least-most) of ${sizes.runs}, ` +
+      `${sizes.seconds} s each, the rest once${quick ? "; quick: no figures to keep" : ""}\n` +
+      (cut === undefined ? "" : `${cut}\n`) + formatMachine(machine),
+  );
+  if (options.out === undefined) return;
+  writeResult(options.out, {
+    schema: "speedlimit/spill@1",
+    environment: machine,
+    options: { ...sizes, runtime: options.runtime, rate: rate ?? "max", only, quick },
+    ...(cut === undefined ? {} : { cut }),
+    rows,
+  });
+}
+
+/** At most half of what the disk has free; what is to be said about that. */
+function cutToDisk(sizes: Sizes, { free }: Folder): string | undefined {
+  if (sizes.bytes * 2 <= free) return undefined;
+  const asked = sizes.bytes;
+  sizes.bytes = Math.floor(free / 2);
+  return `the disk has ${formatBytes(free)} free: ${formatBytes(sizes.bytes)} wait for a reader ` +
+    `that is away, not ${formatBytes(asked)}`;
+}
+
+interface Stage {
+  runtimes: readonly Runtime[];
+  folder: Folder;
+  sizes: Sizes;
+  progress: ProgressLine;
+}
+
+async function sustained({ runtimes, folder, sizes, progress }: Stage): Promise<SpillRow[]> {
+  const { runs, warmUps, seconds, ddMebibytes } = sizes;
+  const rates = new Map<Runtime, number>();
+  for (const runtime of runtimes) {
+    progress.update(`sustained: what ${runtime} spills alone`);
+    const { spilled } = await runSpill({ runtime, folder, seconds });
+    rates.set(runtime, spilled! * BESIDE_SHARE);
+  }
+  const cells: Cell<SpillRun>[] = [
+    { name: "dd", run: async () => ({ spilled: await runDd(folder, ddMebibytes) }) },
+    ...runtimes.flatMap((runtime) => {
+      const rate = rates.get(runtime)!;
+      const beside = { runtime, folder, seconds, rate, fast: true };
+      return [
+        ...SYNCS.map((sync) => ({
+          name: `${sync}, ${runtime}`,
+          run: () => runSpill({ runtime, folder, seconds, sync }),
+        })),
+        { name: `alone, ${runtime}`, run: () => runSpill({ ...beside, stopped: false }) },
+        { name: `beside, ${runtime}`, run: () => runSpill(beside) },
+      ];
+    }),
+  ];
+  const rounds = warmUps + runs;
+  // A start, an end, and the disk's rest.
+  const perRun = seconds + 1 + folder.settleSeconds;
+  const longest = Math.ceil(rounds * cells.length * perRun / 60);
+  progress.line(
+    `sustained: ${cells.length} runs in each of ${rounds} rounds, about ${longest} min`,
+  );
+  const results = await runRounds(cells, {
+    runs,
+    warmUps,
+    onRun: ({ round, rounds, name }) => progress.update(`sustained ${round}/${rounds}: ${name}`),
+  });
+  progress.end();
+  return sustainedRows(results, { runtimes, syncs: SYNCS, rates, share: BESIDE_SHARE });
+}
+
+if (import.meta.main) await runMain("spill", main);

@@ -1,0 +1,242 @@
+/** A figure of the durable queue in use, as bench/spill.ts tells it. */
+import { formatByteRate, formatBytes, formatSeconds } from "../src/units.ts";
+import type { Runtime } from "./programs.ts";
+import { median, spread } from "./rounds.ts";
+import { meets, missedBy, type Target } from "./rows.ts";
+import { type AwayRun, type Memory, type SpillRun, SYNC, type WindowRun } from "./spill_runs.ts";
+
+/** What a figure counts; `times`: how often something happened. */
+export type SpillUnit = "bytes/s" | "bytes" | "s" | "times";
+
+/** What a figure is measured against, in the same run. */
+export interface Reference {
+  name: string;
+  runs: readonly number[];
+}
+
+/** One line of the result. */
+export interface SpillRow {
+  what: string;
+  runtime: Runtime;
+  unit: SpillUnit;
+  /** The median of `runs`. */
+  value: number;
+  runs: number[];
+  /** What the reference is; absent where the figure stands for itself. */
+  against?: string;
+  /** The median of `referenceRuns`. */
+  reference?: number;
+  referenceRuns?: number[];
+  /** value / reference */
+  ratio?: number;
+  /** What `ratio` must be, or without a reference `value`; empty: there is no target. */
+  target: Target;
+  /** Null without a target. */
+  met: boolean | null;
+  note?: string;
+  /** All else that was seen of the runs. */
+  details?: unknown;
+}
+
+/** What a row is made of. */
+export interface Figure
+  extends Pick<SpillRow, "what" | "runtime" | "unit" | "runs" | "target" | "details"> {
+  note?: string | undefined;
+  reference?: Reference;
+}
+
+/** A row from its runs, with the verdict on it. */
+export function judge(
+  { what, runtime, unit, runs, target, note, details, reference }: Figure,
+): SpillRow {
+  const value = median(runs);
+  const row: SpillRow = { what, runtime, unit, value, runs, target, met: null };
+  if (reference !== undefined) {
+    row.against = reference.name;
+    row.reference = median(reference.runs);
+    row.referenceRuns = [...reference.runs];
+    row.ratio = value / row.reference;
+  }
+  if (target.least !== undefined || target.most !== undefined) {
+    row.met = meets(row.ratio ?? value, target);
+  }
+  if (note !== undefined) row.note = note;
+  if (details !== undefined) row.details = details;
+  return row;
+}
+
+/** The table's first line. */
+export const SPILL_HEAD: readonly string[] = [
+  "what",
+  "runtime",
+  "median",
+  "least-most",
+  "against",
+  "ratio",
+  "target",
+  "verdict",
+];
+
+/** A line of the table. */
+export function formatSpillRow(row: SpillRow): string[] {
+  const { what, runtime, unit, value, runs, against, reference, ratio, met, note } = row;
+  const show = (figure: number) => formatFigure(figure, unit);
+  const { min, max } = spread(runs);
+  const verdict = met === null ? "" : met ? "met" : formatMiss(row);
+  return [
+    what,
+    runtime,
+    show(value),
+    runs.length === 1 ? "" : `${show(min)}-${show(max)}`,
+    reference === undefined ? "" : `${against}: ${show(reference)}`,
+    ratio === undefined ? "" : `${ratio.toFixed(2)}x`,
+    formatTarget(row),
+    [verdict, note].filter((text) => text !== undefined && text !== "").join(": "),
+  ];
+}
+
+export function formatFigure(value: number, unit: SpillUnit): string {
+  switch (unit) {
+    case "bytes/s":
+      return formatByteRate(value);
+    case "bytes":
+      return formatBytes(value);
+    case "s":
+      return formatSeconds(value);
+    case "times":
+      return String(value);
+  }
+}
+
+function formatTarget({ target: { least, most }, ratio, unit }: SpillRow): string {
+  const show = (bound: number) => ratio === undefined ? formatFigure(bound, unit) : `${bound}x`;
+  if (least !== undefined) return `>= ${show(least)}`;
+  return most === undefined ? "-" : `<= ${show(most)}`;
+}
+
+function formatMiss({ target, value, ratio, unit }: SpillRow): string {
+  const missed = missedBy(ratio ?? value, target);
+  const bound = target.least ?? target.most!;
+  if (bound === 0) return `missed by ${formatFigure(missed, unit)}`;
+  return `missed by ${(missed / bound * 100).toFixed(1)} %`;
+}
+
+/** What a server may take in memory, whatever waits. Bytes. */
+const MOST_MEMORY = 200e6;
+
+export interface Sustained {
+  runtimes: readonly Runtime[];
+  syncs: readonly string[];
+  /** Bytes a second to each of two readers. */
+  rates: ReadonlyMap<Runtime, number>;
+  /** Of what a spilling reader takes alone: how the rates were chosen. */
+  share: number;
+}
+
+/** The rows of what the cells gave, by their names. */
+export function sustainedRows(
+  results: ReadonlyMap<string, SpillRun[]>,
+  { runtimes, syncs, rates, share }: Sustained,
+): SpillRow[] {
+  const spilled = (name: string) => results.get(name)!.map((run) => run.spilled!);
+  const fast = (name: string) => results.get(name)!.map((run) => run.fast!);
+  const spilling = syncs.flatMap((sync) =>
+    runtimes.map((runtime) =>
+      judge({
+        what: `spilled, --sync ${sync}`,
+        runtime,
+        unit: "bytes/s",
+        runs: spilled(`${sync}, ${runtime}`),
+        reference: { name: "dd conv=fdatasync", runs: spilled("dd") },
+        target: sync === SYNC && runtime !== "node" ? { least: 0.7 } : {},
+      })
+    )
+  );
+  const beside = runtimes.map((runtime) => {
+    const rate = rates.get(runtime)!;
+    const other = spilled(`beside, ${runtime}`);
+    return judge({
+      what: "a fast reader beside a spilling one",
+      runtime,
+      unit: "bytes/s",
+      runs: fast(`beside, ${runtime}`),
+      reference: { name: "the same alone", runs: fast(`alone, ${runtime}`) },
+      target: { least: 0.9 },
+      note: `${formatByteRate(rate)} to each, ${share * 100} % of what was spilled alone; ` +
+        `the other spilled ${formatByteRate(median(other))}`,
+      details: { rate, spilledBeside: other },
+    });
+  });
+  return [...spilling, ...beside];
+}
+
+/** `how`: at which rate it was stored. */
+export function awayRows(results: ReadonlyMap<Runtime, AwayRun>, how: string): SpillRow[] {
+  const rows = [...results].map(([runtime, run]): SpillRow[] => {
+    const memory = (what: string, memory: Memory) =>
+      judge({
+        what,
+        runtime,
+        unit: "bytes",
+        runs: [memory.most],
+        target: { most: MOST_MEMORY },
+        note: `median ${formatBytes(median(memory.samples))}`,
+        details: memory,
+      });
+    const drain = (name: string, runs: readonly number[], target: Target) =>
+      judge({
+        what: "drain of what waits",
+        runtime,
+        unit: "bytes/s",
+        runs: [run.drained],
+        reference: { name, runs },
+        target,
+      });
+    return [
+      memory(`memory, reader away, ${how}`, run.awayMemory),
+      judge({
+        what: "listens again after kill -9",
+        runtime,
+        unit: "s",
+        runs: [run.restartSeconds],
+        target: { most: 1 },
+        note: `${formatBytes(run.waiting)} waiting`,
+      }),
+      drain("of a plain flood", run.flooded, { least: 0.7 }),
+      drain("of one through memory", run.relayed, {}),
+      memory("memory, while it drains", run.drainMemory),
+      judge({
+        what: "file, once all is delivered",
+        runtime,
+        unit: "bytes",
+        runs: [run.fileBytesLeft],
+        target: {},
+        note: `${formatBytes(run.fileBytes)} before, ${
+          formatBytes(run.fileBytesClosed)
+        } when closed`,
+        details: { stored: run.stored },
+      }),
+    ];
+  });
+  // By figure, then by runtime, as the others are.
+  return (rows[0] ?? []).flatMap((_, i) => rows.map((each) => each[i]!));
+}
+
+export function windowRows(
+  results: ReadonlyMap<Runtime, WindowRun>,
+  { rate, seconds }: { rate: number; seconds: number },
+): SpillRow[] {
+  return [...results].map(([runtime, run]) =>
+    judge({
+      what: `zero windows upstream at ${formatByteRate(rate)}, reader stopped ${seconds} s`,
+      runtime,
+      unit: "times",
+      runs: [Math.max(run.zeroWindows, run.fromZeroWindow)],
+      target: { most: 0 },
+      note: `took ${formatByteRate(run.bytes / run.seconds)}, window ` +
+        `${formatBytes(run.leastWindow)} at least, limited ` +
+        `${formatSeconds(run.windowLimitedUs / 1e6)}`,
+      details: run,
+    })
+  );
+}

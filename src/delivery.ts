@@ -1,0 +1,420 @@
+/**
+ * The way of one reader's stream: from the source into what is kept for it, through the disk when
+ * the policy says so, and to whichever connection the reader has just now, in order: a reader that
+ * comes back is first sent what it missed.
+ */
+import { type Block, BLOCK_SIZE } from "./blocks.ts";
+import { Kept, type KeptOptions } from "./kept.ts";
+import { tcpInfo } from "./kernel.ts";
+import type { Connection } from "./net.ts";
+import { type Overflowing, POLICIES, type Policy } from "./overflow.ts";
+import { nextTurn, type Ticker } from "./pacer.ts";
+import type { Batch } from "./queue.ts";
+import { endOf } from "./read_ahead.ts";
+
+/**
+ * What counts as delivered: `none`, the kernel took it; `tcp`, the reader's kernel acknowledged it;
+ * `reader`, the reader said so (see ack.ts).
+ */
+export type Ack = "none" | "tcp" | "reader";
+
+export type DeliveryEvent =
+  | { event: "overflow"; policy: Policy; messages: number; backlog: number }
+  /** From now on its messages go to disk; they come from memory again. */
+  | { event: "spilling"; backlog: number }
+  | { event: "caught-up"; spilled: number }
+  /** The queue takes no more (its bound, or the disk's); it does again. */
+  | { event: "queue-full"; why: "max" | "disk"; then: "block" | "drop" }
+  | { event: "queue-room" }
+  /** Bytes that nobody has any more: a batch was damaged, or an earlier server was killed. */
+  | { event: "gap"; from: number; to: number }
+  /** Zero window, and nothing moved for so long: it is hung up on. */
+  | { event: "dead"; seconds: number };
+
+export interface DeliveryOptions extends KeptOptions {
+  policy: Policy;
+  /** Bytes that may wait in memory before the policy acts. */
+  bound: number;
+  /** Bytes that wait when a spilling stream comes from memory again. */
+  low: number;
+  whenFull: "block" | "drop";
+  /** Infinity: never. */
+  deadAfterMs: number;
+  ticker: Ticker;
+  onEvent: (event: DeliveryEvent) => void;
+  /** `safePosition` may have moved. */
+  onSafe?: (() => void) | undefined;
+  /** The queue cannot go on. */
+  onError: (error: Error) => void;
+}
+
+/** A write that waits this long is refused by the kernel, and not just late in the event loop. */
+const FULL_AFTER_MS = 1;
+/** How often the kernel is asked what the reader's kernel acknowledged. */
+const ACK_EVERY_MS = 10;
+/** Beyond the bound, so much waits in memory for the disk before the source has to wait. */
+const DISK_LAG = 16 * BLOCK_SIZE;
+/** Sent and not acknowledged: beyond this the source has to wait, or it goes to disk. */
+const MOST_UNACKED = 64 * BLOCK_SIZE;
+/** Sync writes in a row before others have their turn. */
+const TURN_BYTES = 8 * BLOCK_SIZE;
+/** Offsets are reserved in steps of so many bytes. */
+const RESERVE = 2 ** 30;
+
+export class Delivery implements Overflowing {
+  /** All before this has been delivered. */
+  delivered: number;
+  /** End of what was offered to the kernel. */
+  sent: number;
+  /** Bytes that the kernel took, and messages that ended in them, over all connections. */
+  accepted = 0;
+  messages = 0;
+  /** Messages that were dropped: by the policy, by a full queue, or for want of a reader. */
+  dropped = 0;
+  overflows = 0;
+  connection: Connection | undefined;
+  readonly #options: DeliveryOptions;
+  readonly #kept: Kept;
+  #wake: (() => void) | undefined;
+  #room: (() => void)[] = [];
+  #inFlight = 0;
+  #overflowing = false;
+  #finishing = false;
+  #gone = false;
+  #ack: Ack = "none";
+  /** Of this connection: the offset that its first byte has, and what its kernel acknowledged. */
+  #base = 0;
+  #acked = 0;
+  /** The block that was counted last, and as how many messages: it may have grown since. */
+  #counted = { offset: -1, messages: 0 };
+  #ackedAtMs = 0;
+  #movedAtMs = 0;
+
+  constructor(options: DeliveryOptions) {
+    this.#options = options;
+    this.delivered = this.sent = options.queue?.delivered ?? 0;
+    this.#kept = new Kept(options, {
+      onStored: () => {
+        this.#moved();
+        options.onSafe?.();
+      },
+      onFull: (why) => {
+        const { whenFull: then, onEvent } = options;
+        onEvent(why === undefined ? { event: "queue-room" } : { event: "queue-full", why, then });
+        this.#moved();
+      },
+      onError: options.onError,
+    });
+  }
+
+  /** End of the stream. */
+  get tail(): number {
+    return this.#kept.tail;
+  }
+
+  /** Where the source stands at the tail. */
+  get position(): number {
+    return this.#kept.position;
+  }
+
+  /** A stream that is new to a source which is under way begins there. */
+  set position(position: number) {
+    this.#kept.position = position;
+  }
+
+  /** Bytes that wait in memory for the kernel or for the disk. */
+  get waiting(): number {
+    return Math.max(0, this.tail - Math.max(this.sent, this.#kept.storedEnd));
+  }
+
+  /** End of what the kernel may have taken: a write that is under way is known only later. */
+  get offered(): number {
+    return this.sent + this.#inFlight;
+  }
+
+  /** Not all has been delivered. */
+  get owes(): boolean {
+    return this.delivered < this.tail;
+  }
+
+  /** Up to where the source need not keep what it sent: it is on disk, or delivered. */
+  get safePosition(): number {
+    const end = Math.max(this.delivered, this.#kept.storedEnd);
+    return this.#kept.positionAt(Math.min(end, this.tail));
+  }
+
+  /** Takes whole messages in. A promise: the source has to wait for it. */
+  push(bytes: Uint8Array, messages: number, position: number): void | Promise<void> {
+    const { positionPerByte, policy } = this.#options;
+    if (positionPerByte > 0 && position < this.position) {
+      // The source went back further than this reader needs: another one did.
+      const known = Math.round((this.position - position) / positionPerByte);
+      if (known >= bytes.length) return;
+      messages = Math.round(messages * (1 - known / bytes.length));
+      bytes = bytes.subarray(known);
+    }
+    if (positionPerByte > 0 && position > this.position) this.#kept.skipTo(position);
+    if (this.#refuses()) {
+      this.dropped += messages;
+      this.#kept.pass(bytes.length);
+      if (policy === "drop") this.#overflow();
+      return;
+    }
+    this.#kept.push(bytes, messages);
+    if (this.tail <= this.delivered) this.#kept.blocks.release(this.delivered);
+    if (this.connection === undefined) this.spill();
+    this.#kept.spiller?.pump();
+    this.#wakeUp();
+    if (this.#hasRoom()) return;
+    if (policy === "spill") this.spill();
+    return this.#waitForRoom();
+  }
+
+  /** Nobody is there to have them, or a bound is reached that says drop. */
+  #refuses(): boolean {
+    const { policy, bound, whenFull } = this.#options;
+    const gone = this.connection === undefined;
+    if (gone && (policy === "close" || policy === "reset")) return true;
+    if (policy === "drop") {
+      return this.waiting > bound && (gone || this.connection!.blockedSince !== undefined);
+    }
+    return policy === "spill" && whenFull === "drop" && this.#kept.spiller?.full !== undefined &&
+      this.waiting > bound;
+  }
+
+  /** Whoever waits with more is let go: nobody will take it. */
+  letGo(): void {
+    this.#gone = true;
+    for (const resolve of this.#room.splice(0)) resolve();
+  }
+
+  #hasRoom(): boolean {
+    if (this.#gone) return true;
+    const { policy, bound } = this.#options;
+    const most = policy === "block" ? Math.max(bound, BLOCK_SIZE) : bound + DISK_LAG;
+    return this.waiting <= most && this.#kept.blocks.bytes <= most + MOST_UNACKED;
+  }
+
+  async #waitForRoom(): Promise<void> {
+    while (!this.#hasRoom()) await new Promise<void>((resolve) => this.#room.push(resolve));
+  }
+
+  /**
+   * Feeds a connection from `at` on (default: from the first message that was not delivered) until
+   * it ends (false), or all there will ever be has been delivered (true). It does not close it.
+   */
+  async feed(connection: Connection, ack: Ack, at?: number): Promise<boolean> {
+    this.#ack = ack;
+    if (at !== undefined) this.acknowledge(at);
+    let cursor = at ?? await this.#kept.startOfMessage(this.delivered);
+    this.connection = connection;
+    this.sent = this.#base = cursor;
+    this.#counted = { offset: -1, messages: 0 };
+    this.#acked = 0;
+    this.#movedAtMs = performance.now();
+    let ended = false;
+    void connection.closed.then(() => {
+      ended = true;
+      this.#wakeUp();
+    });
+    const stopTicking = this.#options.ticker.add((nowMs) => this.#tick(nowMs));
+    const { queue, replayable } = this.#options;
+    let turn = 0;
+    while (!ended) {
+      const finding = this.#kept.find(cursor);
+      const piece = finding instanceof Promise ? await finding : finding;
+      if (piece === undefined) {
+        if (cursor < this.tail) {
+          const next = await this.#kept.available(cursor);
+          if (next === cursor) continue;
+          this.#options.onEvent({ event: "gap", from: cursor, to: next });
+          // Its reader counts bytes: only a new connection can tell it where they go on.
+          if (ack === "reader") break;
+          this.#base += next - cursor;
+          cursor = this.sent = next;
+          continue;
+        }
+        if (this.#finishing && this.delivered >= this.tail) break;
+        turn = 0;
+        if (!ended) await new Promise<void>((resolve) => this.#wake = resolve);
+        continue;
+      }
+      const { block } = piece;
+      const bytes = piece.bytes.length > BLOCK_SIZE
+        ? piece.bytes.subarray(0, BLOCK_SIZE)
+        : piece.bytes;
+      if (ack === "reader" && !replayable && queue !== undefined) {
+        if (cursor + bytes.length > queue.reserved) await queue.reserve(cursor + RESERVE);
+      }
+      this.#inFlight = bytes.length;
+      if (block !== undefined) block.pinned = true;
+      const write = connection.write(bytes);
+      const taken = typeof write === "number" ? write : await write;
+      if (block !== undefined) block.pinned = false;
+      this.#inFlight = 0;
+      if (taken === 0) break;
+      this.accepted += taken;
+      cursor = this.sent = cursor + taken;
+      if (cursor === endOf(piece.whole)) this.#count(piece.whole);
+      if (taken < bytes.length) this.#overflow();
+      if (ack === "none") this.acknowledge(cursor);
+      this.#moved();
+      turn += taken;
+      if (turn >= TURN_BYTES) {
+        turn = 0;
+        await nextTurn();
+      }
+    }
+    this.#pollAcked();
+    stopTicking();
+    const finished = !ended && this.#finishing && this.delivered >= this.tail;
+    this.#detach();
+    return finished;
+  }
+
+  /** The messages of a block that was sent to its end, or of the batch that it has become since. */
+  #count({ offset, bytes, messages }: Block | Batch): void {
+    if (this.#counted.offset !== offset) {
+      // A connection may begin inside of it.
+      const share = Math.max(0, this.#base - offset) / bytes.length;
+      this.#counted = { offset, messages: Math.round(messages * share) };
+    }
+    this.messages += messages - this.#counted.messages;
+    this.#counted.messages = messages;
+  }
+
+  #detach(): void {
+    this.connection = undefined;
+    this.#kept.forgetReading();
+    this.#overflowing = false;
+    // What was not acknowledged is sent again.
+    this.sent = this.delivered;
+    const { policy } = this.#options;
+    if (policy === "close" || policy === "reset") {
+      this.#discard();
+    } else {
+      this.spill();
+    }
+    this.#moved();
+  }
+
+  #discard(): void {
+    for (let block; (block = this.#kept.blocks.after(this.delivered)) !== undefined;) {
+      this.dropped += block.messages;
+      this.acknowledge(block.end);
+    }
+  }
+
+  /** All before `offset` has been delivered. */
+  acknowledge(offset: number): void {
+    if (offset <= this.delivered) return;
+    this.delivered = offset;
+    this.#movedAtMs = performance.now();
+    this.#kept.release(offset);
+    this.#options.onSafe?.();
+    this.#moved();
+    this.#wakeUp();
+  }
+
+  /** There will be no more: `feed` ends once all of it is delivered. */
+  finish(): void {
+    this.#finishing = true;
+    this.#wakeUp();
+  }
+
+  /** Puts all that is in memory on disk, where there is a queue. */
+  async store(): Promise<void> {
+    if (this.#kept.spiller === undefined) return this.#discard();
+    await this.#kept.store();
+  }
+
+  dropNewest(): void {
+    // Nothing to do: what is new is refused while the bound is exceeded, see push.
+  }
+
+  end(how: "close" | "reset"): void {
+    this.connection?.[how]();
+  }
+
+  spill(): void {
+    const { spiller } = this.#kept;
+    if (spiller === undefined || spiller.on) return;
+    this.#options.onEvent({ event: "spilling", backlog: this.tail - this.delivered });
+    spiller.start();
+  }
+
+  /** Something went on: perhaps there is room again, or the disk has been emptied. */
+  #moved(): void {
+    const { spiller } = this.#kept;
+    if (
+      spiller?.on && !this.#finishing && this.connection !== undefined &&
+      this.tail - this.sent <= this.#options.low && this.#kept.blocks.bytes <= MOST_UNACKED
+    ) {
+      spiller.stop();
+      this.#options.onEvent({ event: "caught-up", spilled: spiller.stored });
+    }
+    if (this.#room.length > 0 && this.#hasRoom()) {
+      for (const resolve of this.#room.splice(0)) resolve();
+    }
+    if (this.#wake !== undefined) this.#wakeUp();
+  }
+
+  #wakeUp(): void {
+    const wake = this.#wake;
+    this.#wake = undefined;
+    wake?.();
+  }
+
+  #tick(nowMs: number): void {
+    const { connection } = this;
+    if (connection === undefined) return;
+    if (nowMs - this.#ackedAtMs >= ACK_EVERY_MS) {
+      this.#ackedAtMs = nowMs;
+      this.#pollAcked();
+    }
+    const { blockedSince } = connection;
+    if (blockedSince === undefined || nowMs - blockedSince < FULL_AFTER_MS) {
+      this.#overflowing = false;
+      return;
+    }
+    this.#overflow();
+    const { deadAfterMs, onEvent } = this.#options;
+    const stillMs = nowMs - Math.max(blockedSince, this.#movedAtMs);
+    if (stillMs < deadAfterMs || windowOf(connection) > 0) return;
+    onEvent({ event: "dead", seconds: stillMs / 1000 });
+    connection.reset();
+  }
+
+  #overflow(): void {
+    const { policy, bound, onEvent } = this.#options;
+    if (this.waiting === 0 || this.waiting <= bound) return;
+    if (!this.#overflowing) {
+      this.#overflowing = true;
+      this.overflows++;
+      if (this.overflows === 1) {
+        onEvent({ event: "overflow", policy, messages: this.messages, backlog: this.waiting });
+      }
+    }
+    POLICIES[policy](this);
+  }
+
+  #pollAcked(): void {
+    const { connection } = this;
+    if (connection?.fd === undefined) return;
+    const acked = tcpInfo(connection.fd)?.bytesAcked;
+    if (acked === undefined || acked === this.#acked) return;
+    this.#acked = acked;
+    this.#movedAtMs = performance.now();
+    if (this.#ack === "tcp") this.acknowledge(Math.min(this.#base + acked, this.sent));
+  }
+
+  /** The first offset from `offset` on that can be sent, now or later. */
+  available(offset: number): Promise<number> {
+    return this.#kept.available(offset);
+  }
+}
+
+/** The window that the peer advertised last; 0 where the kernel does not tell. */
+function windowOf({ fd }: Connection): number {
+  return fd === undefined ? 0 : tcpInfo(fd)?.sendWindow ?? 0;
+}

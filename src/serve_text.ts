@@ -1,0 +1,178 @@
+/** What happens in a server's life, in words: for people, and for the article's server.log. */
+import { closeSync, openSync, writeSync } from "node:fs";
+import { formatFrame, type Frame } from "./frame.ts";
+import { runtime } from "./net.ts";
+import { print, report } from "./program.ts";
+import type { ServeEvent } from "./serve.ts";
+import type { SourceEvent } from "./source.ts";
+import {
+  formatByteRate,
+  formatBytes,
+  formatCount,
+  formatHostPort,
+  formatSeconds,
+} from "./units.ts";
+
+/** What a server sends, and what it does when it cannot. */
+export interface Purpose {
+  /** Bytes of a message, and messages a second, where it floods. */
+  flood?: { size: number; rate: number };
+  /** As it was given, where it passes on. */
+  source?: { name: string; frame: Frame };
+  policy: string;
+}
+
+/** Prints an event as a line; what went wrong goes to standard error. */
+export function tellPeople(event: ServeEvent, purpose: Purpose): void {
+  switch (event.event) {
+    case "listening":
+      return print(
+        `listening on ${formatHostPort(event)} (${runtime}): ${describe(purpose)}, ` +
+          `on overflow ${purpose.policy}`,
+      );
+    case "reader":
+      return print(`reader ${event.reader} connected from ${formatHostPort(event)}`);
+    case "refused":
+      return report(`refused ${formatHostPort(event)}: ${event.readers} readers are here already`);
+    case "overflow":
+      return print(`reader ${event.reader}: ${overflowLine(event)}`);
+    case "spilling":
+      return print(`${event.name}: to disk from now on, ${formatBytes(event.backlog)} waiting`);
+    case "caught-up":
+      return print(`${event.name}: from memory again, ${formatBytes(event.spilled)} went to disk`);
+    case "queue-full": {
+      const why = event.why === "max" ? "the queue has reached --spill-max" : "the disk is full";
+      const then = event.then === "block" ? "the source has to wait" : "dropping what is new";
+      return report(`${event.name}: ${why}: ${then}`);
+    }
+    case "queue-room":
+      return report(`${event.name}: the queue takes more again`);
+    case "gap":
+      return report(
+        `${event.name}: ${formatBytes(event.to - event.from)} are missing, from offset ` +
+          `${event.from} on: no disk and no memory has them`,
+      );
+    case "dead":
+      return report(
+        `${event.name}: dead, its window was zero for ${formatSeconds(event.seconds)}; resetting`,
+      );
+    case "protocol":
+      return report(`resetting a reader: ${event.error}`);
+    case "source":
+      return tellSource(event.what, purpose.source?.name ?? "flood");
+    case "closed":
+      return print(
+        `reader ${event.reader}: ${closedLine(event)} after ${formatSeconds(event.seconds)}: ` +
+          `${event.messages} messages, ${formatBytes(event.bytes)}` +
+          (event.dropped > 0 ? `, ${event.dropped} dropped` : ""),
+      );
+    case "done":
+      return print(`done: ${event.readers} readers, ${event.messages} messages`);
+  }
+}
+
+function describe({ flood, source }: Purpose): string {
+  if (flood === undefined) return `${source!.name}, ${formatFrame(source!.frame)} messages`;
+  const { size, rate } = flood;
+  const pace = rate === Infinity
+    ? "as fast as it goes"
+    : `${formatCount(rate)}/s (${formatByteRate(rate * size)})`;
+  return `${formatBytes(size)} messages at ${pace} to each reader`;
+}
+
+function tellSource(event: SourceEvent, name: string): void {
+  const lost = "discarded" in event && event.discarded > 0
+    ? `, ${formatBytes(event.discarded)} of a message that did not end are dropped`
+    : "";
+  switch (event.event) {
+    case "connected":
+      return print(`${name}: connected`);
+    case "disconnected":
+      return report(`${name}: the connection ended (${event.errno ?? event.reason})${lost}`);
+    case "retrying":
+      return report(
+        `${event.error ?? name}: connecting again in ${formatSeconds(event.inMs / 1000)}`,
+      );
+    case "ended":
+      return print(`${name}: ended${lost}`);
+  }
+}
+
+const ACTIONS = {
+  close: "closing",
+  reset: "resetting",
+  block: "waiting",
+  drop: "dropping",
+  spill: "spilling",
+};
+
+function overflowLine(event: ServeEvent & { event: "overflow" }): string {
+  const { policy, messages, backlog } = event;
+  return `send buffer full, ${ACTIONS[policy]} after ${messages} messages` +
+    (backlog > 0 && backlog < Infinity ? `, ${formatBytes(backlog)} waiting` : "");
+}
+
+function closedLine({ reason, errno, refused }: ServeEvent & { event: "closed" }): string {
+  if (refused !== undefined) return `turned away (${refused})`;
+  if (reason === "local") return "closed by us";
+  return reason === "eof" ? "closed by it" : `ended by ${reason} (${errno})`;
+}
+
+/** Up to this many messages a second the log names each, beyond it one every `SAMPLE_MS`. */
+const LOG_EACH_UP_TO = 1000;
+const SAMPLE_MS = 100;
+
+/** The article's server.log, in meaning: each message by its number, and the end that came. */
+export class Log {
+  /** How often the server has to tell what was sent; ms. */
+  readonly everyMs: number;
+  readonly #fd: number;
+  readonly #sent = new Map<number, number>();
+
+  /** `rate`: messages a second. Throws an Error with one line when the file cannot be written. */
+  constructor(file: string, rate: number) {
+    const each = rate <= LOG_EACH_UP_TO;
+    this.everyMs = each ? 1 : SAMPLE_MS;
+    try {
+      this.#fd = openSync(file, "a");
+    } catch (error) {
+      throw new Error(`cannot write the log ${file}: ${(error as Error).message}`, {
+        cause: error,
+      });
+    }
+    const pace = rate === Infinity ? "as fast as it goes" : `${formatCount(rate)}/s`;
+    this.#line(
+      each
+        ? `messages at ${pace}, each is logged`
+        : `messages at ${pace}, sampled: one in ${SAMPLE_MS} ms is logged`,
+    );
+  }
+
+  write(event: ServeEvent): void {
+    switch (event.event) {
+      case "sent": {
+        const last = this.#sent.get(event.reader) ?? 0;
+        this.#sent.set(event.reader, event.messages);
+        const each = this.everyMs === 1;
+        for (let n = each ? last + 1 : event.messages; n <= event.messages; n++) {
+          this.#line(`reader ${event.reader}: sent message ${n}`);
+        }
+        return;
+      }
+      case "overflow":
+        return this.#line(`reader ${event.reader}: ${overflowLine(event)}`);
+      case "closed":
+        return this.#line(
+          `reader ${event.reader}: ${closedLine(event)} after ${event.messages} messages`,
+        );
+    }
+  }
+
+  #line(text: string): void {
+    writeSync(this.#fd, `${new Date().toISOString()} ${text}\n`);
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+  }
+}

@@ -1,0 +1,190 @@
+/** The command that looks into a queue, and what it and the queue refuse. */
+import { describe, test } from "node:test";
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  readFileSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { Buffer } from "node:buffer";
+import process from "node:process";
+import { DatabaseSync } from "node:sqlite";
+import {
+  assert,
+  assertEquals,
+  assertLess,
+  assertMatch,
+  assertRejects,
+  assertStringIncludes,
+} from "#std/assert";
+import { QueueError } from "../src/queue.ts";
+import { openSqliteQueue } from "../src/sqlite_queue.ts";
+import { run, start } from "./process.ts";
+import { assertHolds, batchAt, batchBytes, fill, hash, withFolder } from "./queue_batches.ts";
+import { within } from "./within.ts";
+
+const MS = 10_000;
+const WRITER = "test/fixtures/queue_writer.ts";
+
+describe("a file that is no queue", () => {
+  const refused = async (file: string, message: string | RegExp) => {
+    const before = existsSync(file) && statSync(file).isFile() ? hash(file) : undefined;
+    const error = await assertRejects(
+      () => within("open", MS, openSqliteQueue(file)),
+      QueueError,
+    );
+    assertMatch(error.message, new RegExp(message));
+    assert(!error.message.includes("\n"), "more than one line");
+    if (before !== undefined) assertEquals(hash(file), before, "it was changed");
+    const { status, stderr } = await run(["bin/queue.ts", "check", file]);
+    assertEquals([status, stderr.trim().split("\n").length], [1, 1], stderr);
+    if (before !== undefined) assertEquals(hash(file), before, "check has changed it");
+  };
+
+  test("is refused and left as it is", () =>
+    withFolder(async (folder) => {
+      const file = (name: string) => join(folder, name);
+      await refused(folder, "is a directory");
+      await refused(file("none/a.queue"), "there is no folder");
+      writeFileSync(file("text"), "some text that is none of ours\n".repeat(100));
+      await refused(file("text"), "is not a queue: it is left as it is");
+      const database = new DatabaseSync(file("other"));
+      database.exec("CREATE TABLE t (a); INSERT INTO t VALUES (1)");
+      database.close();
+      await refused(file("other"), "another SQLite database");
+      await (await openSqliteQueue(file("newer"))).close();
+      const newer = new DatabaseSync(file("newer"));
+      newer.exec("PRAGMA user_version = 2");
+      newer.close();
+      await refused(file("newer"), "a queue of version 2, this program knows 1");
+      copyFileSync(file("newer"), file("short"));
+      truncateSync(file("short"), 50);
+      await refused(file("short"), "is cut short");
+    }));
+
+  test("or that may not be written is refused", async () => {
+    if (process.getuid?.() === 0) return console.log("  skipped: root may write everything");
+    await withFolder(async (folder) => {
+      const file = join(folder, "a.queue");
+      await (await openSqliteQueue(file)).close();
+      chmodSync(file, 0o444);
+      await assertRejects(() => openSqliteQueue(file), QueueError, "cannot");
+    });
+  });
+});
+
+describe("a queue that is open", () => {
+  test("cannot be opened again, and can be looked into", () =>
+    withFolder(async (folder) => {
+      const file = join(folder, "a.queue");
+      const writer = start(
+        [WRITER, file, "always", "3", "1000", "wait"],
+      );
+      await within("stored", MS, writer.saw(/stored 3000/));
+      const startMs = performance.now();
+      await assertRejects(() => openSqliteQueue(file), QueueError, "is open in another process");
+      assertLess(performance.now() - startMs, 2000);
+      const check = await run(["bin/queue.ts", "check", file]);
+      assertEquals([check.status, check.stdout], [1, ""]);
+      assertStringIncludes(check.stderr, "is open in another process");
+      const status = await run(["bin/queue.ts", "status", file, "--json"]);
+      assertEquals([status.status, status.stderr], [0, ""]);
+      const { open, readers } = JSON.parse(status.stdout);
+      const { name, batches, bytes, messages, delivered, tail } = readers[0];
+      assertEquals([open, readers.length], [true, 1]);
+      assertEquals({ name, batches, bytes, messages, delivered, tail }, {
+        name: "a",
+        batches: 3,
+        bytes: 3000,
+        messages: 30,
+        delivered: 0,
+        tail: 3000,
+      });
+      // The lock goes with the process.
+      writer.kill("SIGKILL");
+      await within("killed", MS, writer.ended);
+      const queue = await within("open", MS, openSqliteQueue(file));
+      await assertRejects(() => openSqliteQueue(file), QueueError, "in this very process");
+      // And that has not given the lock away.
+      const other = await run([WRITER, file]);
+      assertEquals(other.status, 1);
+      assertStringIncludes(other.stderr, "is open in another process");
+      await assertHolds(await queue.open("a"), 0, 3000, 1000);
+      await queue.close();
+    }));
+});
+
+describe("queue", () => {
+  const queue = (...args: string[]) => run(["bin/queue.ts", ...args]);
+
+  test("says what it can do, and what it cannot", async () => {
+    const help = await queue("--help");
+    assertEquals(help.status, 0);
+    assertStringIncludes(help.stdout, "queue.ts repair FILE [OPTIONS]");
+    for (
+      const [args, message] of [
+        [[], "no command: must be status, check, export or repair"],
+        [["stats", "x"], 'COMMAND "stats" must be status, check, export or repair'],
+        [["status"], "no FILE: which queue?"],
+        [["status", "x", "--jsno"], 'unknown option "--jsno"; did you mean --json?'],
+      ] as const
+    ) {
+      const { status, stdout, stderr } = await queue(...args);
+      assertEquals([status, stdout], [2, ""]);
+      assertStringIncludes(stderr, `queue: ${message}`);
+    }
+    const { status, stderr } = await queue("status", "nowhere.queue");
+    assertEquals([status, stderr], [1, "queue: there is no queue nowhere.queue\n"]);
+  });
+
+  test("tells, checks and exports", () =>
+    withFolder(async (folder) => {
+      const file = join(folder, "a.queue");
+      const made = await openSqliteQueue(file);
+      await fill(await made.open("a"), 5, 100_000);
+      const other = await made.open("other");
+      await fill(other, 3, 1000);
+      await other.append(batchAt(5000, 1000));
+      other.release(1000, 0);
+      await made.close();
+
+      const status = await queue("status", file);
+      assertMatch(
+        status.stdout,
+        /not open\nreader +waiting +messages +batches +delivered +oldest\n/,
+      );
+      assertMatch(status.stdout, /\na +500 kB +50 +5 +0 +20\d\d-\S+\nother +3.00 kB +30 +3 +1000 /);
+      const check = await queue("check", file);
+      assertEquals([check.status, check.stderr], [0, ""]);
+      assertMatch(
+        check.stdout,
+        /gap: reader "other" has no 2000 bytes at 3000\nall is in order: 8/,
+      );
+
+      const which = await queue("export", file);
+      assertEquals(which.status, 2);
+      assertStringIncludes(which.stderr, "has 2 readers: --reader chooses one of a,other");
+      const out = join(folder, "out");
+      const exported = await queue("export", file, "--reader", "a", "--out", out);
+      assertEquals([exported.status, exported.stdout], [0, ""], exported.stderr);
+      assertEquals(exported.stderr, "exported 5 batches, 500 kB, 50 messages\n");
+      const parts = Array.from({ length: 5 }, (_, i) => batchBytes(i * 100_000, 100_000));
+      assertEquals(readFileSync(out), Buffer.concat(parts));
+      const again = await queue("export", file, "--reader", "a", "--out", out);
+      assertEquals(again.status, 1);
+      assertStringIncludes(again.stderr, "EEXIST");
+      const gap = await queue("export", file, "--reader", "other", "--out", join(folder, "gap"));
+      assertEquals(gap.stderr.split("\n")[0], "missing: 2000 bytes at 3000");
+      const piped = await queue("export", file, "--reader", "other");
+      assertEquals(Buffer.byteLength(piped.stdout) > 0, true);
+      const repair = await queue("repair", file);
+      assertEquals([repair.status, repair.stdout], [
+        0,
+        "all is in order: there is nothing to repair\n",
+      ]);
+    }));
+});

@@ -1,0 +1,230 @@
+/** What a relay does when its reader, or its disk, takes no more. */
+import { describe, test } from "node:test";
+import { assert, assertEquals, assertGreater, assertGreaterOrEqual, assertLess } from "#std/assert";
+import type { ServeOptions } from "../src/serve.ts";
+import {
+  numberIn,
+  relaying,
+  SIZE,
+  sleep,
+  SMALL,
+  TestSource,
+  withoutKernel,
+  withQueues,
+} from "./relaying.ts";
+import { until, within } from "./within.ts";
+
+const MIB = 1 << 20;
+/** Messages of one push: 64 KiB. */
+const PUSH = 1024;
+
+describe("a reader that stops, without a queue", () => {
+  test("block: the source has to wait, and nothing is lost", async (t) => {
+    if (withoutKernel(t)) return;
+    const source = new TestSource();
+    const options: Partial<ServeOptions> = { source, overflow: "block", sendBuffer: SMALL };
+    await relaying(options, async ({ connect, saw, server }) => {
+      const reader = await connect();
+      let waiting: Promise<void> | undefined;
+      // Both kernels, a megabyte in memory, and no more.
+      while (waiting === undefined) {
+        ({ waiting } = await source.push(PUSH));
+        assertLess(source.messages * SIZE, 64 * MIB);
+        await sleep(1);
+      }
+      let over = false;
+      void waiting.then(() => over = true);
+      await sleep(100);
+      assert(!over, "there was room, and nobody had read");
+      const { policy } = await saw("overflow");
+      assertEquals(policy, "block");
+      const rest = reader.rest();
+      await within("room", 5000, waiting);
+      await source.push(1);
+      source.end();
+      assertEquals(await rest, { reason: "eof" });
+      reader.assertWhole(source.messages);
+      const { messages, dropped } = await within("done", 5000, server.done);
+      assertEquals([messages, dropped], [source.messages, 0]);
+    });
+  });
+
+  test("drop: as many numbers are missing as were dropped", async (t) => {
+    if (withoutKernel(t)) return;
+    const rate = 100_000;
+    const options: Partial<ServeOptions> = {
+      overflow: "drop",
+      sendBuffer: SMALL,
+      rate,
+      durationMs: 1000,
+    };
+    await relaying(options, async ({ connect, saw, server, all }) => {
+      const reader = await connect();
+      assertEquals((await saw("overflow")).policy, "drop");
+      await sleep(300);
+      assertEquals(await reader.rest(), { reason: "eof" });
+      const { messages, dropped } = await within("done", 5000, server.done);
+      const { gaps, doubles, reordered, damaged } = reader.verifier;
+      assertGreater(dropped, 0.1 * rate);
+      assertEquals({ messages, gaps, doubles, reordered, damaged }, {
+        messages: reader.verifier.messages,
+        gaps: dropped,
+        doubles: 0,
+        reordered: 0,
+        damaged: 0,
+      });
+      assertEquals([messages + dropped, reader.verifier.end()], [rate, 0]);
+      assertEquals(all("overflow").length, 1);
+    });
+  });
+
+  for (const overflow of ["close", "reset"] as const) {
+    test(`${overflow}: is hung up on; the next one gets what is new, from a message's start`, async (t) => {
+      if (withoutKernel(t)) return;
+      const source = new TestSource();
+      const options: Partial<ServeOptions> = { source, overflow, sendBuffer: SMALL };
+      await relaying(options, async ({ connect, saw, all }) => {
+        const reader = await connect();
+        while (all("closed").length === 0) {
+          await source.push(PUSH);
+          await sleep(1);
+          assertLess(source.messages * SIZE, 64 * MIB);
+        }
+        const [overflowed, closed] = [await saw("overflow"), await saw("closed")];
+        assertEquals([overflowed.policy, closed.reason], [overflow, "local"]);
+        assertGreater(closed.dropped, 0);
+        const read = await reader.rest();
+        assertEquals(read.reason, overflow === "close" ? "eof" : "reset");
+        reader.assertUnbroken();
+        assertLess(reader.offset / SIZE, source.messages);
+        // While nobody is there, what comes is nobody's.
+        await source.push(PUSH);
+        const next = await connect(source.messages);
+        await saw("reader", 2);
+        await source.push(10);
+        await next.take(10 * SIZE);
+        next.assertWhole(10);
+      });
+    });
+  }
+});
+
+describe("a queue that is full", () => {
+  test("block: the source waits, queue-full and queue-room are told, nothing is lost", () =>
+    withQueues(async (open) => {
+      const source = new TestSource();
+      const queue = await open({ sync: "off", maxBytes: 4 * MIB });
+      const options: Partial<ServeOptions> = { source, overflow: "spill", queue, backlog: MIB };
+      await relaying(options, async ({ connect, saw, all, server }) => {
+        let waiting: Promise<void> | undefined;
+        while (waiting === undefined || all("queue-full").length === 0) {
+          if (waiting === undefined) ({ waiting } = await source.push(PUSH));
+          assertLess(source.messages * SIZE, 64 * MIB);
+          await sleep(1);
+        }
+        const { why, then, reader, name } = await saw("queue-full");
+        assertEquals([why, then, reader, name], ["max", "block", 0, "reader"]);
+        const stored = await queue.open("reader");
+        assertGreater(stored.stored.bytes, 2 * MIB);
+        const there = await connect();
+        const rest = there.rest();
+        await within("room for the source", 5000, waiting);
+        await saw("queue-room");
+        for (let i = 0; i < 100; i++) await (await source.push(PUSH)).waiting;
+        source.end();
+        assertEquals(await rest, { reason: "eof" });
+        there.assertWhole(source.messages);
+        assertEquals((await within("done", 5000, server.done)).dropped, 0);
+      });
+    }));
+
+  test("drop: exactly those are missing that were dropped", () =>
+    withQueues(async (open) => {
+      const source = new TestSource();
+      const queue = await open({ sync: "off", maxBytes: 4 * MIB });
+      const options: Partial<ServeOptions> = { overflow: "spill", queue, backlog: MIB };
+      await relaying({ ...options, whenFull: "drop", source }, async ({ connect, saw, server }) => {
+        for (let i = 0; i < 500; i++) {
+          await within("no wait", 5000, (await source.push(PUSH)).waiting ?? Promise.resolve());
+          if (i % 10 === 0) await sleep(1);
+        }
+        const { then } = await saw("queue-full");
+        assertEquals(then, "drop");
+        const reader = await connect();
+        const rest = reader.rest();
+        await saw("queue-room");
+        await until("the queue is empty", 5000, () => reader.bytes > 4 * MIB);
+        await sleep(50);
+        await (await source.push(PUSH)).waiting;
+        source.end();
+        assertEquals(await rest, { reason: "eof" });
+        await within("done", 5000, server.done);
+        const { gaps, doubles, reordered, damaged, messages } = reader.verifier;
+        assertEquals([doubles, reordered, damaged], [0, 0, 0]);
+        assertEquals(messages + gaps, source.messages);
+        // It was away when most were dropped, and no connection counts those.
+        assertGreaterOrEqual(gaps, 200 * PUSH);
+        assertGreater(messages * SIZE, 4 * MIB);
+      });
+    }));
+});
+
+describe("dead-after", () => {
+  const deadAfterMs = 300;
+
+  test("a reader that stops for good is reset, and what it had not taken is kept", (t) =>
+    withQueues(async (open) => {
+      if (withoutKernel(t)) return;
+      const queue = await open();
+      const options: Partial<ServeOptions> = { overflow: "spill", queue, sendBuffer: SMALL };
+      const spill = { ...options, deadAfterMs, rate: 100_000, backlog: SMALL, ack: "tcp" } as const;
+      await relaying(spill, async ({ connect, saw }) => {
+        const reader = await connect();
+        await reader.take(SIZE);
+        const dead = await saw("dead");
+        assertGreaterOrEqual(dead.seconds, deadAfterMs / 1000);
+        assertLess(dead.seconds, 5);
+        assertEquals([dead.reader, dead.name], [1, "reader"]);
+        assertEquals((await saw("closed")).reason, "local");
+        const had = reader.offset;
+        assertEquals((await reader.rest()).reason, "reset");
+        // From what its kernel had not acknowledged; a reset takes that from its program.
+        const next = await connect();
+        await next.take(1000 * SIZE);
+        const first = numberIn(next.head);
+        assertGreaterOrEqual(first * SIZE, had);
+        const { gaps, doubles, damaged } = next.verifier;
+        assertEquals([gaps, doubles, damaged], [first, 0, 0]);
+      });
+    }));
+
+  test("one that is slow is not, and gets it all", (t) =>
+    withQueues(async (open) => {
+      if (withoutKernel(t)) return;
+      const queue = await open();
+      const options: Partial<ServeOptions> = { overflow: "spill", queue, sendBuffer: SMALL };
+      const spill = { ...options, deadAfterMs, rate: 50_000, durationMs: 500 } as const;
+      await relaying({ ...spill, backlog: SMALL }, async ({ connect, all }) => {
+        const reader = await connect();
+        const end = performance.now() + 5 * deadAfterMs;
+        while (performance.now() < end) {
+          await reader.read(16_384);
+          await sleep(20);
+        }
+        assertEquals(await reader.rest(), { reason: "eof" });
+        reader.assertWhole(25_000);
+        assertEquals([all("dead"), all("closed").length <= 1], [[], true]);
+      });
+    }));
+
+  test("nor one to whom nothing is sent", async () => {
+    const source = new TestSource();
+    await relaying({ source, overflow: "block", deadAfterMs: 50 }, async ({ connect, all }) => {
+      const reader = await connect();
+      await sleep(300);
+      await source.push(1);
+      await reader.take(SIZE);
+      assertEquals(all("dead"), []);
+    });
+  });
+});

@@ -1,0 +1,280 @@
+/** The server in between: readers that are away, that stop, and that come back; and its own restart. */
+import { describe, test } from "node:test";
+import process from "node:process";
+import { assert, assertEquals, assertGreater, assertLess } from "#std/assert";
+import type { ServeOptions } from "../src/serve.ts";
+import {
+  NOTHING,
+  type Reader,
+  type Relayed,
+  relaying,
+  SIZE,
+  sleep,
+  SMALL,
+  TestSource,
+  withoutKernel,
+  withQueues,
+} from "./relaying.ts";
+import { until, within } from "./within.ts";
+
+const MIB = 1 << 20;
+const RATE = 20_000;
+
+/** Reads until nothing waits on disk: what was made before the reader came did. */
+async function untilLive(reader: Reader, all: Relayed["all"]): Promise<void> {
+  do await reader.read(); while (all("caught-up").length < all("spilling").length);
+}
+
+describe("a reader that is away", () => {
+  test("gets all from the first on, then what is new, without a seam; then the server ends", () =>
+    withQueues(async (open) => {
+      const queue = await open();
+      const options = { overflow: "spill", queue, durationMs: 1000 } as const;
+      await relaying(options, async ({ server, saw, all, connect }) => {
+        await saw("spilling");
+        const stored = await queue.open("reader");
+        await until("on disk", 5000, () => stored.stored.messages > 0.3 * RATE);
+        const reader = await connect();
+        // It is live before the flood ends.
+        const caughtUp = saw("caught-up");
+        const closed = reader.rest();
+        await caughtUp;
+        assertEquals(all("closed"), []);
+        assertEquals(await closed, { reason: "eof" });
+        reader.assertWhole(RATE);
+        const result = await within("done", 5000, server.done);
+        assertEquals([result.messages, result.bytes], [RATE, RATE * SIZE]);
+        assertEquals([result.dropped, result.readers], [0, 1]);
+        assertEquals([stored.stored.batches, stored.delivered], [0, RATE * SIZE]);
+      });
+    }));
+
+  test("is waited for when the flood is over: then all of it is on disk", () =>
+    withQueues(async (open) => {
+      const queue = await open();
+      const options = { overflow: "spill", queue, durationMs: 300 } as const;
+      await relaying(options, async ({ server, all, connect }) => {
+        const stored = await queue.open("reader");
+        await until("stored", 5000, () => stored.stored.messages === 0.3 * RATE);
+        assertEquals(all("done"), []);
+        const reader = await connect();
+        assertEquals(await reader.rest(), { reason: "eof" });
+        reader.assertWhole(0.3 * RATE);
+        await within("done", 5000, server.done);
+      });
+    }));
+
+  test("without a queue is not waited for", async () => {
+    const source = new TestSource();
+    const options: Partial<ServeOptions> = { overflow: "block", source };
+    await relaying(options, async ({ server, connect, all }) => {
+      const reader = await connect();
+      await source.push(100);
+      await reader.take(50 * SIZE);
+      reader.connection.close();
+      // Only a write tells that nobody reads any more.
+      await until("its end", 5000, () => (void source.push(100), all("closed").length > 0));
+      source.end();
+      await within("done", 5000, server.done);
+    });
+  });
+
+  test("comes and goes: all of it, each time from where it was acknowledged", () =>
+    withQueues(async (open) => {
+      const queue = await open();
+      const options = { overflow: "spill", queue, durationMs: 1000, ack: "reader" } as const;
+      await relaying(options, async ({ server, connect, saw }) => {
+        let offset = 0;
+        let stream: string | undefined;
+        let visits = 0;
+        for (let over = false; !over; visits++) {
+          const reader = await connect(offset / SIZE);
+          const at = await reader.resume(stream);
+          assertEquals(at, { offset, stream: stream ?? at.stream });
+          stream = at.stream;
+          // Less than what was made meanwhile, and then more.
+          const end = performance.now() + (visits < 4 ? 20 : 5000);
+          while (!over && performance.now() < end) {
+            over = !await reader.read();
+            await reader.ack();
+          }
+          reader.connection.close();
+          // A message that was cut off comes again.
+          offset = reader.offset;
+          reader.assertUnbroken();
+          await saw("closed", visits + 1);
+          if (!over) await sleep(50);
+        }
+        assertEquals(offset, RATE * SIZE);
+        assertGreater(visits, 3);
+        await within("done", 5000, server.done);
+      });
+    }));
+});
+
+describe("a reader that stops", () => {
+  test("is spilled for, and from memory again once it has caught up: all of it in order", (t) =>
+    withQueues(async (open) => {
+      if (withoutKernel(t)) return;
+      const queue = await open();
+      const options: Partial<ServeOptions> = {
+        overflow: "spill",
+        queue,
+        sendBuffer: SMALL,
+        backlog: 64 << 10,
+        rate: 100_000,
+        durationMs: 1500,
+      };
+      await relaying(options, async ({ server, saw, all, connect }) => {
+        const reader = await connect();
+        await untilLive(reader, all);
+        const before = all("spilling").length;
+        const { name, reader: number, backlog } = await saw("spilling", before + 1);
+        assertEquals([number, name], [1, "reader"]);
+        // What both kernels took, and what may wait.
+        assertLess(backlog, 8 * MIB);
+        const stored = await queue.open("reader");
+        await until("2 MiB on disk", 5000, () => stored.stored.bytes > 2 * MIB);
+        const closed = reader.rest();
+        // Sockets that grow may let it catch up for a moment: the last one counts.
+        const caughtUp = await saw("caught-up", all("spilling").length);
+        assertGreater(caughtUp.spilled, 2 * MIB);
+        assertEquals(await closed, { reason: "eof" });
+        reader.assertWhole(150_000);
+        const result = await within("done", 5000, server.done);
+        assertEquals([result.messages, result.dropped], [150_000, 0]);
+        assertGreater(all("overflow").length, 0);
+        assertEquals(all("gap"), []);
+      });
+    }));
+
+  test("may do so several times", (t) =>
+    withQueues(async (open) => {
+      if (withoutKernel(t)) return;
+      const queue = await open();
+      const options: Partial<ServeOptions> = {
+        overflow: "spill",
+        queue,
+        sendBuffer: SMALL,
+        backlog: 32 << 10,
+        rate: 50_000,
+        durationMs: 2000,
+      };
+      await relaying(options, async ({ saw, all, connect }) => {
+        const reader = await connect();
+        for (let stop = 1; stop <= 3; stop++) {
+          await untilLive(reader, all);
+          await saw("spilling", all("spilling").length + 1);
+          await sleep(100);
+        }
+        await reader.rest();
+        reader.assertWhole(100_000);
+      });
+    }));
+
+  test("costs no memory, whatever waits for it", (t) =>
+    withQueues(async (open) => {
+      if (withoutKernel(t)) return;
+      const queue = await open();
+      const size = 16 << 10;
+      const all = 12_000;
+      const options: Partial<ServeOptions> = {
+        message: { sequence: true, size },
+        overflow: "spill",
+        queue,
+        backlog: MIB,
+        rate: all,
+        durationMs: 1000,
+      };
+      await relaying(options, async ({ saw, connect }) => {
+        const before = process.memoryUsage().rss;
+        let most = 0;
+        const sampling = setInterval(() => most = Math.max(most, process.memoryUsage().rss), 20);
+        const reader = await connect();
+        await saw("spilling");
+        const stored = await queue.open("reader");
+        await until("150 MB on disk", 15_000, () => stored.stored.bytes > 150e6);
+        clearInterval(sampling);
+        console.log(`  ${((most - before) / 1e6).toFixed(0)} MB more for 150 MB that wait`);
+        assertLess(most - before, 128e6);
+        let bytes = 0;
+        while (true) {
+          const chunk = await within("the rest", 10_000, reader.connection.read(65_536));
+          if (chunk === null) break;
+          bytes += chunk.length;
+        }
+        assertEquals(bytes, all * size);
+      });
+    }));
+});
+
+describe("a restart on the same queue", () => {
+  for (const when of ["while nobody is there", "while its reader reads"]) {
+    test(`${when}: the flood goes on at its number, nothing is lost or doubled`, () =>
+      withQueues(async (open) => {
+        let offset = 0;
+        let stream: string | undefined;
+        const lives = 4;
+        for (let life = 1; life <= lives; life++) {
+          const queue = await open({ sync: life % 2 === 0 ? "off" : { intervalMs: 20 } });
+          const options: Partial<ServeOptions> = {
+            overflow: "spill",
+            queue,
+            backlog: 64 << 10,
+            ack: "reader",
+            rate: 100_000,
+            ...(life === lives ? { source: NOTHING } : {}),
+          };
+          await relaying(options, async ({ server, connect }) => {
+            const meet = async () => {
+              const reader = await connect(offset / SIZE);
+              const at = await reader.resume(stream);
+              assertEquals(at.offset, offset);
+              stream = at.stream;
+              return reader;
+            };
+            if (when.startsWith("while nobody")) {
+              await sleep(150);
+              if (life < lives) return;
+            }
+            const reader = await meet();
+            const reading = (async () => {
+              while (await reader.read()) await reader.ack();
+            })();
+            await (life === lives ? reading : sleep(150));
+            if (life === lives - 1) {
+              // Something has to be left, or the last life ends before it is asked.
+              reader.connection.close();
+              await sleep(50);
+            }
+            if (life < lives) await within("its end", 5000, server.stop());
+            await reading;
+            reader.connection.close();
+            offset = reader.offset;
+            reader.assertUnbroken();
+            if (life === lives) await within("done", 5000, server.done);
+          });
+          await queue.close();
+        }
+        const last = await (await open()).open("reader");
+        assertEquals([last.stored.batches, last.delivered], [0, offset]);
+        assertGreater(offset / SIZE, 30_000);
+      }));
+  }
+
+  test("its stream keeps its name, and another queue has another", () =>
+    withQueues(async (open) => {
+      const names: string[] = [];
+      for (const file of ["a.db", "a.db", "b.db"]) {
+        const queue = await open(undefined, file);
+        const options = { overflow: "spill", queue, ack: "reader" } as const;
+        await relaying(options, async ({ connect }) => {
+          const reader = await connect();
+          names.push((await reader.resume()).stream);
+        });
+        await queue.close();
+      }
+      assertEquals(names[0], names[1]);
+      assert(names[0] !== names[2]);
+    }));
+});
