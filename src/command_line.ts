@@ -193,7 +193,7 @@ function splitCommand<Options extends OptionTable, Positionals extends OptionTab
     while (args[at]?.startsWith("-") && args[at] !== "--") {
       const next = args[at + 1];
       const hasValue = withValue.includes(args[at]!) &&
-        (!next?.startsWith("-") || NEGATIVE.test(next));
+        (!next?.startsWith("-") || DASHED_VALUE.test(next));
       at += hasValue ? 2 : 1;
     }
     if (at >= args.length) return { own: args, command: undefined };
@@ -203,7 +203,7 @@ function splitCommand<Options extends OptionTable, Positionals extends OptionTab
 }
 
 /**
- * `--rate -5` as `--rate=-5`, and an empty value with its option: parseArgs would take the one for
+ * `--rate -5` as `--rate=-5`, `--source -` too, and an empty value with its option: parseArgs would take the one for
  * an option of its own, and the other for a positional. A flag that is given a value is refused,
  * where parseArgs would take whatever it is for true.
  */
@@ -225,7 +225,7 @@ function joinValues(
         throw new UsageError(`--${flagName} takes no value`);
       }
     }
-    if (strings.has(name) && next !== undefined && (next === "" || NEGATIVE.test(next))) {
+    if (strings.has(name) && next !== undefined && (next === "" || DASHED_VALUE.test(next))) {
       joined.push(`${argument}=${next}`);
       i++;
     } else {
@@ -268,8 +268,8 @@ function quoted(text: string): string {
   return JSON.stringify(text.length > 60 ? `${text.slice(0, 57)}...` : text);
 }
 
-/** A value, not an option; none of ours is a digit. */
-const NEGATIVE = /^-[\d.]/;
+/** A value, not an option; none of ours is a digit, and - alone is standard input. */
+const DASHED_VALUE = /^-(?:[\d.]|$)/;
 const dashed = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 const times = (count: number) => count === 2 ? "twice" : `${count} times`;
 const listed = (words: readonly string[]) =>

@@ -28,6 +28,8 @@ export type DeliveryEvent =
   | { event: "queue-room" }
   /** Bytes that nobody has any more: a batch was damaged, or an earlier server was killed. */
   | { event: "gap"; from: number; to: number }
+  /** What was in memory at the end and found no room on disk; its source cannot give it again. */
+  | { event: "lost"; bytes: number }
   /** Zero window, and nothing moved for so long: it is hung up on. */
   | { event: "dead"; seconds: number };
 
@@ -84,6 +86,8 @@ export class Delivery implements Overflowing {
   #ack: Ack = "none";
   /** Of this connection: the offset that its first byte has, and what its kernel acknowledged. */
   #base = 0;
+  /** Gaps behind what its kernel acknowledged. */
+  #skipped: { from: number; to: number }[] = [];
   #acked = 0;
   /** The block that was counted last, and as how many messages: it may have grown since. */
   #counted = { offset: -1, messages: 0 };
@@ -211,6 +215,7 @@ export class Delivery implements Overflowing {
     this.sent = this.#base = cursor;
     this.#counted = { offset: -1, messages: 0 };
     this.#acked = 0;
+    this.#skipped = [];
     this.#movedAtMs = performance.now();
     let ended = false;
     void connection.closed.then(() => {
@@ -230,7 +235,7 @@ export class Delivery implements Overflowing {
           this.#options.onEvent({ event: "gap", from: cursor, to: next });
           // Its reader counts bytes: only a new connection can tell it where they go on.
           if (ack === "reader") break;
-          this.#base += next - cursor;
+          this.#skipped.push({ from: cursor, to: next });
           cursor = this.sent = next;
           continue;
         }
@@ -326,6 +331,9 @@ export class Delivery implements Overflowing {
   async store(): Promise<void> {
     if (this.#kept.spiller === undefined) return this.#discard();
     await this.#kept.store();
+    const end = Math.max(this.#kept.storedEnd, this.delivered);
+    if (end >= this.tail || this.#options.replayable || this.connection !== undefined) return;
+    this.#options.onEvent({ event: "lost", bytes: this.tail - end });
   }
 
   dropNewest(): void {
@@ -402,10 +410,20 @@ export class Delivery implements Overflowing {
     const { connection } = this;
     if (connection?.fd === undefined) return;
     const acked = tcpInfo(connection.fd)?.bytesAcked;
-    if (acked === undefined || acked === this.#acked) return;
-    this.#acked = acked;
-    this.#movedAtMs = performance.now();
-    if (this.#ack === "tcp") this.acknowledge(Math.min(this.#base + acked, this.sent));
+    if (acked === undefined) return;
+    if (acked !== this.#acked) {
+      this.#acked = acked;
+      this.#movedAtMs = performance.now();
+    }
+    // Even if it is the same: of a write that is under way it may be acknowledged before we know that
+    // it was sent.
+    if (this.#ack !== "tcp") return;
+    // What is behind a gap was sent only after all before it.
+    while (this.#base + acked >= (this.#skipped[0]?.from ?? Infinity)) {
+      const { from, to } = this.#skipped.shift()!;
+      this.#base += to - from;
+    }
+    this.acknowledge(Math.min(this.#base + acked, this.sent));
   }
 
   /** The first offset from `offset` on that can be sent, now or later. */

@@ -145,7 +145,9 @@ class DenoConnection implements Connection {
   /** A read or a write was refused; one that our own close interrupted is not news. */
   #fail(error: unknown): void {
     if (this.#ended) return;
-    const errno = errnoOf(error);
+    let errno = errnoOf(error);
+    // Our own send was told of the reset, and with that the kernel forgot it; as on Bun.
+    if (errno === "EPIPE" && !this.#sawEof) errno = "ECONNRESET";
     const reset = errno === "ECONNRESET" || errno === "EPIPE";
     this.#finish({ reason: reset ? "reset" : "error", errno });
   }

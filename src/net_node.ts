@@ -168,7 +168,9 @@ class NodeConnection implements Connection {
   }
 
   #fail(error: Error): void {
-    const errno = errnoOf(error);
+    let errno = errnoOf(error);
+    // Our own send was told of the reset, and with that the kernel forgot it; as on Bun.
+    if (errno === "EPIPE" && !this.sawEof) errno = "ECONNRESET";
     const reset = errno === "ECONNRESET" || errno === "EPIPE";
     this.#finish({ reason: reset ? "reset" : "error", errno });
   }

@@ -52,6 +52,10 @@ export function tellPeople(event: ServeEvent, purpose: Purpose): void {
         `${event.name}: ${formatBytes(event.to - event.from)} are missing, from offset ` +
           `${event.from} on: no disk and no memory has them`,
       );
+    case "lost":
+      return report(
+        `${event.name}: ${formatBytes(event.bytes)} found no room on disk, and are lost`,
+      );
     case "dead":
       return report(
         `${event.name}: dead, its window was zero for ${formatSeconds(event.seconds)}; resetting`,

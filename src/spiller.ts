@@ -49,6 +49,7 @@ export class Spiller {
   /** From now on all that is in memory goes to disk. */
   start(): void {
     this.#on = true;
+    if (this.full !== undefined) this.#retry();
     this.pump();
   }
 
@@ -57,11 +58,15 @@ export class Spiller {
     this.#on = false;
     clearTimeout(this.#timer);
     this.#timer = undefined;
+    // What was on disk has been read: there is room.
+    if (this.full !== undefined) this.#options.onFull(this.full = undefined);
   }
 
   /** Stores all that is in memory, however little; resolves when it is done, or the queue is full. */
   async flush(): Promise<void> {
     this.#on = true;
+    // Once more, if it was full: its reader may have gone on since.
+    this.full = undefined;
     this.pump(true);
     while (this.#underWay > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
   }
@@ -85,7 +90,8 @@ export class Spiller {
     if (this.#timer !== undefined) return;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
-      this.pump();
+      if (this.full === undefined) this.pump();
+      else this.#retry();
     }, ms);
   }
 
