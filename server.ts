@@ -4,7 +4,7 @@
  *     deno task serve                       # 13-byte messages at 1M/s on 127.0.0.1:8000
  *     bun run server.ts --rate 20MB/s --overflow drop
  */
-import { accessSync, constants } from "node:fs";
+import { accessSync, constants, statSync } from "node:fs";
 import {
   choice,
   flag,
@@ -262,7 +262,22 @@ function checkTogether(options: Options): void {
   if (source === "none" && !spills) {
     throw new UsageError("--source none needs --overflow spill: nothing else is there to be sent");
   }
-  needs("frame", "--source", source !== undefined && source !== "none");
+  const { low, backlog, ack, replies } = options;
+  if (low !== undefined && backlog !== undefined && low > backlog) {
+    throw new UsageError(
+      "--low must not be above --backlog: it would go to disk and back all the time",
+    );
+  }
+  if (ack === "reader" && replies === "ignore") {
+    throw new UsageError(
+      "--ack reader and --replies ignore exclude each other: it has to be heard",
+    );
+  }
+  needs(
+    "frame",
+    "--source tcp://HOST:PORT, a file or -",
+    source !== undefined && source !== "none",
+  );
   const tcp = typeof source === "object" && source.kind === "tcp";
   needs("sourceAck", "--source tcp://HOST:PORT", tcp);
   if (source !== undefined) {
@@ -304,6 +319,9 @@ function checkReadable(path: string): void {
     accessSync(path, constants.R_OK);
   } catch (cause) {
     throw new Error(`cannot read the source ${path}: ${(cause as Error).message}`, { cause });
+  }
+  if (statSync(path).isDirectory()) {
+    throw new Error(`cannot read the source ${path}: it is a directory, and must be a file`);
   }
 }
 

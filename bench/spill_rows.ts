@@ -231,12 +231,21 @@ export function windowRows(
       what: `zero windows upstream at ${formatByteRate(rate)}, reader stopped ${seconds} s`,
       runtime,
       unit: "times",
-      runs: [Math.max(run.zeroWindows, run.fromZeroWindow)],
+      runs: [zeroWindows(run)],
       target: { most: 0 },
       note: `took ${formatByteRate(run.bytes / run.seconds)}, window ` +
         `${formatBytes(run.leastWindow)} at least, limited ` +
-        `${formatSeconds(run.windowLimitedUs / 1e6)}`,
+        `${formatSeconds(run.windowLimitedUs / 1e6)}; of all sockets here ${run.fromZeroWindow}`,
       details: run,
     })
   );
+}
+
+/**
+ * The kernel's counter misses none, but has those of all sockets here; where the upstream's own saw
+ * none, and was never held by the window, they were others'.
+ */
+function zeroWindows({ zeroWindows, windowLimitedUs, fromZeroWindow }: WindowRun): number {
+  const own = zeroWindows > 0 || windowLimitedUs > 0;
+  return own ? Math.max(zeroWindows, fromZeroWindow) : 0;
 }

@@ -1,6 +1,6 @@
 /** server.ts as a process: its command line, its record of what happened, and its end. */
 import { describe, test } from "node:test";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect as connectSocket, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -80,13 +80,32 @@ const wrong: Record<string, [says: RegExp, ...values: string[]]> = {
   "--rate": [/rate such as/, "0", "-5", "0MB/s", "1e16", huge, "fast", "1M/m", "NaN", "Infinity"],
   "--message": [/escapes/, "\\q", "ends in \\"],
   "--size": [/size such as/, "0", "-1", "257M", huge, "big", "1.5.2", "64q"],
-  "--overflow": [/close, reset, block or drop/, "spill", "Close", "0", "-1"],
+  "--overflow": [/close, reset, block, drop or spill/, "Close", "0", "-1", "spil"],
   "--backlog": [/size such as/, "-1", huge, "much", "1e16"],
   "--replies": [/ignore or drain/, "yes", "0", "DRAIN"],
   "--sndbuf": [/size such as/, "0", "-1", "2G", huge, "small"],
   "--duration": [/duration such as/, "0", "-1s", "99999h", huge, "soon", "10x"],
   "--max-readers": [/whole number/, "0", "-1", "1.5", "1e3", huge, "many"],
+  "--source": [/tcp:\/\/HOST:PORT, a file/, "udp://h:1", "tcp://h", "tcp://h:0", "tcp://h:65536"],
+  "--frame": [
+    /fixed:N .*, line, u32 or none/,
+    "lines",
+    "fixed",
+    "fixed:0",
+    "fixed:65M",
+    "u64",
+    "0",
+  ],
+  "--low": [/size such as/, "-1", huge, "much"],
+  "--dead-after": [/duration such as/, "0", "-1s", "99999h", huge, "soon"],
+  "--sync": [/always, off, or an interval/, "never", "0", "-1", "interval", "ALWAYS"],
+  "--spill-max": [/size such as/, "0", "-1", huge, "all"],
+  "--spill-full": [/block or drop/, "spill", "0", "-1", "blokc"],
+  "--reader-id": [/single, address or hello/, "name", "0", "-1", "Hello"],
+  "--ack": [/none, tcp or reader/, "yes", "0", "-1", "readr"],
 };
+/** Those of a queue's file, and of a file to log to. */
+const files = ["--log", "--spill"];
 
 describe("server.ts refuses", () => {
   for (const [option, [says, ...values]] of Object.entries(wrong)) {
@@ -96,11 +115,11 @@ describe("server.ts refuses", () => {
   }
 
   test("an option without its value", async () => {
-    await Promise.all([...Object.keys(wrong), "--log"].map(async (option) => {
+    for (const option of [...Object.keys(wrong), ...files]) {
       const says = new RegExp(`${option} needs a value`);
-      await refuses("server.ts", [option], 2, says);
-      await refuses("server.ts", [`${option}=`], 2, says);
-    }));
+      const without = [[option], [`${option}=`]];
+      await Promise.all(without.map((args) => refuses("server.ts", args, 2, says)));
+    }
   });
 
   const others: [args: string[], says: RegExp][] = [
@@ -114,12 +133,82 @@ describe("server.ts refuses", () => {
     [["--json", "--json"], /--json is given twice/],
     [["--json=1"], /--json takes no value/],
     [["--message", "a", "--size", "10"], /--message and --size exclude each other/],
+    [["--spil", "q.db"], /unknown option "--spil"; did you mean --spill\?/],
+    [["--spillmax", "1M"], /did you mean --spill-max\?/],
+    [["--soruce", "-"], /did you mean --source\?/],
+    [["--ack", "raeder"], /did you mean reader\?/],
+    [["--source", "-", "--source", "-"], /--source is given twice/],
+    [["--source-ack=1"], /--source-ack takes no value/],
+    [["--sync", "interval:"], /duration such as/],
+    [["--sync", "interval:0"], /at least/],
+    [["--sync", "interval:99999h"], /at most/],
     [["8000"], /"8000" is one argument too many/],
     [["--port", "0", "--", "x"], /one argument too many|nothing may follow --/],
   ];
   test("what is misspelt, given twice, or too much", async () => {
     await Promise.all(others.map(([args, says]) => refuses("server.ts", args, 2, says)));
   });
+
+  const spill = ["--overflow", "spill", "--spill", "no/folder/queue.db"];
+  const together: [args: string[], says: RegExp][] = [
+    [["--overflow", "spill"], /--overflow spill needs --spill FILE/],
+    [["--spill", "q.db"], /--spill needs --overflow spill/],
+    [["--spill", "q.db", "--overflow", "block"], /--spill needs --overflow spill/],
+    [["--sync", "always"], /--sync needs --overflow spill/],
+    [["--spill-max", "1M"], /--spill-max needs --overflow spill/],
+    [["--spill-full", "drop"], /--spill-full needs --overflow spill/],
+    [["--low", "1M"], /--low needs --overflow spill/],
+    [["--frame", "line"], /--frame needs --source/],
+    [["--frame", "line", "--source", "none", ...spill], /--frame needs --source/],
+    [["--source", "none"], /--source none needs --overflow spill/],
+    [["--low", "2k", "--backlog", "1k", ...spill], /--low must not be above --backlog/],
+    [["--ack", "reader", "--replies", "ignore"], /--ack reader and --replies ignore exclude/],
+    [["--source-ack"], /--source-ack needs --source tcp/],
+    [["--source-ack", "--source", "file"], /--source-ack needs --source tcp/],
+    [["--source", "tcp://127.0.0.1:9", "--rate", "5"], /tcp comes as it comes/],
+    [["--source", "none", "--rate", "5", ...spill], /tcp comes as it comes/],
+    [["--source", "-", "--message", "x"], /--message and --source exclude each other/],
+    [["--source", "-", "--message", "seq"], /--message and --source exclude each other/],
+    [["--source", "-", "--size", "5"], /--size and --source exclude each other/],
+    [["--message", "seq", "--size", "19"], /a numbered message has at least 20 B/],
+  ];
+  test("options that need or exclude each other", async () => {
+    await Promise.all(together.map(([args, says]) => refuses("server.ts", args, 2, says)));
+  });
+
+  test("a queue's file that cannot be one, which stays as it is", () =>
+    withFolder(async (folder) => {
+      const args = (file: string) => ["--port", "0", "--overflow", "spill", "--spill", file];
+      await refuses("server.ts", args(folder), 1, /is a directory/);
+      const missing = join(folder, "missing", "queue.db");
+      await refuses("server.ts", args(missing), 1, /cannot make the queue .*: there is no folder/);
+      const text = join(folder, "notes.txt");
+      writeFileSync(text, "notes\n");
+      await refuses("server.ts", args(text), 1, /notes\.txt is not a queue: it is left as it is/);
+      assertEquals(readFileSync(text, "utf8"), "notes\n");
+      assertEquals(readdirSync(folder), ["notes.txt"]);
+    }));
+
+  test("a queue that another server has open, and that one goes on", () =>
+    withFolder(async (folder) => {
+      const file = join(folder, "queue.db");
+      const args = ["--overflow", "spill", "--spill", file];
+      await serving([...json, "--rate", "1000", ...args], async (program, port) => {
+        await refuses("server.ts", ["--port", "0", ...args], 1, /open (in|elsewhere)|in use/);
+        const reader = await connect(port);
+        let bytes = 0;
+        reader.on("data", (chunk) => bytes += chunk.length);
+        await until("a message", 5000, () => bytes > 0);
+        reader.destroy();
+        assertEquals(program.stderr, "");
+      });
+    }));
+
+  test("a source that is not there", () =>
+    withFolder(async (folder) => {
+      const args = ["--port", "0", "--source", join(folder, "feed.txt")];
+      await refuses("server.ts", args, 1, /feed\.txt.*no such file/);
+    }));
 
   test("a port in use", async () => {
     const busy = createServer();
@@ -151,7 +240,7 @@ describe("--help", () => {
       const { status, stdout, stderr } = await run([file, "--help"]);
       assertEquals([status, stderr], [0, ""]);
       assertMatch(stdout, /\nUsage:\n {2}\S+\.ts/);
-      const options = file === "server.ts" ? [...Object.keys(wrong), "--log"] : [];
+      const options = file === "server.ts" ? [...Object.keys(wrong), ...files] : [];
       for (const option of [...options, "--json", "--help"]) assertStringIncludes(stdout, option);
     });
   }
