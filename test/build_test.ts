@@ -213,6 +213,7 @@ describe("the package", () => {
       "client.js",
       "limit.js",
       "mod.js",
+      "queue.js",
       "server.js",
       "speedlimit.js",
       "types",
