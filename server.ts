@@ -231,7 +231,7 @@ function chooseServed({ message, size, overflow }: Options): Message | SequenceM
   const numbered = message === "seq" ||
     (overflow === "spill" && message === undefined && size === undefined);
   if (!numbered) return chooseMessage(message as Message | undefined, size);
-  const { size: length = DEFAULT_SEQUENCE_SIZE } = { size };
+  const length = size ?? DEFAULT_SEQUENCE_SIZE;
   if (length >= LEAST_SEQUENCE_SIZE) return { sequence: true, size: length };
   throw new UsageError(
     `--size ${length}: a numbered message has at least ${formatBytes(LEAST_SEQUENCE_SIZE)}`,

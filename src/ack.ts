@@ -28,6 +28,8 @@
  * ```
  */
 
+import { randomBytes } from "node:crypto";
+
 /** The longest line that a reader may send, without its end. Bytes. */
 export const LONGEST_LINE = 256;
 
@@ -55,6 +57,11 @@ export function isReaderName(name: string): boolean {
 /** Whether this names a stream: 16 hex digits, in lower case. */
 export function isStream(text: string): boolean {
   return STREAM.test(text);
+}
+
+/** A name for a stream that begins. */
+export function newStream(): string {
+  return randomBytes(8).toString("hex");
 }
 
 /** The reader's first line, with its end. */

@@ -7,8 +7,8 @@ import { type Block, BLOCK_SIZE } from "./blocks.ts";
 import { Kept, type KeptOptions } from "./kept.ts";
 import { tcpInfo } from "./kernel.ts";
 import type { Connection } from "./net.ts";
-import { type Overflowing, POLICIES, type Policy } from "./overflow.ts";
-import { nextTurn, type Ticker } from "./pacer.ts";
+import { FULL_AFTER_MS, type Overflowing, POLICIES, type Policy } from "./overflow.ts";
+import { nextTurn, type Ticker, TURN_BYTES } from "./pacer.ts";
 import type { Batch } from "./queue.ts";
 import { endOf } from "./read_ahead.ts";
 
@@ -50,16 +50,12 @@ export interface DeliveryOptions extends KeptOptions {
   onError: (error: Error) => void;
 }
 
-/** A write that waits this long is refused by the kernel, and not just late in the event loop. */
-const FULL_AFTER_MS = 1;
 /** How often the kernel is asked what the reader's kernel acknowledged. */
 const ACK_EVERY_MS = 10;
 /** Beyond the bound, so much waits in memory for the disk before the source has to wait. */
 const DISK_LAG = 16 * BLOCK_SIZE;
 /** Sent and not acknowledged: beyond this the source has to wait, or it goes to disk. */
 const MOST_UNACKED = 64 * BLOCK_SIZE;
-/** Sync writes in a row before others have their turn. */
-const TURN_BYTES = 8 * BLOCK_SIZE;
 /** Offsets are reserved in steps of so many bytes. */
 const RESERVE = 2 ** 30;
 

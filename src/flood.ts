@@ -9,8 +9,8 @@ import type { Message } from "./message.ts";
 import { LONGEST_WRITE } from "./message.ts";
 import { discardReplies, linger } from "./linger.ts";
 import type { Closed, Connection } from "./net.ts";
-import { type Overflowing, POLICIES, type Policy } from "./overflow.ts";
-import { nextTurn, Schedule, type Ticker } from "./pacer.ts";
+import { FULL_AFTER_MS, type Overflowing, POLICIES, type Policy } from "./overflow.ts";
+import { nextTurn, Schedule, type Ticker, TURN_BYTES } from "./pacer.ts";
 
 /** What becomes of the reader's replies: nobody reads them (the article's server), or we do. */
 export type Replies = "ignore" | "drain";
@@ -30,12 +30,6 @@ export interface FloodOptions {
   /** Called once, before the policy acts for the first time. */
   onOverflow?: (flood: Flood) => void;
 }
-
-/** Sync writes in a row before others have their turn: about 2 ms at the rates of loopback. */
-const TURN_BYTES = 8 * LONGEST_WRITE;
-
-/** A write that waits this long is refused by the kernel, and not just late in the event loop. */
-const FULL_AFTER_MS = 1;
 
 export class Flood implements Overflowing {
   readonly connection: Connection;

@@ -1,6 +1,6 @@
 /** The flood as a source: messages of our own making, as many as are due. */
 import { LONGEST_WRITE, type Message } from "./message.ts";
-import { nextTurn, Schedule, Ticker } from "./pacer.ts";
+import { nextTurn, Schedule, Ticker, TURN_BYTES } from "./pacer.ts";
 import { checkSequenceSize, fillSequence } from "./sequence.ts";
 import type { Sink, Source } from "./source.ts";
 
@@ -23,8 +23,6 @@ export interface FloodSourceOptions {
 
 /** The longest piece that is pushed, but for a message that is longer. Bytes. */
 const LONGEST_PIECE = LONGEST_WRITE;
-/** How much may be taken at once before timers, signals and connections get their turn. */
-const TURN_BYTES = 8 * LONGEST_PIECE;
 
 /** Positions are numbers of messages. */
 export class FloodSource implements Source {

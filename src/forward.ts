@@ -1,5 +1,6 @@
 /** The article's "=> Network": a second server, which gets what was read. */
-import { type Connection, DEFAULT_READ_SIZE, NetError } from "./net.ts";
+import { discardReplies } from "./linger.ts";
+import { type Connection, NetError } from "./net.ts";
 import { formatHostPort } from "./units.ts";
 
 /** How long the server may take to close after our FIN. */
@@ -14,12 +15,8 @@ export class Forward {
 
   constructor(connection: Connection) {
     this.#connection = connection;
-    this.#discarding = this.#discard();
-  }
-
-  /** Replies nobody asked for must not fill that server's send buffer and stop it. */
-  async #discard(): Promise<void> {
-    while (await this.#connection.read(DEFAULT_READ_SIZE) !== null);
+    // Replies nobody asked for must not fill that server's send buffer and stop it.
+    this.#discarding = discardReplies(connection);
   }
 
   /** Settles when the kernel has all of it; rejects with a NetError when the connection has ended. */

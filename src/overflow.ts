@@ -3,6 +3,9 @@
 /** The policies by name; DESIGN calls the decision itself "policy". */
 export type Policy = "close" | "reset" | "block" | "drop" | "spill";
 
+/** A write that waits this long is refused by the kernel, and not just late in the event loop. */
+export const FULL_AFTER_MS = 1;
+
 /** What a policy may do to what is on its way to one reader. */
 export interface Overflowing {
   /** Forgets the newest messages that are over the bound, whole ones that were not begun, and counts them. */

@@ -49,6 +49,11 @@ export class Ticker {
   }
 }
 
+/** So much may be read or written in a row before others have their turn; about 2 ms on loopback. */
+export const TURN_BYTES: number = 8 << 20;
+/** The same in reads, where they are small. */
+export const TURN_READS = 4096;
+
 /** Lets timers, signals and other connections have their turn. */
 export function nextTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));

@@ -4,6 +4,7 @@ import { Awake } from "./awake.ts";
 import { ACK_BYTES, type Acknowledger } from "./ack_reader.ts";
 import type { Forward } from "./forward.ts";
 import type { Connection } from "./net.ts";
+import { TURN_BYTES, TURN_READS } from "./pacer.ts";
 import { formatBytes } from "./units.ts";
 
 /**
@@ -14,9 +15,7 @@ export type DrainHandler = (
   chunk: Uint8Array,
 ) => Uint8Array | void | Promise<Uint8Array | void>;
 
-/** How much may happen before timers and signals get their turn. */
-const TURN_BYTES = 8 << 20;
-const TURN_READS = 4096;
+/** How long it may work before timers and signals get their turn. */
 const TURN_MS = 20;
 /** A read of at least so much that comes back full says that more is on its way. */
 const MUCH = 16_384;

@@ -2,7 +2,14 @@
  * The server in between: what a source makes goes to each reader by a delivery of its own, which
  * outlives the reader's connections.
  */
-import { AckParser, formatAt, type LineReader, type Place, ProtocolError } from "./ack.ts";
+import {
+  AckParser,
+  formatAt,
+  type LineReader,
+  newStream,
+  type Place,
+  ProtocolError,
+} from "./ack.ts";
 import { type Ack, Delivery, type DeliveryEvent, type DeliveryOptions } from "./delivery.ts";
 import { greet, type Greeting } from "./greeting.ts";
 import { libc } from "./libc.ts";
@@ -239,7 +246,7 @@ export class Relay implements Feeder {
       delivery.position = this.#position;
       stored.release(0, this.#position);
     }
-    const stream = stored?.stream ?? randomStream();
+    const stream = stored?.stream ?? newStream();
     const known: Known = { delivery, stream, reader: 0, left: false };
     this.#all.push(known);
     if (this.#begun) this.#begin(known);
@@ -337,9 +344,3 @@ async function refuse(connection: Connection, error: Error): Promise<Stay> {
   const closed = await connection.closed;
   return { messages: 0, bytes: 0, dropped: 0, overflows: 0, closed, refused: error.message };
 }
-
-const randomStream = (): string =>
-  crypto.getRandomValues(new Uint32Array(2)).reduce(
-    (text, word) => text + word.toString(16).padStart(8, "0"),
-    "",
-  );

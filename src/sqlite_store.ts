@@ -1,5 +1,5 @@
 /** The durable queue in SQLite, synchronously: many changes a transaction, all of it or nothing. */
-import { randomBytes } from "node:crypto";
+import { newStream } from "./ack.ts";
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { type Batch, type Damage, QueueError, QueueFull } from "./queue.ts";
 import {
@@ -213,7 +213,7 @@ export class SqliteStore {
     const known = this.readers.find((row) => row.name === name);
     if (known !== undefined) return known;
     const id = Math.max(0, ...this.#rows.keys()) + 1;
-    const row = newReader(id, name, randomBytes(8).toString("hex"));
+    const row = newReader(id, name, newStream());
     this.#rows.set(row.id, row);
     this.#write(row);
     return row;

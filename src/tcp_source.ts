@@ -9,7 +9,7 @@ import { formatAck, type Place, ProtocolError } from "./ack.ts";
 import { introduce, OtherStreamError } from "./ack_reader.ts";
 import { createFramer, type Frame, FrameError } from "./frame.ts";
 import { type Adapter, type Connection, DEFAULT_READ_SIZE, loadAdapter, NetError } from "./net.ts";
-import { nextTurn } from "./pacer.ts";
+import { nextTurn, TURN_BYTES, TURN_READS } from "./pacer.ts";
 import { Reassembly, type Sink, type Source } from "./source.ts";
 import { formatHostPort } from "./units.ts";
 
@@ -37,10 +37,6 @@ const SHORTEST_WAIT_MS = 100;
 const LONGEST_WAIT_MS = 5000;
 /** After a connection of this length the waits start over. */
 const STEADY_MS = 1000;
-
-/** How much may happen before timers and signals get their turn, as in drain.ts. */
-const TURN_BYTES = 8 << 20;
-const TURN_READS = 4096;
 
 /** How long the server may take to say where it goes on. */
 const ANSWER_MS = 10_000;

@@ -10,10 +10,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { option, parseCommandLine } from "../../src/command_line.ts";
 import { Flood } from "../../src/flood.ts";
 import { ARTICLE_MESSAGE, fillerMessage, LONGEST_WRITE, textMessage } from "../../src/message.ts";
-import { type Connection, loadAdapter } from "../../src/net.ts";
 import { nextTurn, Ticker } from "../../src/pacer.ts";
 import { print, runMain } from "../../src/program.ts";
 import { parseBytes, parseDuration, parseRate, UnitError } from "../../src/units.ts";
+import { acceptOne, checkEnd } from "./accept_one.ts";
 
 /** What it prints at its end. */
 export interface FloodFigures {
@@ -104,10 +104,8 @@ async function main(args: readonly string[]): Promise<void> {
   const blocked = ticks === 0 ? 0 : blockedTicks / ticks;
   const offered = flood.offeredAt(second.ms);
   flood.finish();
-  const { reason, errno } = await flood.done;
-  if (reason === "reset" || reason === "error") {
-    throw new Error(`the connection ended by ${reason} (${errno})`);
-  }
+  const closed = await flood.done;
+  checkEnd(closed);
   const figures: FloodFigures = {
     bytes: flood.accepted,
     window: { bytes: second.bytes - first.bytes, seconds: (second.ms - first.ms) / 1000 },
@@ -115,20 +113,6 @@ async function main(args: readonly string[]): Promise<void> {
     blocked,
   };
   print(JSON.stringify(figures));
-}
-
-async function acceptOne(): Promise<Connection> {
-  const net = await loadAdapter();
-  const accepted = Promise.withResolvers<Connection>();
-  const listener = await net.listen({
-    host: "127.0.0.1",
-    port: 0,
-    onConnection: accepted.resolve,
-  });
-  print(`listening ${listener.address.port}`);
-  const connection = await accepted.promise;
-  await listener.close();
-  return connection;
 }
 
 if (import.meta.main) await runMain("flood", main);

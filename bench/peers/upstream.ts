@@ -10,11 +10,10 @@ import { option, parseCommandLine } from "../../src/command_line.ts";
 import { Flood } from "../../src/flood.ts";
 import { tcpInfo } from "../../src/kernel.ts";
 import { fillerMessage } from "../../src/message.ts";
-import { loadAdapter } from "../../src/net.ts";
-import type { Connection } from "../../src/net.ts";
 import { Ticker } from "../../src/pacer.ts";
 import { print, runMain } from "../../src/program.ts";
 import { parseByteRate, parseBytes, parseDuration } from "../../src/units.ts";
+import { acceptOne, checkEnd } from "./accept_one.ts";
 
 /** What it prints at its end. */
 export interface UpstreamFigures {
@@ -87,30 +86,14 @@ async function main(args: readonly string[]): Promise<void> {
   });
   flood.start(rate / size, startMs, startMs + ms);
   const timer = setTimeout(() => flood.finish(startMs + ms), ms);
-  const { reason, errno } = await flood.done;
+  const closed = await flood.done;
   clearTimeout(timer);
-  if (reason === "reset" || reason === "error") {
-    throw new Error(`the connection ended by ${reason} (${errno})`);
-  }
+  checkEnd(closed);
   if (figures.samples === 0) throw new Error("the kernel does not tell of the window here");
   figures.bytes = flood.accepted;
   figures.seconds = (performance.now() - startMs) / 1000;
   figures.blocked = blocked / figures.samples;
   print(JSON.stringify(figures));
-}
-
-async function acceptOne(): Promise<Connection> {
-  const net = await loadAdapter();
-  const accepted = Promise.withResolvers<Connection>();
-  const listener = await net.listen({
-    host: "127.0.0.1",
-    port: 0,
-    onConnection: accepted.resolve,
-  });
-  print(`listening ${listener.address.port}`);
-  const connection = await accepted.promise;
-  await listener.close();
-  return connection;
 }
 
 if (import.meta.main) await runMain("upstream", main);
