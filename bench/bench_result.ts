@@ -1,0 +1,127 @@
+/**
+ * The results of the cross-runtime benchmark: `speedlimit/bench@1`.
+ *
+ * While it runs, it writes JSON lines: one `BenchHeader`, then one `BenchRun` for each run that has
+ * ended, and a `BenchEnd`. A file without its end is one that was interrupted, and can be resumed.
+ * At the end the same is written once more as one JSON object, `BenchResult`: what a report reads.
+ *
+ * Rates are in bytes a second, durations in seconds, sizes in bytes, times within a series in seconds
+ * from its start.
+ */
+import type { LimitResult, Trial } from "../src/limit.ts";
+import type { Machine } from "./rows.ts";
+
+export const BENCH_SCHEMA = "speedlimit/bench@1";
+
+/** What is measured: one cell of the table. */
+export type BenchCell =
+  /** The speed limit of a reader that is fed messages of a size. */
+  | { kind: "reader"; who: string; mode: "naive" | "drain"; size: number }
+  /** How fast a flood of messages of a size goes into a C drain. */
+  | { kind: "sender"; who: string; size: number }
+  /** A C flood into a C drain: what this machine did at that time. */
+  | { kind: "control"; who: "c"; size: number }
+  /** iperf3's own sender and reader, for those who know its figures. */
+  | { kind: "iperf3"; who: "iperf3"; size: number };
+
+export interface BenchHeader {
+  type: "header";
+  schema: typeof BENCH_SCHEMA;
+  /** Which run of the benchmark this is: random, so that two files can be told apart. */
+  id: string;
+  machine: Machine;
+  /** The command that repeats it. */
+  command: string;
+  quick: boolean;
+  /** Runs of each cell that count; warm-ups before them do not. */
+  runs: number;
+  warmUps: number;
+  cells: BenchCell[];
+  /** Cells that cannot be measured here, and why: `no python3`. */
+  skipped: { cell: BenchCell; why: string }[];
+}
+
+/** Of a reader: the figures of its search. */
+export interface ReaderFigures
+  extends Pick<LimitResult, "outcome" | "message" | "limit" | "overload" | "recovery"> {
+  trials: Trial[];
+  /** Who kept it from going faster. */
+  limitedBy: "reader" | "generator" | "unknown";
+  /** One trial below the limit and one above it; only in the first run that counts. */
+  series?: { below: BenchSeries; above: BenchSeries };
+  /** Of our own drain client only; see BenchLatency. */
+  latency?: BenchLatency[];
+}
+
+/** A trial over time; all arrays are of one length. */
+export interface BenchSeries {
+  /** The rate asked for. */
+  rate: number;
+  time: number[];
+  /** Offered and drained since the start: bytes. */
+  offered: number[];
+  drained: number[];
+  /** Bytes. */
+  backlog: number[];
+  /** What the reader advertised last: bytes; null where the kernel does not tell. */
+  window: (number | null)[];
+}
+
+/**
+ * From the planned send to the read (so corrected for coordinated omission): seconds at one offered
+ * rate.
+ */
+export interface BenchLatency {
+  rate: number;
+  messages: number;
+  p50: number;
+  p90: number;
+  p99: number;
+  p999: number;
+  p9999: number;
+  max: number;
+}
+
+/** Of a sender, the control and iperf3. */
+export interface SenderFigures {
+  bytesPerSecond: number;
+  /** The C drain that it feeds takes more than this from C: so the sender was the limit. */
+  limitedBy: "sender" | "reader" | "unknown";
+}
+
+export interface BenchRun {
+  type: "run";
+  /** Place in `cells`. */
+  cell: number;
+  /** From 0; the first `warmUps` do not count. */
+  round: number;
+  /** When it began: ISO 8601, UTC. */
+  date: string;
+  seconds: number;
+  figures: ReaderFigures | SenderFigures | { failed: string };
+}
+
+export interface BenchEnd {
+  type: "end";
+  date: string;
+  /** Altogether, without the time in which it was interrupted. */
+  seconds: number;
+}
+
+/** The whole, as one object: the header, and the runs of each cell that count. */
+export interface BenchResult extends Omit<BenchHeader, "type"> {
+  complete: boolean;
+  seconds: number;
+  rows: BenchRow[];
+}
+
+/** One cell, with what its runs gave. */
+export interface BenchRow {
+  cell: BenchCell;
+  runs: BenchRun["figures"][];
+  /** The middle, the least and the most of the runs: of limits' middles, or of a sender's rate. */
+  rate: { median: number; min: number; max: number } | null;
+  /** Of a reader: the medians. */
+  overload?: { offered: number; drained: number; collapsed: boolean } | null;
+  recovery?: { recovered: boolean; seconds: number } | null;
+}
