@@ -67,6 +67,7 @@ const spec = {
       help: "the most that one read takes (default 10 when naive, else 64k)",
       parse: (text) => parseBytes(text, { most: MOST_READ_SIZE }),
     }),
+    runtimeReads: flag("reads as the runtime itself does, never past it: its own speed"),
     reply: option({
       value: "TEXT|none",
       help: 'sent after each read (default "Hi i got the data" when naive, else none)',

@@ -36,6 +36,8 @@ export interface DrainOptions {
   mode?: DrainMode | undefined;
   /** The most that one read takes: bytes, default 10 when naive, else 65,536. */
   readSize?: number | undefined;
+  /** Reads as the runtime itself does, and never past it; see `ConnectOptions`. Default false. */
+  runtimeReads?: boolean | undefined;
   /** Sent after each read, default `Hi i got the data` when naive, else null: none. */
   reply?: string | null | undefined;
   /** Time spent computing after each read: ms, default 0. */
@@ -123,7 +125,7 @@ const NAIVE_READ_SIZE = 10;
  * cannot be; with `ack` as `introduce` does.
  */
 export async function drain(options: DrainOptions = {}): Promise<DrainResult> {
-  const { host = "127.0.0.1", port = 8000, mode = "drain", signal } = options;
+  const { host = "127.0.0.1", port = 8000, mode = "drain", runtimeReads = false, signal } = options;
   const naive = mode === "naive";
   const { readSize = naive ? NAIVE_READ_SIZE : DEFAULT_READ_SIZE } = options;
   const { reply = naive ? NAIVE_REPLY : null } = options;
@@ -154,7 +156,10 @@ export async function drain(options: DrainOptions = {}): Promise<DrainResult> {
       if (far === undefined) return result;
       forward = new Forward(far);
     }
-    connection = await unlessStopped(net.connect({ host, port, readSize }), stopped.promise);
+    connection = await unlessStopped(
+      net.connect({ host, port, readSize, runtimeReads }),
+      stopped.promise,
+    );
     if (connection === undefined) return result;
     result.readAhead = connection.readAhead;
     const started = performance.now();

@@ -309,6 +309,26 @@ export function sendNow(fd: number, bytes: Uint8Array): number | undefined {
   return taken > 0 ? taken : undefined;
 }
 
+const FIONREAD = 0x541b;
+const unread = new Uint8Array(4);
+const unreadView = new DataView(unread.buffer);
+
+/**
+ * Bytes in the receive queue; 0 also without libc. A look takes nothing away, as a recv(2) that
+ * fails does: the socket's error, which the runtime is to tell.
+ */
+export function waitingBytes(fd: number): number {
+  if (typeof libc === "string") return 0;
+  return libc.ioctl(fd, FIONREAD, unread) === 0 ? unreadView.getInt32(0, true) : 0;
+}
+
+/** Takes at most `limit` of the bytes that `waitingBytes` tells of; undefined: there are none. */
+export function receiveNow(fd: number, bytes: Uint8Array, limit: number): number | undefined {
+  if (typeof libc === "string") return undefined;
+  const taken = libc.recv(fd, bytes, limit, MSG_DONTWAIT);
+  return taken > 0 ? taken : undefined;
+}
+
 /**
  * Sends RST at once and drops both queues: connect(2) to AF_UNSPEC dissolves the association
  * (tcp_disconnect in net/ipv4/tcp.c). The descriptor is still to be closed. False: not done.

@@ -22,6 +22,7 @@ export interface Libc {
     length: Uint8Array,
   ): number;
   setsockopt(fd: number, level: number, name: number, value: Uint8Array, length: number): number;
+  ioctl(fd: number, request: number, value: Uint8Array): number;
 }
 
 // The one signature table, in the words of Deno; the other two are derived from it.
@@ -34,6 +35,7 @@ const SIGNATURES = {
   recv: ["i32", "buffer", "u64", "i32"],
   getsockopt: ["i32", "i32", "i32", "buffer", "buffer"],
   setsockopt: ["i32", "i32", "i32", "buffer", "u32"],
+  ioctl: ["i32", "u64", "buffer"],
 } as const;
 
 type Name = keyof typeof SIGNATURES;
@@ -75,6 +77,7 @@ function wrap(c: Natives, u64: (n: number) => number | bigint): Libc {
       Number(c.getsockopt(fd, level, name, value, length)),
     setsockopt: (fd, level, name, value, length) =>
       Number(c.setsockopt(fd, level, name, value, length)),
+    ioctl: (fd, request, value) => Number(c.ioctl(fd, u64(request), value)),
   };
 }
 

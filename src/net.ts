@@ -89,6 +89,11 @@ export interface ConnectOptions {
   port: number;
   /** What one read asks of the kernel, where the runtime lets us say: bytes, default 64 KiB. */
   readSize?: number;
+  /**
+   * Reads as the runtime itself does, and never past it (direct_reads.ts): for who measures the
+   * runtime. Default false.
+   */
+  runtimeReads?: boolean;
 }
 
 /** What one runtime gives. */

@@ -7,6 +7,7 @@ import {
   type Listener,
   NetError,
 } from "./net.ts";
+import { DirectReads } from "./direct_reads.ts";
 
 // Only what is used here of Bun's types: its own package redeclares globals that Deno also has.
 interface BunSocket {
@@ -61,6 +62,7 @@ class BunConnection implements Connection {
   readonly closed: Promise<Closed>;
   readonly #socket: BunSocket;
   readonly #end: (closed: Closed) => void;
+  readonly #direct: DirectReads;
   /** What Bun delivered and nobody has read: a chunk at most, but for what comes while paused. */
   readonly #chunks: Uint8Array[] = [];
   #taken = 0;
@@ -71,8 +73,9 @@ class BunConnection implements Connection {
   #reader: (() => void) | undefined;
   #writer: (() => void) | undefined;
 
-  constructor(socket: BunSocket) {
+  constructor(socket: BunSocket, directReads: boolean) {
     this.#socket = socket;
+    this.#direct = new DirectReads(directReads);
     this.local = { host: socket.localAddress, port: socket.localPort };
     this.remote = { host: socket.remoteAddress, port: socket.remotePort };
     const { promise, resolve } = Promise.withResolvers<Closed>();
@@ -128,7 +131,8 @@ class BunConnection implements Connection {
     const chunk = this.#chunks[0];
     if (chunk === undefined) {
       if (this.#sawEof || this.#ended) return null;
-      return this.#readLater(limit);
+      const now = this.#direct.active ? this.#direct.now(this.#socket.fd, limit) : undefined;
+      return now ?? this.#readLater(limit);
     }
     const rest = chunk.length - this.#taken;
     if (rest > limit) {
@@ -142,11 +146,19 @@ class BunConnection implements Connection {
   }
 
   async #readLater(limit: number): Promise<Uint8Array | null> {
+    if (this.#direct.active) {
+      if (!this.#paused) this.#pause();
+      const chunk = await this.#direct.later(() => this.fd, limit);
+      if (chunk !== undefined) return chunk;
+      if (this.#ended) return this.read(limit);
+    }
     if (this.#paused) {
       this.#paused = false;
       this.#socket.resume();
     }
     await new Promise<void>((resolve) => this.#reader = resolve);
+    const chunk = this.#chunks[0];
+    if (chunk !== undefined) this.#direct.runtimeRead(chunk.length, limit);
     return this.read(limit);
   }
 
@@ -208,10 +220,13 @@ class BunConnection implements Connection {
   }
 }
 
-function handlers(onOpen: (connection: BunConnection) => void): BunHandlers {
+function handlers(
+  directReads: boolean,
+  onOpen: (connection: BunConnection) => void,
+): BunHandlers {
   return {
     open(socket) {
-      socket.data = new BunConnection(socket);
+      socket.data = new BunConnection(socket, directReads);
       onOpen(socket.data);
     },
     data: (socket, chunk) => socket.data.deliver(chunk),
@@ -235,7 +250,7 @@ export const adapter: Adapter = {
         hostname: host,
         port,
         allowHalfOpen: true,
-        socket: handlers(onConnection),
+        socket: handlers(true, onConnection),
       });
       const result: Listener = {
         address: { host, port: listener.port },
@@ -252,13 +267,13 @@ export const adapter: Adapter = {
     }
   },
 
-  async connect({ host, port }) {
+  async connect({ host, port, runtimeReads = false }) {
     try {
       const socket = await bun.connect({
         hostname: host,
         port,
         allowHalfOpen: true,
-        socket: { ...handlers(() => {}), connectError() {} },
+        socket: { ...handlers(!runtimeReads, () => {}), connectError() {} },
       });
       return socket.data;
     } catch (error) {

@@ -115,6 +115,38 @@ for (const name of adapters) {
       });
     }
 
+    // Reads past the runtime (direct_reads.ts) begin and end in it.
+    test("a fast stretch, a byte now and then, a fast stretch again, and a reset", async () => {
+      const pair = await openPair(await loadAdapter(name));
+      let sent = 0;
+      const send = async (length: number) => {
+        await writeAll(pair.server, patternAt(sent, length));
+        sent += length;
+      };
+      let received = 0;
+      const receive = async (length: number) => {
+        const until = received + length;
+        while (received < until) {
+          const chunk = await pair.client.read(65_536);
+          assert(chunk !== null, `ended after byte ${received}`);
+          assert(sameBytes(chunk, patternAt(received, chunk.length)), `damage after ${received}`);
+          received += chunk.length;
+        }
+      };
+      const both = (length: number) =>
+        within("the transfer", 10_000, Promise.all([send(length), receive(length)]));
+      for (let round = 0; round < 3; round++) {
+        for (let i = 0; i < 16; i++) await both(MIB);
+        await both(1);
+        await both(PERIOD);
+      }
+      const end = within("the end", 5000, pair.client.read(65_536));
+      pair.server.reset();
+      assertEquals(await end, null);
+      assertEquals((await within("closed", 2000, pair.client.closed)).reason, "reset");
+      await pair.end();
+    });
+
     test("a reader that stops fills the kernel, and nothing is lost or doubled when it goes on", async () => {
       const net = await loadAdapter(name);
       const pair = await openPair(net);
