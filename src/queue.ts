@@ -40,9 +40,10 @@ export interface QueueReader {
   append(batch: Batch): Promise<void>;
   /**
    * The stored batch that holds `offset`, or the first one after it; null: none. A damaged batch is
-   * set aside, told of through `onDamage`, and skipped. The bytes are the caller's.
+   * set aside, told of through `onDamage`, and skipped. The bytes are the caller's. Without an offset:
+   * the one behind that of the read before it, which need not have come back yet.
    */
-  read(offset: number): Promise<Batch | null>;
+  read(offset?: number): Promise<Batch | null>;
   /**
    * All before `offset` has been delivered: batches that end at or before it are deleted. Cheap to
    * call often: it is gathered, and written with the next append or after some 50 ms.

@@ -3,8 +3,11 @@
  * the garbage of 1 GB/s grows to hundreds of MB.
  */
 
-/** What one has at least, and what is kept at most: longer ones are rare. */
-const USUAL = 1 << 20;
+/**
+ * What one has at least, and what is kept at most: longer ones are rare. A batch, and room for what
+ * stands between its pieces in the file: see sqlite_pages.ts.
+ */
+const USUAL = (1 << 20) + 4096;
 const MOST_KEPT = 2 << 20;
 const MOST_SPARE = 32;
 
@@ -19,6 +22,11 @@ export function takeBuffer(length: number): Uint8Array<ArrayBuffer> {
     : new ArrayBuffer(Math.max(length, USUAL));
   lent.add(buffer);
   return new Uint8Array(buffer, 0, length);
+}
+
+/** One that waits to be used again, to give away. */
+export function spareBuffer(): ArrayBuffer | undefined {
+  return spare.pop();
 }
 
 /** Takes back what is used no more. */

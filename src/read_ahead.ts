@@ -1,10 +1,21 @@
-/** Reads a reader's queue in order, one batch ahead. */
+/**
+ * Reads a reader's queue in order, some batches ahead, so that the disk, the queue's thread and the
+ * network work at the same time.
+ */
+import { giveBuffers } from "./queue_buffers.ts";
 import type { Batch, QueueReader } from "./queue.ts";
+
+/** Batches that are asked for and not yet given, and their bytes if they are long. */
+const MOST_AHEAD = 6;
+const MOST_BYTES = 8 << 20;
 
 export class ReadAhead {
   readonly #queue: QueueReader;
   #batch: Batch | undefined;
-  #next: { offset: number; batch: Promise<Batch | null> } | undefined;
+  /** Where it was looked for: it is the first one from there on. */
+  #from = 0;
+  /** Those behind it, in order. */
+  #next: Promise<Batch | null>[] = [];
   /** Where the batches begin that were given and are not yet delivered, rising. */
   #starts: number[] = [];
 
@@ -12,23 +23,46 @@ export class ReadAhead {
     this.#queue = queue;
   }
 
-  /** The batch that holds `offset`, or the first one after it; null: there is none. */
+  /**
+   * The batch that holds `offset`, or the first one after it; null: there is none. Its bytes stay as
+   * they are until another one is given.
+   */
   async batch(offset: number): Promise<Batch | null> {
     const known = this.#batch;
-    if (known !== undefined && offset >= known.offset && offset < endOf(known)) return known;
-    const next = this.#next;
-    this.#next = undefined;
-    const batch = await (next?.offset === offset ? next.batch : this.#queue.read(offset));
+    if (known !== undefined && offset >= this.#from && offset < endOf(known)) return known;
+    const batch = await this.#take(offset);
     this.#batch = batch ?? undefined;
-    if (batch !== null && batch.offset > (this.#starts.at(-1) ?? -1)) {
-      this.#starts.push(batch.offset);
-    }
-    if (batch !== null && endOf(batch) < this.#queue.tail) {
-      this.#next = { offset: endOf(batch), batch: this.#queue.read(endOf(batch)) };
-      // Whoever asks for it gets the error; nobody may.
-      this.#next.batch.catch(() => {});
-    }
+    this.#from = offset;
+    if (batch === null) return null;
+    if (batch.offset > (this.#starts.at(-1) ?? -1)) this.#starts.push(batch.offset);
+    this.#askAhead(batch);
     return batch;
+  }
+
+  async #take(offset: number): Promise<Batch | null> {
+    const known = this.#batch;
+    this.#batch = undefined;
+    if (known !== undefined && offset === endOf(known)) {
+      // All of it was written: nobody looks at it any more.
+      giveBuffers([known.bytes.buffer as ArrayBuffer]);
+      // None is there when it was asked for too early.
+      const next = await this.#next.shift();
+      if (next !== undefined && next !== null) return next;
+    }
+    this.#next = [];
+    return await this.#queue.read(offset);
+  }
+
+  #askAhead(batch: Batch): void {
+    const { length } = batch.bytes;
+    const left = Math.ceil((this.#queue.tail - endOf(batch)) / length);
+    const most = Math.max(1, Math.min(MOST_AHEAD, Math.floor(MOST_BYTES / length), left));
+    while (left > 0 && this.#next.length < most) {
+      const next = this.#queue.read();
+      // Whoever asks for it gets the error; nobody may.
+      next.catch(() => {});
+      this.#next.push(next);
+    }
   }
 
   /** The start of the batch, of those that were given, that holds a delivered offset. */
@@ -39,7 +73,8 @@ export class ReadAhead {
   }
 
   forget(): void {
-    this.#batch = this.#next = undefined;
+    this.#batch = undefined;
+    this.#next = [];
     this.#starts = [];
   }
 }

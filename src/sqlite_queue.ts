@@ -2,7 +2,7 @@
 import process from "node:process";
 import type { Worker } from "node:worker_threads";
 import { type Batch, type Damage, type Queue, QueueError, type QueueReader } from "./queue.ts";
-import { fromSent, giveBuffers, ownBytes, toSent } from "./queue_buffers.ts";
+import { fromSent, giveBuffers, ownBytes, spareBuffer, toSent } from "./queue_buffers.ts";
 import { claim, identify, type SyncMode } from "./sqlite_file.ts";
 import type { ReaderRow } from "./sqlite_reader.ts";
 import {
@@ -280,8 +280,11 @@ class SqliteReader implements QueueReader {
     }
   }
 
-  async read(offset: number): Promise<Batch | null> {
-    const { batch } = await this.#queue.ask({ kind: "read", reader: this.row.id, offset });
+  async read(offset?: number): Promise<Batch | null> {
+    const into = spareBuffer();
+    const transfer = into === undefined ? [] : [into];
+    const question = { kind: "read", reader: this.row.id, offset, into } as const;
+    const { batch } = await this.#queue.ask(question, transfer);
     return batch ? { ...batch, bytes: fromSent(batch.bytes) } : null;
   }
 

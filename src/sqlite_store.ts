@@ -20,6 +20,7 @@ import {
   type SyncMode,
   valueOf,
 } from "./sqlite_file.ts";
+import { DataPages } from "./sqlite_pages.ts";
 import {
   brokenNumbers,
   columnsOf,
@@ -46,9 +47,10 @@ export interface StoreOptions {
 }
 
 /** Batches that one transaction deletes for a reader: SQLite visits their pages. */
-const MOST_DELETED = 64;
-/** Pages that one step of giving space back moves or cuts off. */
-const STEP_PAGES = 64;
+const MOST_DELETED = 256;
+/** Pages that one step of giving space back moves, or cuts off where none has to be moved. */
+const MOVED_PAGES = 64;
+const CUT_PAGES = 256;
 /** From so many pages on, the file shrinks while more than half of it is free. */
 const LARGE_PAGES = (64 << 20) / PAGE_SIZE;
 /** What an empty queue may keep. */
@@ -59,6 +61,7 @@ export class SqliteStore {
   readonly #maxBytes: number;
   readonly #database: DatabaseSync;
   readonly #data: BatchData;
+  readonly #pages: DataPages | undefined;
   readonly #query: Record<keyof typeof QUERIES, StatementSync>;
   /** As in the file; within a transaction, as it will be. */
   #rows: Map<number, ReaderRow> = new Map();
@@ -77,7 +80,8 @@ export class SqliteStore {
       for (const [name, query] of Object.entries(QUERIES)) {
         this.#query[name as keyof typeof QUERIES] = prepareRaw(this.#database, query);
       }
-      this.#data = new BatchData(this.#database);
+      this.#pages = DataPages.open(this.#database, file);
+      this.#data = new BatchData(this.#database, this.#pages);
       for (const { row, intact } of readReaders(this.#database)) {
         if (!intact) throw brokenNumbers(file);
         this.#rows.set(row.id, row);
@@ -85,6 +89,7 @@ export class SqliteStore {
       for (const row of this.readers) this.#checkTail(row);
     } catch (error) {
       this.#database.close();
+      this.#pages?.close();
       throw explain(file, error);
     }
   }
@@ -116,14 +121,17 @@ export class SqliteStore {
     }
   }
 
-  /** The good batch that holds `offset`, or the first one after it. Throws a QueueError. */
-  read(reader: number, offset: number): Batch | null {
+  /**
+   * The good batch that holds `offset`, or the first one after it, perhaps in `into`. Throws a
+   * QueueError.
+   */
+  read(reader: number, offset: number, into?: ArrayBuffer): Batch | null {
     const { id, name, stream } = this.reader(reader);
     try {
       while (true) {
         const row = this.#query.find.get(id, offset) as BatchRow | undefined;
         if (row === undefined) return null;
-        const bytes = this.#data.read(row, stream);
+        const bytes = this.#data.read(row, stream, into);
         if (typeof bytes !== "string") {
           return {
             offset: toNumber(row.offset),
@@ -140,27 +148,54 @@ export class SqliteStore {
     }
   }
 
+  /** Nothing waits for any reader. */
+  get empty(): boolean {
+    return this.readers.every(({ batches }) => batches === 0);
+  }
+
   /**
    * A bounded piece of the work that nobody waits for: deletes what was released, and gives free
    * pages back. True: there is more to do.
    */
   tidy(): boolean {
-    const behind = this.readers.find((row) => this.#released(row).length > 0);
-    if (behind !== undefined) {
-      this.#transact(() => this.#deleteReleased(behind.id));
-      return true;
-    }
+    if (this.#deleteSome()) return true;
+    const free = this.#freePages;
+    const { empty } = this;
     const pages = valueOf(this.#database, "PRAGMA page_count") as number;
-    const free = valueOf(this.#database, "PRAGMA freelist_count") as number;
-    const empty = this.readers.every(({ batches }) => batches === 0);
     if (empty ? free <= SPARE_PAGES : pages <= LARGE_PAGES || free * 2 <= pages) return false;
     // Not `exec`: it gives a row a page, of which Deno 2.9.5 takes one.
-    this.#transact(() => this.#query.vacuum.all());
+    this.#transact(() => (empty ? this.#query.cut : this.#query.vacuum).all());
     return true;
   }
 
+  /** Gives all space back first if nothing waits any more. */
   close(): void {
-    closeFile(this.#database);
+    try {
+      while (this.#deleteSome());
+      // Three times as quick as to cut it off step by step; takes effect at once, and opening undoes it.
+      if (this.empty && this.#freePages > SPARE_PAGES) {
+        this.#database.exec("PRAGMA auto_vacuum = FULL");
+      }
+    } catch {
+      // A disk that is full to the last page: whoever opens it next tries again.
+    }
+    try {
+      closeFile(this.#database);
+    } finally {
+      this.#pages?.close();
+    }
+  }
+
+  get #freePages(): number {
+    return valueOf(this.#database, "PRAGMA freelist_count") as number;
+  }
+
+  /** Deletes some of what was released; false: there is none. */
+  #deleteSome(): boolean {
+    const behind = this.readers.find((row) => this.#released(row).length > 0);
+    if (behind === undefined) return false;
+    this.#transact(() => this.#deleteReleased(behind.id));
+    return true;
   }
 
   /** All or nothing, in the file and in memory. */
@@ -182,6 +217,8 @@ export class SqliteStore {
         // That there is nothing to roll back.
       }
       throw error;
+    } finally {
+      this.#pages?.forget();
     }
   }
 
@@ -332,6 +369,7 @@ const QUERIES = {
   deleteBatch: "DELETE FROM batches WHERE reader = ?1 AND offset = ?2",
   // Where a flipped bit has put a row out of order, the index does not find it.
   deleteMisplaced: "DELETE FROM batches WHERE +reader = ?1 AND +offset = ?2",
-  vacuum: `PRAGMA incremental_vacuum(${STEP_PAGES})`,
+  vacuum: `PRAGMA incremental_vacuum(${MOVED_PAGES})`,
+  cut: `PRAGMA incremental_vacuum(${CUT_PAGES})`,
   writeReader: "REPLACE INTO readers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
 };

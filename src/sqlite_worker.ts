@@ -19,13 +19,21 @@ export type Sent<T extends Batch> = T extends Batch ? Omit<T, "bytes"> & { bytes
 
 type Append = Change & { kind: "append" };
 
+/** No `offset`: what is behind the last one. The bytes may come in `into`. */
+interface Read {
+  kind: "read";
+  reader: number;
+  offset?: number | undefined;
+  into?: ArrayBuffer | undefined;
+}
+
 /** To the thread; the answer has the same `id`, 0: none is wanted. */
 export type Request =
   & { id: number }
   & (
     | Sent<Append>
     | Exclude<Change, Append>
-    | { kind: "read"; reader: number; offset: number }
+    | Read
     | { kind: "close" }
   );
 
@@ -54,7 +62,7 @@ export interface Report {
   /** The readers that may have changed. */
   readers: ReaderRow[];
   damages: Damage[];
-  /** Of batches that were appended, to be used again. */
+  /** To be used again: of batches that were appended, and those that a read did not need. */
   buffers: ArrayBuffer[];
   /** Nothing more comes. */
   closed?: Failure | true;
@@ -87,8 +95,14 @@ export function startWorker(file: string, options: StoreOptions): Worker {
 const MOST_GATHERED = 32 << 20;
 /** So many need not wait for the interval. */
 const ENOUGH_GATHERED = 2 << 20;
-/** Between two steps of work that nobody waits for. */
+/** What was delivered is written after so long, however long appends are gathered. */
+const RELEASE_MS = 100;
+/**
+ * Between two steps of work that nobody waits for; while the thread has other work they take a tenth
+ * of its time at most.
+ */
 const TIDY_MS = 20;
+const TIDY_PAUSE = 9;
 /** When a release that found no room on the disk is tried again. */
 const RETRY_MS = 250;
 
@@ -97,13 +111,17 @@ class StoreThread {
   readonly #file: string;
   readonly #gatherMs: number;
   readonly #send: (report: Report, transfer: ArrayBuffer[]) => void;
-  readonly #inbox: Request[] = [];
+  readonly #inbox: Exclude<Request, Read | { kind: "close" }>[] = [];
   /** Bytes in the inbox. */
   #waiting = 0;
-  /** A request in the inbox may not wait for the interval. */
-  #urgent = false;
+  /** By reader: the end of the batch that was read last. */
+  readonly #readEnds: Map<number, number> = new Map();
   #turn: ReturnType<typeof setImmediate> | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  /** When the timer is due. */
+  #dueMs = Infinity;
+  /** Something was asked since the last step of tidying. */
+  #busy = false;
   #tidyTimer: ReturnType<typeof setTimeout> | undefined;
   #closing: Request | undefined;
 
@@ -122,12 +140,23 @@ class StoreThread {
   }
 
   take(request: Request): void {
+    this.#busy = true;
+    // Those who read wait for no disk, and see what is stored already.
+    if (request.kind === "read") return this.#read(request);
     if (request.kind === "close") this.#closing = request;
     else this.#inbox.push(request);
     if (request.kind === "append") this.#waiting += request.bytes.length;
-    else if (request.kind !== "release") this.#urgent = true;
-    if (this.#gatherMs === 0 || this.#urgent || this.#waiting >= ENOUGH_GATHERED) this.#soon();
-    else this.#timer ??= setTimeout(() => this.#soon(), this.#gatherMs);
+    const gathers = request.kind === "append" || request.kind === "release";
+    if (!gathers || this.#gatherMs === 0 || this.#waiting >= ENOUGH_GATHERED) this.#soon();
+    else this.#within(request.kind === "append" ? this.#gatherMs : RELEASE_MS);
+  }
+
+  #within(ms: number): void {
+    const dueMs = performance.now() + Math.min(ms, this.#gatherMs);
+    if (dueMs >= this.#dueMs) return;
+    this.#dueMs = dueMs;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#soon(), dueMs - performance.now());
   }
 
   /** Once all that has come so far is in the inbox. */
@@ -139,29 +168,16 @@ class StoreThread {
     this.#turn = undefined;
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    this.#urgent = false;
-    // Those who read wait for no disk, and see what is stored already.
-    for (const request of this.#takeReads()) this.#read(request);
+    this.#dueMs = Infinity;
     if (this.#inbox.length > 0) this.#change(this.#takeChanges());
     if (this.#inbox.length > 0) this.#soon();
     else if (this.#closing !== undefined) this.#close();
-  }
-
-  #takeReads(): (Request & { kind: "read" })[] {
-    const reads: (Request & { kind: "read" })[] = [];
-    const rest = this.#inbox.splice(0);
-    for (const request of rest) {
-      if (request.kind === "read") reads.push(request);
-      else this.#inbox.push(request);
-    }
-    return reads;
   }
 
   #takeChanges(): Asked[] {
     const changes: Asked[] = [];
     let bytes = 0;
     for (const request of this.#inbox) {
-      if (request.kind === "read" || request.kind === "close") continue;
       if (request.kind === "append") bytes += request.bytes.length;
       if (changes.length > 0 && bytes > MOST_GATHERED) break;
       changes.push(
@@ -175,18 +191,20 @@ class StoreThread {
     return changes;
   }
 
-  #read({ id, reader, offset }: Request & { kind: "read" }): void {
+  #read({ id, reader, offset = this.#readEnds.get(reader) ?? 0, into }: Request & Read): void {
     let answer: Answer;
     let transfer: ArrayBuffer[] = [];
     try {
-      const batch = this.#store.read(reader, offset);
+      const batch = this.#store.read(reader, offset, into);
       const bytes = batch === null ? undefined : toSent(batch.bytes as Uint8Array<ArrayBuffer>);
       answer = { id, batch: bytes === undefined ? null : { ...batch!, bytes } };
       if (bytes !== undefined) transfer = [bytes.buffer];
+      this.#readEnds.set(reader, batch === null ? offset : batch.offset + batch.bytes.length);
     } catch (error) {
       answer = { id, failure: toFailure(explain(this.#file, error)) };
     }
-    this.#report([answer], [reader], transfer);
+    const unused = into === undefined || into === transfer[0] ? [] : [into];
+    this.#report([answer], [reader], transfer, unused);
   }
 
   #change(changes: Asked[]): void {
@@ -217,17 +235,27 @@ class StoreThread {
     if (this.#closing === undefined) setTimeout(() => this.take(change), RETRY_MS);
   }
 
-  #tidyLater(): void {
+  #tidyLater(ms = TIDY_MS): void {
     this.#tidyTimer ??= setTimeout(() => {
       this.#tidyTimer = undefined;
-      try {
-        const more = this.#store.tidy();
-        this.#report([], this.#readerIds());
-        if (more) this.#tidyLater();
-      } catch {
-        // There is no room even for giving some back: the next release tries again.
-      }
-    }, TIDY_MS);
+      this.#tidy();
+    }, ms);
+  }
+
+  #tidy(): void {
+    try {
+      const startMs = performance.now();
+      const more = this.#store.tidy();
+      const tookMs = performance.now() - startMs;
+      this.#report([], this.#readerIds());
+      if (!more) return;
+      // Nothing waits in the file: the sooner it is small, the better.
+      const pause = this.#store.empty ? 0 : TIDY_MS;
+      this.#tidyLater(this.#busy ? Math.max(pause, TIDY_PAUSE * tookMs) : pause);
+      this.#busy = false;
+    } catch {
+      // There is no room even for giving some back: the next release tries again.
+    }
   }
 
   #close(): void {
