@@ -125,6 +125,11 @@ export class Program {
     this.#signal("SIGKILL");
   }
 
+  /** Asks it to end. */
+  terminate(): void {
+    this.#signal("SIGTERM");
+  }
+
   /** As Ctrl-C does; status 130 is no failure of it then. */
   interrupt(): void {
     this.#interrupted = true;

@@ -11,8 +11,8 @@ import { formatInterval } from "../src/limit_table.ts";
 import { print, runMain } from "../src/program.ts";
 import { formatByteRate, formatCount, formatSeconds } from "../src/units.ts";
 import { ACCURACY_HEAD, type AccuracyRow, formatAccuracyRow } from "./accuracy_rows.ts";
-import { formatMachine, type Machine } from "./rows.ts";
-import { formatSpeedRow, SPEED_HEAD, type SpeedRow } from "./speed_rows.ts";
+import { formatMachine, type Machine, ROW_HEAD } from "./rows.ts";
+import { formatSpeedRow, type SpeedRow } from "./speed_rows.ts";
 
 const ROOT = new URL("../", import.meta.url);
 
@@ -71,7 +71,7 @@ function accuracyTable(): string {
 function speedTable(): string {
   const results = read<SpeedRow>("speed");
   const rows = results.rows.map(formatSpeedRow);
-  return `${markdown([[...SPEED_HEAD], ...rows])}\n\n${machineLine(results)}`;
+  return `${markdown([[...ROW_HEAD], ...rows])}\n\n${machineLine(results)}`;
 }
 
 const SECTIONS: Record<string, () => string> = {

@@ -22,6 +22,18 @@ export function missedBy(value: number, { least = -Infinity, most = Infinity }: 
   return value < least ? least - value : value > most ? value - most : 0;
 }
 
+/** The first line of a table of figures, each beside what it is measured against. */
+export const ROW_HEAD: readonly string[] = [
+  "what",
+  "runtime",
+  "median",
+  "least-most",
+  "against",
+  "ratio",
+  "target",
+  "verdict",
+];
+
 /** A share in percent, with its sign: `+0.12 %`. */
 export function formatDeviation(share: number, digits = 2): string {
   const percent = (share * 100).toFixed(digits).replace(/^-(?=[0.]*$)/, "");

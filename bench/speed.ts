@@ -12,9 +12,9 @@ import { compileC } from "./readers/compile.ts";
 import { paceCells, paceRows } from "./pace.ts";
 import { RUNTIMES } from "./programs.ts";
 import { type Cell, runRounds } from "./rounds.ts";
-import { describeMachine, formatMachine, parseOutFile, writeResult } from "./rows.ts";
+import { describeMachine, formatMachine, parseOutFile, ROW_HEAD, writeResult } from "./rows.ts";
 import { formatTable } from "../src/table.ts";
-import { formatSpeedRow, SPEED_HEAD, type SpeedRow } from "./speed_rows.ts";
+import { formatSpeedRow, type SpeedRow } from "./speed_rows.ts";
 import { throughputCells, throughputRows } from "./throughput.ts";
 
 const spec = {
@@ -86,7 +86,7 @@ async function main(args: readonly string[]): Promise<void> {
 
   const judged = rows.filter(({ met }) => met !== null);
   const met = judged.filter((row) => row.met).length;
-  print(formatTable([SPEED_HEAD, ...rows.map(formatSpeedRow)]));
+  print(formatTable([ROW_HEAD, ...rows.map(formatSpeedRow)]));
   print(
     `\n${met} of ${judged.length} targets met; median (least-most) of ${runs}, ${seconds} s each, ` +
       `the pacer's ${paceSeconds} s${quick ? "; quick: no figures to keep" : ""}\n` +

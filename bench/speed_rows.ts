@@ -55,18 +55,6 @@ export function judge(
 
 const isTarget = ({ least, most }: Target) => least !== undefined || most !== undefined;
 
-/** The table's first line. */
-export const SPEED_HEAD: readonly string[] = [
-  "what",
-  "runtime",
-  "median",
-  "least-most",
-  "against",
-  "ratio",
-  "target",
-  "verdict",
-];
-
 /** A line of the table. */
 export function formatSpeedRow(row: SpeedRow): string[] {
   const { what, against, runtime, value, reference, ratio, target, met, runs, note } = row;

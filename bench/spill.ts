@@ -19,26 +19,19 @@ import {
 } from "../src/units.ts";
 import { type Runtime, RUNTIMES } from "./programs.ts";
 import { type Cell, runRounds } from "./rounds.ts";
-import { describeMachine, formatMachine, parseOutFile, writeResult } from "./rows.ts";
+import { compileC } from "./readers/compile.ts";
+import { describeMachine, formatMachine, parseOutFile, ROW_HEAD, writeResult } from "./rows.ts";
+import { type AwayRun, runAway } from "./spill_away.ts";
+import { Folder, runDd } from "./spill_disk.ts";
 import {
   awayRows,
   formatSpillRow,
-  SPILL_HEAD,
   type SpillRow,
   sustainedRows,
   windowRows,
 } from "./spill_rows.ts";
-import {
-  type AwayRun,
-  Folder,
-  runAway,
-  runDd,
-  runSpill,
-  runWindow,
-  type SpillRun,
-  SYNC,
-  type WindowRun,
-} from "./spill_runs.ts";
+import { runSpill, runWindow, type SpillRun, type WindowRun } from "./spill_runs.ts";
+import { SYNC } from "./spill_server.ts";
 
 const spec = {
   name: "spill",
@@ -97,6 +90,7 @@ interface Sizes {
   seconds: number;
   bytes: number;
   floodSeconds: number;
+  pacedSeconds: number;
   windowSeconds: number;
 }
 
@@ -105,8 +99,9 @@ const QUICK: Sizes = {
   warmUps: 0,
   ddMebibytes: 64,
   seconds: 0.5,
-  bytes: 64 << 20,
+  bytes: 256 << 20,
   floodSeconds: 0.5,
+  pacedSeconds: 0.05,
   windowSeconds: 0.5,
 };
 const USUAL: Omit<Sizes, "runs" | "bytes"> = {
@@ -114,6 +109,7 @@ const USUAL: Omit<Sizes, "runs" | "bytes"> = {
   ddMebibytes: 1024,
   seconds: 3,
   floodSeconds: 2,
+  pacedSeconds: 4,
   windowSeconds: 30,
 };
 
@@ -140,13 +136,15 @@ async function main(args: readonly string[]): Promise<void> {
     rows.push(...await sustained({ runtimes, folder, sizes, progress }));
   }
   if (only === "all" || only === "away") {
-    const { bytes, floodSeconds } = sizes;
+    const { bytes, floodSeconds: seconds, pacedSeconds } = sizes;
+    const paced = await compileC(new URL("readers/paced.c", import.meta.url));
     const how = rate === undefined ? "as fast as it goes" : `at ${formatByteRate(rate)}`;
     progress.line(`away: ${formatBytes(bytes)} ${how} for each of ${runtimes.length} runtimes`);
     const runs = new Map<Runtime, AwayRun>();
     for (const runtime of runtimes) {
       progress.update(`away: ${runtime}`);
-      const run = await runAway({ runtime, folder, bytes, rate, seconds: floodSeconds });
+      const how = { bytes, rate, seconds, paced, pacedSeconds };
+      const run = await runAway({ runtime, folder, ...how });
       runs.set(runtime, run);
     }
     progress.end();
@@ -166,7 +164,7 @@ async function main(args: readonly string[]): Promise<void> {
 
   const judged = rows.filter(({ met }) => met !== null);
   const met = judged.filter((row) => row.met).length;
-  print(formatTable([SPILL_HEAD, ...rows.map(formatSpillRow)]));
+  print(formatTable([ROW_HEAD, ...rows.map(formatSpillRow)]));
   print(
     `\n${met} of ${judged.length} targets met; sustained: median (least-most) of ${sizes.runs}, ` +
       `${sizes.seconds} s each, the rest once${quick ? "; quick: no figures to keep" : ""}\n` +

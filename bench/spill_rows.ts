@@ -3,7 +3,9 @@ import { formatByteRate, formatBytes, formatSeconds } from "../src/units.ts";
 import type { Runtime } from "./programs.ts";
 import { median, spread } from "./rounds.ts";
 import { meets, missedBy, type Target } from "./rows.ts";
-import { type AwayRun, type Memory, type SpillRun, SYNC, type WindowRun } from "./spill_runs.ts";
+import type { AwayRun } from "./spill_away.ts";
+import type { SpillRun, WindowRun } from "./spill_runs.ts";
+import { type Memory, SYNC } from "./spill_server.ts";
 
 /** What a figure counts; `times`: how often something happened. */
 export type SpillUnit = "bytes/s" | "bytes" | "s" | "times";
@@ -65,18 +67,6 @@ export function judge(
   return row;
 }
 
-/** The table's first line. */
-export const SPILL_HEAD: readonly string[] = [
-  "what",
-  "runtime",
-  "median",
-  "least-most",
-  "against",
-  "ratio",
-  "target",
-  "verdict",
-];
-
 /** A line of the table. */
 export function formatSpillRow(row: SpillRow): string[] {
   const { what, runtime, unit, value, runs, against, reference, ratio, met, note } = row;
@@ -123,6 +113,8 @@ function formatMiss({ target, value, ratio, unit }: SpillRow): string {
 
 /** What a server may take in memory, whatever waits. Bytes. */
 const MOST_MEMORY = 200e6;
+/** What a queue's file may keep when nothing is in it. Bytes. */
+const MOST_LEFT = 4e6;
 
 export interface Sustained {
   runtimes: readonly Runtime[];
@@ -185,7 +177,7 @@ export function awayRows(results: ReadonlyMap<Runtime, AwayRun>, how: string): S
       });
     const drain = (name: string, runs: readonly number[], target: Target) =>
       judge({
-        what: "drain of what waits",
+        what: "drain of what waits, nothing of it in memory",
         runtime,
         unit: "bytes/s",
         runs: [run.drained],
@@ -202,18 +194,29 @@ export function awayRows(results: ReadonlyMap<Runtime, AwayRun>, how: string): S
         target: { most: 1 },
         note: `${formatBytes(run.waiting)} waiting`,
       }),
+      ...run.paced.map(({ rate, drained }) =>
+        judge({
+          what: "drain of what waits, by a reader with a limit",
+          runtime,
+          unit: "bytes/s",
+          runs: [drained],
+          reference: { name: "its limit", runs: [rate] },
+          target: { least: 0.7 },
+        })
+      ),
+      drain("dd of the same file", [run.coldRead], { least: 0.7 }),
+      drain("of a flood through memory", run.relayed, { least: 0.7 }),
       drain("of a plain flood", run.flooded, { least: 0.7 }),
-      drain("of one through memory", run.relayed, {}),
       memory("memory, while it drains", run.drainMemory),
       judge({
-        what: "file, once all is delivered",
+        what: "file, once all was delivered and the server ended",
         runtime,
         unit: "bytes",
-        runs: [run.fileBytesLeft],
-        target: {},
+        runs: [run.fileBytesClosed],
+        target: { most: MOST_LEFT },
         note: `${formatBytes(run.fileBytes)} before, ${
-          formatBytes(run.fileBytesClosed)
-        } when closed`,
+          formatBytes(run.fileBytesLeft)
+        } with the last byte`,
         details: { stored: run.stored },
       }),
     ];

@@ -1,0 +1,95 @@
+/** The disk that bench/spill.ts measures: a folder on it, and what it writes and reads without a queue. */
+import { mkdtempSync, rmSync, statfsSync, statSync } from "node:fs";
+import { join, resolve } from "node:path";
+import process from "node:process";
+import { interrupted } from "../src/program.ts";
+import { sleep } from "../src/trial.ts";
+import { Program } from "./programs.ts";
+
+/** A program that hangs is killed this long after it should have ended. Seconds. */
+export const PATIENCE = 30;
+/**
+ * What a run wrote is deleted, and so long later the next one begins: ext4 with `discard` gives
+ * blocks back to a thin disk some 2 s later, and one that is still there takes a write several times
+ * as fast as one that has to be made (2.9 GB/s, not 0.7).
+ */
+const SETTLE_SECONDS = 4;
+/** What a run may leave behind without a rest. Bytes. */
+const LITTLE = 16 << 20;
+
+/** A folder of our own, which is gone when this process ends, however it is told to. */
+export class Folder {
+  readonly path: string;
+  /** How long the disk rests after each run. */
+  readonly settleSeconds: number;
+
+  /** Throws an Error where what is written stays in memory. */
+  constructor(parent: string, { settle }: { settle: boolean }) {
+    this.settleSeconds = settle ? SETTLE_SECONDS : 0;
+    if (IN_MEMORY.has(statfsSync(parent).type)) {
+      throw new Error(
+        `cannot measure a disk in ${parent}: it is in memory; --folder names another`,
+      );
+    }
+    this.path = mkdtempSync(join(resolve(parent), "speedlimit-spill-"));
+    process.on("exit", () => rmSync(this.path, { recursive: true, force: true }));
+  }
+
+  /** Bytes that are free. */
+  get free(): number {
+    const { bavail, bsize } = statfsSync(this.path);
+    return bavail * bsize;
+  }
+
+  file(name: string): string {
+    return join(this.path, name);
+  }
+
+  /** Deletes a file that a run wrote, and waits until its blocks are as free as others. */
+  async clear(name: string): Promise<void> {
+    const bytes = statSync(this.file(name), { throwIfNoEntry: false })?.size ?? 0;
+    for (const end of ["", "-journal"]) rmSync(this.file(name) + end, { force: true });
+    await new Program(["sync", "-f", this.path], { seconds: PATIENCE }).ended();
+    if (bytes > LITTLE) await pause(this.settleSeconds * 1000);
+  }
+}
+
+/** f_type of tmpfs and ramfs (linux/magic.h). */
+const IN_MEMORY: ReadonlySet<number> = new Set([0x01021994, 0x858458f6]);
+
+/** Like sleep; rejects on Ctrl-C. */
+export async function pause(ms: number): Promise<void> {
+  await sleep(ms);
+  interrupted().throwIfAborted();
+}
+
+/** Bytes a second of `dd`, to stable storage. */
+export async function runDd(folder: Folder, mebibytes: number): Promise<number> {
+  const file = folder.file("dd");
+  const words = [`of=${file}`, "bs=1M", `count=${mebibytes}`, "conv=fdatasync"];
+  const rate = await dd(["if=/dev/zero", ...words], PATIENCE + mebibytes / 20);
+  await folder.clear("dd");
+  return rate;
+}
+
+/** Bytes a second at which `dd` reads a file of which nothing is in memory; nor is it afterwards. */
+export async function runColdRead(file: string): Promise<number> {
+  await dropCache(file);
+  const seconds = PATIENCE + statSync(file).size / 20e6;
+  const rate = await dd([`if=${file}`, "of=/dev/null", "bs=1M"], seconds);
+  await dropCache(file);
+  return rate;
+}
+
+/** Takes a file out of the page cache: all of it is on the disk then. */
+async function dropCache(file: string): Promise<void> {
+  const words = [`of=${file}`, "oflag=nocache", "conv=notrunc,fdatasync", "count=0"];
+  await new Program(["dd", ...words], { seconds: PATIENCE }).ended();
+}
+
+async function dd(words: readonly string[], seconds: number): Promise<number> {
+  const { stderr } = await new Program(["env", "LC_ALL=C", "dd", ...words], { seconds }).ended();
+  const [, bytes, took] = /^(\d+) bytes.* copied, ([\d.e+-]+) s,/m.exec(stderr) ?? [];
+  if (took === undefined) throw new Error(`dd said no time: ${stderr}`);
+  return Number(bytes) / Number(took);
+}

@@ -1,0 +1,118 @@
+/** Servers that spill, and their readers, as bench/spill.ts runs them. */
+import { readFileSync } from "node:fs";
+import { formatHello } from "../src/ack.ts";
+import { type Connection, loadAdapter } from "../src/net.ts";
+import { interrupted } from "../src/program.ts";
+import { queueStatus } from "../src/sqlite_check.ts";
+import { loadSqlite } from "../src/sqlite_file.ts";
+import { commandOn, Program, type Runtime } from "./programs.ts";
+import { PATIENCE } from "./spill_disk.ts";
+
+/** The server's default. */
+export const SYNC = "interval:100ms";
+
+/** A server.ts, from its start to its end. */
+export class ServerRun {
+  readonly program: Program;
+  readonly port: string;
+  /** Rejects when it ends before it is killed. */
+  readonly ended: Promise<never>;
+  /** From its start until it listened. */
+  readonly startSeconds: number;
+
+  private constructor(program: Program, port: string, startSeconds: number) {
+    this.program = program;
+    this.port = port;
+    this.startSeconds = startSeconds;
+    this.ended = program.ended().then(() => {
+      throw new Error("the server ended by itself");
+    });
+    this.ended.catch(() => {});
+  }
+
+  static async start(
+    runtime: Runtime,
+    seconds: number,
+    args: readonly string[],
+  ): Promise<ServerRun> {
+    const words = commandOn(runtime, "server.ts", "--port", "0", "--json", ...args);
+    const startMs = performance.now();
+    const program = new Program(words, { seconds: seconds + PATIENCE });
+    const [, port] = await program.saw(/"event":"listening".*"port":(\d+)/);
+    return new ServerRun(program, port!, (performance.now() - startMs) / 1000);
+  }
+
+  /** Waits; rejects if the server ends meanwhile. */
+  async during<T>(what: Promise<T>): Promise<T> {
+    return await Promise.race([what, this.ended]);
+  }
+
+  /** SIGKILL; what it had not stored is lost. */
+  async kill(): Promise<void> {
+    this.program.kill();
+    await this.program.ended().catch(() => {});
+    interrupted().throwIfAborted();
+  }
+}
+
+/** Bytes in the queue of a server that was killed. */
+export async function storedIn(file: string): Promise<number> {
+  const { readers } = queueStatus(await loadSqlite(), file);
+  return readers.reduce((sum, { bytes }) => sum + bytes, 0);
+}
+
+export const rateOption = (rate: number | undefined): string[] => [
+  "--rate",
+  rate === undefined ? "max" : `${Math.round(rate)}B/s`,
+];
+
+/** Connects as one reader of several, and reads nothing. */
+export async function connectStopped(port: string, name?: string): Promise<Connection> {
+  const net = await loadAdapter();
+  const connection = await net.connect({ host: "127.0.0.1", port: Number(port) });
+  if (name !== undefined) await connection.write(new TextEncoder().encode(formatHello(name)));
+  return connection;
+}
+
+/** The memory of a process. */
+export interface Memory {
+  /** VmHWM: the most that it ever was, seen or not. Bytes. */
+  most: number;
+  /** VmRSS every 100 ms. Bytes. */
+  samples: number[];
+}
+
+const MEMORY_EVERY_MS = 100;
+
+export class MemoryWatch {
+  readonly #pid: number;
+  readonly #timer: ReturnType<typeof setInterval>;
+  readonly #memory: Memory = { most: 0, samples: [] };
+
+  constructor(pid: number) {
+    this.#pid = pid;
+    this.#timer = setInterval(() => this.#sample(), MEMORY_EVERY_MS);
+    this.#sample();
+  }
+
+  #sample(): void {
+    let text: string;
+    try {
+      text = readFileSync(`/proc/${this.#pid}/status`, "latin1");
+    } catch {
+      // It has ended.
+      return;
+    }
+    const bytes = (name: string) =>
+      Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(text)?.[1] ?? 0) * 1024;
+    if (bytes("VmRSS") === 0) return;
+    this.#memory.samples.push(bytes("VmRSS"));
+    this.#memory.most = Math.max(this.#memory.most, bytes("VmHWM"));
+  }
+
+  stop(): Memory {
+    this.#sample();
+    clearInterval(this.#timer);
+    return this.#memory;
+  }
+}
