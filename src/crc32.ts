@@ -2,12 +2,13 @@
  * CRC-32 (IEEE 802.3, as in zlib) of a piece of a buffer: short pieces by tables, eight bytes a step
  * (Kounavis and Berry, "A Systematic Approach to Building High Performance Software-Based CRC
  * Generators", 2005), long ones by the runtime's zlib. A call of that costs more than the CRC of a
- * short message, and needs a view of each.
+ * short message, and needs a view of each. What always ends in the same bytes needs only those that
+ * differ.
  */
 import * as zlib from "node:zlib";
 
 /** From so many bytes on, zlib is the quicker one; Node has it from 20.15 on. */
-const ZLIB_FROM = "crc32" in zlib ? 192 : Infinity;
+export const ZLIB_FROM: number = "crc32" in zlib ? 192 : Infinity;
 
 /** Eight tables of 256: what a byte adds to the CRC when 0 to 7 bytes follow it. */
 const TABLES = makeTables();
@@ -40,4 +41,37 @@ export function crc32(bytes: Uint8Array, from: number, to: number): number {
   }
   for (; at < to; at++) crc = (crc >>> 8) ^ TABLES[(crc ^ bytes[at]!) & 255]!;
   return ~crc >>> 0;
+}
+
+/**
+ * A tail that many messages have in common: what it makes of the CRC of what is before it. In its
+ * register a CRC is linear, so that four tables tell that for any tail.
+ */
+export class CrcTail {
+  /** For each byte of the register: what becomes of it while the tail's bytes pass. */
+  readonly #tables = new Int32Array(4 * 256);
+  /** What the tail itself leaves in the register. */
+  readonly #own: number;
+
+  constructor(tail: Uint8Array) {
+    this.#own = pass(0, tail);
+    const zeros = new Uint8Array(tail.length);
+    for (let at = 0; at < this.#tables.length; at++) {
+      this.#tables[at] = pass((at & 255) << (at >>> 8) * 8, zeros);
+    }
+  }
+
+  /** The CRC-32 of bytes that have this one, and the tail behind them. */
+  append(crc: number): number {
+    const register = ~crc;
+    const tables = this.#tables;
+    const passed = tables[register & 255]! ^ tables[256 + (register >>> 8 & 255)]! ^
+      tables[512 + (register >>> 16 & 255)]! ^ tables[768 + (register >>> 24)]!;
+    return ~(passed ^ this.#own) >>> 0;
+  }
+}
+
+function pass(register: number, bytes: Uint8Array): number {
+  for (const byte of bytes) register = (register >>> 8) ^ TABLES[(register ^ byte) & 255]!;
+  return register;
 }

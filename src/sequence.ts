@@ -6,7 +6,7 @@
  * in ns since 1970; then filler; the last 4 bytes are the CRC-32 of all before them. All of them
  * unsigned and big-endian.
  */
-import { crc32 } from "./crc32.ts";
+import { crc32, CrcTail, ZLIB_FROM } from "./crc32.ts";
 
 /** Number, time and CRC. Bytes. */
 export const LEAST_SEQUENCE_SIZE = 20;
@@ -52,6 +52,7 @@ export function fillSequence(into: Uint8Array, fill: SequenceFill): void {
   const millions = Math.floor(wholeMs / 2 ** 20) * 1e6;
   const rest = (millions % 4096) * 2 ** 20 + (wholeMs % 2 ** 20) * 1e6;
   const high = Math.floor(millions / 4096);
+  const filler = size < ZLIB_FROM ? fillerOf(size, into) : undefined;
   for (let i = 0, at = 0; i < count; i++, at += size) {
     const number = first + i;
     view.setUint32(at, Math.floor(number / TWO_32));
@@ -60,8 +61,23 @@ export function fillSequence(into: Uint8Array, fill: SequenceFill): void {
     view.setUint32(at + 8, high + Math.floor(low / TWO_32));
     view.setUint32(at + 12, low >>> 0);
     const end = at + size - CRC_BYTES;
-    view.setUint32(end, crc32(into, at, end));
+    const crc = filler === undefined
+      ? crc32(into, at, end)
+      : filler.append(crc32(into, at, at + FILLER_AT));
+    view.setUint32(end, crc);
   }
+}
+
+const fillers = new Map<number, CrcTail>();
+
+/** What the filler of messages of this size does to their CRCs. `message` begins with one. */
+function fillerOf(size: number, message: Uint8Array): CrcTail {
+  let filler = fillers.get(size);
+  if (filler === undefined) {
+    filler = new CrcTail(message.subarray(FILLER_AT, size - CRC_BYTES));
+    fillers.set(size, filler);
+  }
+  return filler;
 }
 
 /** Printable bytes over all the messages: what is not filler is written over them. */

@@ -2,7 +2,7 @@
 import { describe, test } from "node:test";
 import { crc32 as zlibCrc32 } from "node:zlib";
 import { assert, assertEquals, assertThrows } from "#std/assert";
-import { crc32 } from "../src/crc32.ts";
+import { crc32, CrcTail } from "../src/crc32.ts";
 import { fillSequence, type SequenceTotals, SequenceVerifier } from "../src/sequence.ts";
 
 /** Messages with these numbers, one after the other. */
@@ -50,6 +50,16 @@ describe("crc32", () => {
       for (const from of [0, 1, 7, 50]) {
         const expected = zlibCrc32(bytes.subarray(from, from + length));
         assertEquals(crc32(bytes, from, from + length), expected);
+      }
+    }
+  });
+
+  test("of bytes that have a tail in common is that of all of them", () => {
+    const bytes = Uint8Array.from({ length: 300 }, (_, i) => i * 37 + (i >> 2));
+    for (const from of [0, 1, 16, 100]) {
+      for (const end of [from, from + 1, from + 44, 300]) {
+        const tail = new CrcTail(bytes.subarray(from, end));
+        assertEquals(tail.append(crc32(bytes, 0, from)), crc32(bytes, 0, end));
       }
     }
   });
