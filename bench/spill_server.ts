@@ -57,7 +57,7 @@ export class ServerRun {
 
 /** Bytes in the queue of a server that was killed. */
 export async function storedIn(file: string): Promise<number> {
-  const { readers } = queueStatus(await loadSqlite(), file);
+  const { readers } = await queueStatus(await loadSqlite(), file);
   return readers.reduce((sum, { bytes }) => sum + bytes, 0);
 }
 

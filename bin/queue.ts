@@ -74,7 +74,7 @@ const COMMANDS: Record<Name, (args: readonly string[], called: string) => Promis
       usage: [`${called} FILE [--json]`],
       options: { json: flag("prints one JSON object") },
     });
-    const status = queueStatus(await loadSqlite(), file);
+    const status = await queueStatus(await loadSqlite(), file);
     print(options.json ? JSON.stringify(status) : statusText(status));
     return 0;
   },

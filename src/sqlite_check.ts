@@ -1,8 +1,6 @@
 /** What a queue's file holds, and what is wrong with it: reads only. */
 import { statSync } from "node:fs";
-import { resolve } from "node:path";
 import type { DatabaseSync } from "node:sqlite";
-import { pathToFileURL } from "node:url";
 import { type Damage, QueueError } from "./queue.ts";
 import {
   BATCH_COLUMNS,
@@ -14,7 +12,6 @@ import {
 } from "./sqlite_batch.ts";
 import {
   BUSY,
-  CANTOPEN,
   closeFile,
   codeOf,
   explain,
@@ -24,6 +21,7 @@ import {
   valueOf,
   wasCutOff,
 } from "./sqlite_file.ts";
+import { type Figures, readLive } from "./sqlite_live.ts";
 import { type ReaderRow, readReaders } from "./sqlite_reader.ts";
 
 export interface QueueStatus {
@@ -56,57 +54,60 @@ export function mustBeQueue(file: string): void {
   if (identify(file) === "nothing") throw new QueueError(`there is no queue ${file}`);
 }
 
-/** The figures of a queue, whether or not it is open somewhere. Throws a QueueError. */
-export function queueStatus(sqlite: Sqlite, file: string): QueueStatus {
+/** The figures of a queue, whether or not it is open somewhere. Rejects with a QueueError. */
+export async function queueStatus(sqlite: Sqlite, file: string): Promise<QueueStatus> {
   mustBeQueue(file);
+  const closed = () => statusOf(file, false, readClosed(openReadOnly(sqlite, file)));
   try {
-    undoCutOff(sqlite, file);
-    return { ...readStatus(openReadOnly(sqlite, file), file), open: false };
+    try {
+      return closed();
+    } catch (error) {
+      if (codeOf(error) === BUSY || !wasCutOff(file)) throw error;
+      // Not before: a transaction that is under way looks the same, and this has to write.
+      undoCutOff(sqlite, file);
+      return closed();
+    }
   } catch (error) {
     const busy = codeOf((error as Error).cause ?? error) === BUSY;
     if (!busy) throw explain(file, error);
   }
-  // Without locks, and unaware of what changes meanwhile: a page may be of a transaction that is not
-  // complete. All that is read is on few pages, and nothing comes of it but these figures.
-  const url = pathToFileURL(resolve(file));
-  url.searchParams.set("immutable", "1");
-  for (let attempt = 1;; attempt++) {
-    try {
-      const database = new sqlite.DatabaseSync(url, { readOnly: true });
-      return { ...readStatus(database, file), open: true };
-    } catch (cause) {
-      const { name, message } = cause as Error;
-      const denied = name === "NotCapable" || codeOf(cause) === CANTOPEN;
-      if (attempt < 5 && !denied) continue;
-      const why = denied ? "Deno must have all permissions for that (-A)" : message;
-      throw new QueueError(
-        `${file} is open in another process, and cannot be looked into: ${why}`,
-        { cause },
-      );
-    }
-  }
+  return statusOf(file, true, await readLive(file));
 }
 
-function readStatus(database: DatabaseSync, file: string): Omit<QueueStatus, "open"> {
+function statusOf(
+  file: string,
+  open: boolean,
+  { readers, damaged, freeBytes }: Figures,
+): QueueStatus {
+  return {
+    file,
+    fileBytes: statSync(file).size,
+    freeBytes,
+    open,
+    damaged,
+    readers: readers.map(({ row, oldest }) => {
+      const { name, stream, batches, bytes, messages, delivered } = row;
+      const tail = batches === 0 ? delivered : Math.max(delivered, row.tail);
+      const status = { name, stream, batches, bytes, messages, delivered, tail };
+      return oldest === undefined ? status : { ...status, oldest: new Date(oldest).toISOString() };
+    }),
+  };
+}
+
+function readClosed(database: DatabaseSync): Figures {
   try {
     const pageSize = valueOf(database, "PRAGMA page_size") as number;
     const free = valueOf(database, "PRAGMA freelist_count") as number;
     const oldest = database.prepare(
       "SELECT stored_at FROM batches WHERE reader = ? ORDER BY offset LIMIT 1",
     );
-    const readers = readReaders(database).map(({ row }): ReaderStatus => {
-      const { name, stream, batches, bytes, messages, delivered } = row;
-      const tail = batches === 0 ? delivered : Math.max(delivered, row.tail);
-      const status = { name, stream, batches, bytes, messages, delivered, tail };
-      const time = oldest.get(row.id)?.stored_at as number | undefined;
-      return time === undefined ? status : { ...status, oldest: new Date(time).toISOString() };
-    });
     return {
-      file,
-      fileBytes: statSync(file).size,
       freeBytes: free * pageSize,
       damaged: valueOf(database, "SELECT count(*) FROM damaged") as number,
-      readers,
+      readers: readReaders(database).map(({ row }) => ({
+        row,
+        oldest: oldest.get(row.id)?.stored_at as number | undefined,
+      })),
     };
   } finally {
     database.close();

@@ -240,7 +240,7 @@ const READONLY = 8;
 const IOERR = 10;
 export const CORRUPT = 11;
 const FULL = 13;
-export const CANTOPEN = 14;
+const CANTOPEN = 14;
 const NOTADB = 26;
 const IOERR_WRITE = 778;
 

@@ -1,5 +1,5 @@
 /** A reader's row in the queue's file: how far it got, and what waits for it. */
-import type { DatabaseSync } from "node:sqlite";
+import type { DatabaseSync, SQLOutputValue } from "node:sqlite";
 import zlib from "node:zlib";
 import { QueueError } from "./queue.ts";
 import { prepareRaw, toNumber } from "./sqlite_batch.ts";
@@ -44,25 +44,38 @@ export function columnsOf(row: ReaderRow): (string | number)[] {
   return [...columns, zlib.crc32(JSON.stringify(columns))];
 }
 
-/** All readers, and whether each row is as it was written. */
-export function readReaders(database: DatabaseSync): { row: ReaderRow; intact: boolean }[] {
-  return prepareRaw(database, "SELECT * FROM readers ORDER BY id").all().map((columns) => {
-    const number = (name: string) => toNumber(columns[name]);
-    const row: ReaderRow = {
-      id: number("id"),
-      name: String(columns.name),
-      stream: String(columns.stream),
-      delivered: number("delivered"),
-      deliveredPosition: number("delivered_position"),
-      reserved: number("reserved"),
-      tail: number("tail"),
-      tailPosition: number("tail_position"),
-      batches: number("batches"),
-      bytes: number("bytes"),
-      messages: number("messages"),
-    };
-    return { row, intact: columnsOf(row).at(-1) === number("crc") };
-  });
+/** A reader's row, and whether it is as it was written. */
+export interface FoundReader {
+  row: ReaderRow;
+  intact: boolean;
+}
+
+/** All readers. */
+export function readReaders(database: DatabaseSync): FoundReader[] {
+  return prepareRaw(database, "SELECT * FROM readers ORDER BY id").all().map((columns) =>
+    readerOf(Object.values(columns))
+  );
+}
+
+/** Out of the values of its columns. */
+export function readerOf(columns: readonly SQLOutputValue[]): FoundReader {
+  const [id, name, stream, ...rest] = columns;
+  const numbers = rest.map(toNumber);
+  const number = (column: number) => numbers[column] ?? NaN;
+  const row: ReaderRow = {
+    id: toNumber(id),
+    name: String(name),
+    stream: String(stream),
+    delivered: number(0),
+    deliveredPosition: number(1),
+    reserved: number(2),
+    tail: number(3),
+    tailPosition: number(4),
+    batches: number(5),
+    bytes: number(6),
+    messages: number(7),
+  };
+  return { row, intact: columnsOf(row).at(-1) === number(8) };
 }
 
 /** What the numbers of the file contradict cannot be put right by going on. */

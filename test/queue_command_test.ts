@@ -16,12 +16,16 @@ import { DatabaseSync } from "node:sqlite";
 import {
   assert,
   assertEquals,
+  assertGreater,
+  assertGreaterOrEqual,
   assertLess,
   assertMatch,
   assertRejects,
   assertStringIncludes,
 } from "#std/assert";
 import { QueueError } from "../src/queue.ts";
+import { type QueueStatus, queueStatus } from "../src/sqlite_check.ts";
+import { loadSqlite } from "../src/sqlite_file.ts";
 import { openSqliteQueue } from "../src/sqlite_queue.ts";
 import { run, start } from "./process.ts";
 import { assertHolds, batchAt, batchBytes, fill, hash, withFolder } from "./queue_batches.ts";
@@ -115,6 +119,83 @@ describe("a queue that is open", () => {
       assertStringIncludes(other.stderr, "is open in another process");
       await assertHolds(await queue.open("a"), 0, 3000, 1000);
       await queue.close();
+    }));
+});
+
+describe("status of a queue that is open, under load", () => {
+  test("each row is whole, and none goes back: a writer that stores and releases", () =>
+    withFolder(async (folder) => {
+      const file = join(folder, "a.queue");
+      const writer = start([WRITER, file, "off", "1000000", "20000", "churn"]);
+      try {
+        await within("stored", MS, writer.saw(/stored 400000\n/));
+        const sqlite = await loadSqlite();
+        let last = { delivered: 0, tail: 0 };
+        let looks = 0;
+        for (const end = performance.now() + 2000; performance.now() < end; looks++) {
+          const { open, readers, damaged } = await queueStatus(sqlite, file);
+          assertEquals([open, readers.length, damaged], [true, 1, 0]);
+          const { name, batches, bytes, messages, delivered, tail, oldest } = readers[0]!;
+          assertEquals([name, bytes, messages], ["a", batches * 20_000, batches * 10]);
+          assertGreaterOrEqual(delivered, last.delivered);
+          assertGreaterOrEqual(tail, last.tail);
+          assertLess(Math.abs(Date.now() - Date.parse(oldest!)), 60_000);
+          last = { delivered, tail };
+        }
+        assertGreater(looks, 10);
+        assertGreater(last.delivered, 400_000);
+        assertEquals(writer.stderr, "");
+      } finally {
+        writer.kill("SIGKILL");
+        await within("its end", MS, writer.ended);
+      }
+    }));
+
+  test("as a command with no more permission than to read, beside a server and its readers", () =>
+    withFolder(async (folder) => {
+      const file = join(folder, "queue.db");
+      const spill = ["--overflow", "spill", "--spill", file, "--sync", "off"];
+      const server = start([
+        ...["server.ts", "--port", "0", "--rate", "40MB/s", "--reader-id", "hello"],
+        ...["--backlog", "64k", "--sndbuf", "64k", ...spill],
+      ]);
+      const programs = [server];
+      try {
+        const [, port] = await within("listening", MS, server.saw(/listening on \S+:(\d+)/));
+        for (const name of ["anna", "bert"]) {
+          // Some 20 MB/s at most: what it does not take goes through the disk.
+          const pace = ["--read-size", "20000", "--work", "1ms", "--rcvbuf", "64k"];
+          const args = [`127.0.0.1:${port}`, "--hello", name, "--ack", ...pace];
+          programs.push(start(["client.ts", ...args], { timeoutMs: 60_000 }));
+        }
+        await within(
+          "spilling",
+          MS,
+          server.saw(/anna: to disk[^]*bert: to disk|bert: to disk[^]*anna: to/),
+        );
+        const permissions = [`--allow-read`];
+        let stored = 0;
+        for (let i = 0; i < 8; i++) {
+          const status = await run(["bin/queue.ts", "status", file, "--json"], { permissions });
+          assertEquals([status.status, status.stderr], [0, ""]);
+          const { open, readers } = JSON.parse(status.stdout) as QueueStatus;
+          assertEquals([open, readers.map(({ name }) => name).sort()], [true, ["anna", "bert"]]);
+          stored = Math.max(stored, ...readers.map(({ bytes }) => bytes));
+        }
+        assertGreater(stored, 1e6);
+        const people = await run(["bin/queue.ts", "status", file], { permissions });
+        assertMatch(people.stdout, /; open in another process\nreader +waiting/);
+        for (const args of [["check"], ["export", "--reader", "anna"], ["repair", "--apply"]]) {
+          const [command, ...rest] = args;
+          const refused = await run(["bin/queue.ts", command!, file, ...rest]);
+          assertEquals([refused.status, refused.stdout], [1, ""]);
+          assertEquals(refused.stderr, `queue: ${file} is open in another process\n`);
+        }
+        assertEquals(server.stderr, "");
+      } finally {
+        for (const program of programs) program.kill("SIGKILL");
+        await within("all ends", MS, Promise.all(programs.map(({ ended }) => ended)));
+      }
     }));
 });
 
