@@ -15,7 +15,7 @@ import {
 } from "./src/command_line.ts";
 import { FileSource } from "./src/file_source.ts";
 import type { SequenceMessage } from "./src/flood_source.ts";
-import { type Frame, parseFrame } from "./src/frame.ts";
+import { type Frame, LONGEST_MESSAGE, parseFrame } from "./src/frame.ts";
 import { ARTICLE_MESSAGE, fillerMessage, type Message, textMessage } from "./src/message.ts";
 import { interrupted, print, report, runMain } from "./src/program.ts";
 import { readOffset, writeOffset } from "./src/offset_file.ts";
@@ -28,6 +28,7 @@ import { parseSource, type Source } from "./src/source.ts";
 import { TcpSource } from "./src/tcp_source.ts";
 import {
   formatBytes,
+  formatSize,
   parseBytes,
   parseCount,
   parseDuration,
@@ -107,6 +108,12 @@ const spec = {
       value: "FRAME",
       help: "where the source's messages end: fixed:N, line, u32 (length in front) or none",
       parse: parseFrame,
+    }),
+    maxMessage: option({
+      value: "SIZE",
+      help: "the longest line, or announced length, that is taken from the source (default " +
+        `${formatSize(LONGEST_MESSAGE)})`,
+      parse: (text) => parseBytes(text, { most: MOST_MESSAGE }),
     }),
     sourceAck: flag("the tcp source keeps what we have not acknowledged (--ack reader there)"),
     overflow: choice({
@@ -278,6 +285,8 @@ function checkTogether(options: Options): void {
     "--source tcp://HOST:PORT, a file or -",
     source !== undefined && source !== "none",
   );
+  const framed = options.frame?.kind === "line" || options.frame?.kind === "u32";
+  needs("maxMessage", "--frame line or u32: only those tell where a message ends", framed);
   const tcp = typeof source === "object" && source.kind === "tcp";
   needs("sourceAck", "--source tcp://HOST:PORT", tcp);
   if (source !== undefined) {
@@ -300,17 +309,17 @@ const NOTHING: Source = { replayable: true, run: () => Promise.resolve(), stop()
 const NO_FRAME: Frame = { kind: "none" };
 
 function openSource(options: Options): Source | undefined {
-  const { source, frame = NO_FRAME, rate, sourceAck: acknowledged, spill } = options;
+  const { source, frame = NO_FRAME, rate, maxMessage, sourceAck: acknowledged, spill } = options;
   if (source === undefined) return undefined;
   if (source === "none") return NOTHING;
   if (source.kind === "file") {
     const { path } = source;
     if (path !== "-") checkReadable(path);
-    return new FileSource({ path, frame, rate });
+    return new FileSource({ path, frame, maxMessage, rate });
   }
   const { host, port } = source;
   const stream = spill === undefined ? undefined : readOffset(upstreamFile(spill))?.stream;
-  return new TcpSource({ host, port, frame, acknowledged, stream });
+  return new TcpSource({ host, port, frame, maxMessage, acknowledged, stream });
 }
 
 /** Now, and not when the first reader comes. Throws an Error with one line. */

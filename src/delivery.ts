@@ -23,9 +23,9 @@ export type DeliveryEvent =
   /** From now on its messages go to disk; they come from memory again. */
   | { event: "spilling"; backlog: number }
   | { event: "caught-up"; spilled: number }
-  /** The queue takes no more (its bound, or the disk's); it does again. */
+  /** The queue takes no more (its bound, or the disk's); it does again, `dropped` messages later. */
   | { event: "queue-full"; why: "max" | "disk"; then: "block" | "drop" }
-  | { event: "queue-room" }
+  | { event: "queue-room"; dropped: number }
   /** Bytes that nobody has any more: a batch was damaged, or an earlier server was killed. */
   | { event: "gap"; from: number; to: number }
   /** What was in memory at the end and found no room on disk; its source cannot give it again. */
@@ -77,6 +77,8 @@ export class Delivery implements Overflowing {
   #room: (() => void)[] = [];
   #inFlight = 0;
   #overflowing = false;
+  /** Up to when the queue was full, or had room again. */
+  #droppedBefore = 0;
   #finishing = false;
   #gone = false;
   #ack: Ack = "none";
@@ -100,7 +102,11 @@ export class Delivery implements Overflowing {
       },
       onFull: (why) => {
         const { whenFull: then, onEvent } = options;
-        onEvent(why === undefined ? { event: "queue-room" } : { event: "queue-full", why, then });
+        const dropped = this.dropped - this.#droppedBefore;
+        this.#droppedBefore = this.dropped;
+        onEvent(
+          why === undefined ? { event: "queue-room", dropped } : { event: "queue-full", why, then },
+        );
         this.#moved();
       },
       onError: options.onError,

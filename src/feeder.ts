@@ -11,6 +11,8 @@ import type { Feeder, ServeOptions, UntimedEvent } from "./serve.ts";
 /** What may wait in memory before it goes to disk, unless told otherwise. Bytes. */
 const SPILL_BACKLOG = 8 << 20;
 const DEFAULT_RATE = 1e6;
+/** For what a reader has to say first. */
+const PATIENCE_MS = 10_000;
 /** What is to arrive, all of it and in order, can tell whether it does. */
 const NUMBERED: SequenceMessage = { sequence: true, size: DEFAULT_SEQUENCE_SIZE };
 
@@ -64,6 +66,7 @@ export function createFeeder(
     queue: policy === "spill" ? queue : undefined,
     whenFull: options.whenFull ?? "block",
     readerId: options.readerId ?? "single",
+    patienceMs: options.patienceMs ?? PATIENCE_MS,
     drainReplies: options.replies !== "ignore",
     deadAfterMs: options.deadAfterMs ?? Infinity,
     ticker,

@@ -1,9 +1,8 @@
 /** What a reader says before it is sent anything: its name, and where it wants to go on (ack.ts). */
 import { LineReader, parseHello, parseResume, type Place, ProtocolError } from "./ack.ts";
 import { type Connection, DEFAULT_READ_SIZE } from "./net.ts";
+import { formatSeconds } from "./units.ts";
 
-/** A reader that says nothing for so long is hung up on. */
-const PATIENCE_MS = 10_000;
 /** One that need not say anything is not waited for longer. */
 const CHANCE_MS = 150;
 
@@ -24,6 +23,8 @@ export interface Expected {
   hello: boolean;
   /** `perhaps`: it may ask where to go on, and is a plain reader if it does not. */
   resume: "yes" | "no" | "perhaps";
+  /** Who has not said it all after so many ms is refused. */
+  patienceMs: number;
 }
 
 /** Rejects with a ProtocolError when the reader says something else, nothing, or leaves. */
@@ -33,9 +34,9 @@ export async function greet(connection: Connection, expected: Expected): Promise
   const timers: ReturnType<typeof setTimeout>[] = [];
   const after = (ms: number) =>
     new Promise<void>((resolve) => timers.push(setTimeout(resolve, ms)));
-  const late = after(PATIENCE_MS).then(() => {
-    const seconds = PATIENCE_MS / 1000;
-    throw new ProtocolError(`the reader has not said ${wanted(expected)} in ${seconds} s`);
+  const late = after(expected.patienceMs).then(() => {
+    const time = formatSeconds(expected.patienceMs / 1000);
+    throw new ProtocolError(`the reader has not said ${wanted(expected)} in ${time}`);
   });
   late.catch(() => {});
   const take = (chunk: Uint8Array | null): Uint8Array => {

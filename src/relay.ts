@@ -47,6 +47,8 @@ export interface RelayOptions extends Omit<DeliveryOptions, "queue" | "onEvent" 
   sentEveryMs?: number | undefined;
   queue?: Queue | undefined;
   readerId: ReaderId;
+  /** For what a reader has to say first; ms. */
+  patienceMs: number;
   /** What a reader sends is read and thrown away, unless it acknowledges. */
   drainReplies: boolean;
   onEvent: (event: RelayEvent) => void;
@@ -75,6 +77,8 @@ export class Relay implements Feeder {
   readonly #end: { resolve: () => void; reject: (error: unknown) => void };
   /** Where the source stands that all readers share. */
   #position = 0;
+  /** Messages that were dropped while their readers were here. */
+  #dropped = 0;
   #running = 0;
   #begun = false;
   #ending = false;
@@ -84,6 +88,10 @@ export class Relay implements Feeder {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.done = promise;
     this.#end = { resolve, reject };
+  }
+
+  get droppedAway(): number {
+    return this.#all.reduce((sum, { delivery }) => sum + delivery.dropped, -this.#dropped);
   }
 
   /** Opens what is known already: the readers in the queue, and the single one that may come. */
@@ -104,11 +112,11 @@ export class Relay implements Feeder {
   }
 
   async #receive(connection: Connection, reader: number): Promise<Stay> {
-    const { readerId, ack, drainReplies } = this.#options;
+    const { readerId, ack, drainReplies, patienceMs } = this.#options;
     let greeting: Greeting;
     try {
       const resume = ack === undefined ? "perhaps" : ack === "reader" ? "yes" : "no";
-      greeting = await greet(connection, { hello: readerId === "hello", resume });
+      greeting = await greet(connection, { hello: readerId === "hello", resume, patienceMs });
     } catch (error) {
       return await refuse(connection, error as Error);
     }
@@ -141,16 +149,18 @@ export class Relay implements Feeder {
     const finished = await fed;
     stopTelling();
     delete known.fed;
-    if (finished) await linger(connection, replies);
-    connection.close();
-    this.#check();
-    return {
+    // Now: what comes later is the next connection's.
+    const totals = {
       messages: delivery.messages - messages,
       bytes: delivery.accepted - accepted,
       dropped: delivery.dropped - dropped,
       overflows: delivery.overflows - overflows,
-      closed: await connection.closed,
     };
+    this.#dropped += totals.dropped;
+    if (finished) await linger(connection, replies);
+    connection.close();
+    this.#check();
+    return { ...totals, closed: await connection.closed };
   }
 
   async #feed(connection: Connection, known: Known, greeting: Greeting): Promise<boolean> {

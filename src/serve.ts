@@ -58,6 +58,8 @@ export interface ServeOptions {
   readerId?: ReaderId;
   /** A reader whose window was zero, and for whom nothing moved, for so long is reset; ms, default never. */
   deadAfterMs?: number;
+  /** How long a reader may take to say its name, or its offset, before it is hung up on; ms, default 10 s. */
+  patienceMs?: number;
   adapter?: Adapter;
   /** Ends the server at once. */
   signal?: AbortSignal | undefined;
@@ -89,7 +91,7 @@ export interface ReaderTotals {
   messages: number;
   /** Bytes that it accepted. */
   bytes: number;
-  /** Messages that the policy dropped. */
+  /** Messages that the policy dropped, or a full queue. */
   dropped: number;
   /** How often the policy had to act. */
   overflows: number;
@@ -97,7 +99,7 @@ export interface ReaderTotals {
   seconds: number;
 }
 
-/** All of a server's life. */
+/** All of a server's life; `dropped` counts those, too, whose reader was away. */
 export interface ServeResult extends ReaderTotals {
   /** Readers that came. */
   readers: number;
@@ -114,6 +116,8 @@ export interface Stay extends Omit<ReaderTotals, "seconds"> {
 export interface Feeder {
   /** Settles when it has no more to give, or has been stopped; connections may still end. */
   readonly done: Promise<void>;
+  /** Messages that were dropped while their readers were away. */
+  readonly droppedAway?: number;
   /** Begins what does not wait for a reader. */
   start?(): Promise<void>;
   /** Feeds a connection until it ends, and closes it. */
@@ -160,6 +164,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
     signal?.removeEventListener("abort", stop);
     if (failure !== undefined) return done.reject(failure.error);
     total.seconds = seconds();
+    total.dropped += feeder.droppedAway ?? 0;
     emit({ event: "done", time: total.seconds, ...total });
     done.resolve(total);
   };

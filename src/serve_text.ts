@@ -46,7 +46,10 @@ export function tellPeople(event: ServeEvent, purpose: Purpose): void {
       return report(`${event.name}: ${why}: ${then}`);
     }
     case "queue-room":
-      return report(`${event.name}: the queue takes more again`);
+      return report(
+        `${event.name}: the queue takes more again` +
+          (event.dropped > 0 ? `, ${event.dropped} messages were dropped meanwhile` : ""),
+      );
     case "gap":
       return report(
         `${event.name}: ${formatBytes(event.to - event.from)} are missing, from offset ` +
@@ -71,7 +74,10 @@ export function tellPeople(event: ServeEvent, purpose: Purpose): void {
           (event.dropped > 0 ? `, ${event.dropped} dropped` : ""),
       );
     case "done":
-      return print(`done: ${event.readers} readers, ${event.messages} messages`);
+      return print(
+        `done: ${event.readers} readers, ${event.messages} messages` +
+          (event.dropped > 0 ? `, ${event.dropped} dropped` : ""),
+      );
   }
 }
 

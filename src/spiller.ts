@@ -130,11 +130,16 @@ export class Spiller {
     } finally {
       this.#underWay--;
     }
-    if (this.#underWay === 0) {
-      if (this.full !== undefined) this.#retry();
-      for (const resolve of this.#idle.splice(0)) resolve();
-    }
+    // Not at once: the one behind it may have failed by the same answer, which is seen only then, and
+    // what comes behind that one must not be stored before it.
+    queueMicrotask(() => this.#goOn(all));
+  }
+
+  #goOn(all: boolean): void {
+    if (this.full !== undefined && this.#underWay === 0) this.#retry();
     this.pump(all);
+    if (this.#underWay > 0) return;
+    for (const resolve of this.#idle.splice(0)) resolve();
   }
 
   #retry(): void {

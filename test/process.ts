@@ -23,6 +23,8 @@ export interface RunOptions {
   cwd?: string;
   /** Deno's permissions, default all; without a terminal there is no prompt. */
   permissions?: readonly string[];
+  /** A command that starts it: `["prlimit", "--fsize=1000"]`. */
+  under?: readonly string[];
   /** Sends a signal, SIGINT unless told otherwise, once the output (both streams) matches. */
   signalAfter?: { pattern: RegExp; signal?: NodeJS.Signals };
 }
@@ -165,7 +167,8 @@ export class Program {
 export function start(args: readonly string[], options: RunOptions = {}): Program {
   const [file, ...rest] = args;
   const { runtime = thisRuntime } = options;
-  const [program, ...own] = command(runtime, resolve(ROOT, file!), options);
+  const { under = [] } = options;
+  const [program, ...own] = [...under, ...command(runtime, resolve(ROOT, file!), options)];
   return new Program(program!, [...own, ...rest], options);
 }
 

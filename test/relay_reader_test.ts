@@ -132,6 +132,44 @@ describe("--reader-id hello", () => {
   }
 });
 
+describe("a reader that does not say what it has to", () => {
+  const cases: [
+    readerId: "hello" | "single",
+    ack: "none" | "reader",
+    said: string,
+    missing: string,
+  ][] = [
+    ["hello", "none", "", "its name"],
+    ["hello", "none", "ann", "its name"],
+    ["hello", "reader", "", "its name and its offset"],
+    ["hello", "reader", "anna\n", "its name and its offset"],
+    ["single", "reader", "resume - -", "its offset"],
+  ];
+  for (const [readerId, ack, said, missing] of cases) {
+    test(`${readerId}, ack ${ack}, ${JSON.stringify(said)}: is hung up on in time`, async () => {
+      const source = new TestSource();
+      const patienceMs = 200;
+      await relaying({ source, readerId, ack, patienceMs }, async ({ connect, saw }) => {
+        const reader = await connect();
+        await reader.say(said);
+        const startMs = performance.now();
+        assertEquals(await within("its end", 5000, reader.connection.read(10)), null);
+        const seconds = (performance.now() - startMs) / 1000;
+        assert(seconds > 0.15 && seconds < 2, `after ${seconds} s`);
+        const closed = await saw("closed");
+        assertEquals(closed.refused, `the reader has not said ${missing} in 200 ms`);
+        // And it was in nobody's way.
+        const next = await connect();
+        await next.say(readerId === "hello" ? "anna\n" : "");
+        if (ack === "reader") await next.resume();
+        await source.push(1);
+        await next.take(SIZE);
+        next.assertWhole(1);
+      });
+    });
+  }
+});
+
 describe("--reader-id address", () => {
   test("is the address: a second one from it is turned away, one from another is not", async () => {
     const source = new TestSource();

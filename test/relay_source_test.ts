@@ -10,7 +10,7 @@ import type { ServeOptions } from "../src/serve.ts";
 import { TcpSource } from "../src/tcp_source.ts";
 import { send, withServer } from "./peer.ts";
 import { run, start } from "./process.ts";
-import { net, NOTHING, numbered, relaying, SIZE, sleep, withQueues } from "./relaying.ts";
+import { net, NOTHING, numbered, Reader, relaying, SIZE, sleep, withQueues } from "./relaying.ts";
 import { until, within } from "./within.ts";
 
 /** Passes bytes on both ways, until the test breaks it. */
@@ -149,6 +149,53 @@ describe("a file as the source", () => {
       });
     }));
 });
+
+test("a file, numbered, whose server is killed again and again: no gap, no double", () =>
+  withQueues(async (_, folder) => {
+    const feed = join(folder, "feed");
+    const count = 300_000;
+    writeFileSync(feed, numbered(0, count));
+    const spill = ["--overflow", "spill", "--spill", join(folder, "queue.db"), "--ack", "reader"];
+    const source = ["--source", feed, "--frame", `fixed:${SIZE}`, "--rate", "20MB/s"];
+    let offset = 0;
+    let stream: string | undefined;
+    let lives = 0;
+    for (let over = false; !over; lives++) {
+      const server = start(["server.ts", "--port", "0", "--backlog", "64k", ...source, ...spill]);
+      try {
+        const [, port] = await within("start", 10_000, server.saw(/listening on \S+?:(\d+)/));
+        // Now and then nobody comes before the end.
+        if (lives % 3 !== 1) {
+          const to = { host: "127.0.0.1", port: Number(port) };
+          const reader = new Reader(await within("connect", 5000, net.connect(to)), offset / SIZE);
+          const place = await reader.resume(stream);
+          assertEquals(place, { offset, stream: stream ?? place.stream });
+          stream = place.stream;
+          const killing = lives < 8 ? setTimeout(() => server.kill("SIGKILL"), 120) : undefined;
+          try {
+            while (await reader.read()) await reader.ack();
+            over = killing === undefined;
+          } catch (error) {
+            // An acknowledgement that nobody takes any more.
+            if (killing === undefined) throw error;
+          }
+          clearTimeout(killing);
+          reader.connection.close();
+          reader.assertUnbroken();
+          offset = reader.offset;
+        } else {
+          await within("on disk", 5000, server.saw(/to disk from now on/));
+          await sleep(100);
+        }
+        if (over) assertEquals((await within("its end", 5000, server.ended)).status, 0);
+      } finally {
+        server.kill("SIGKILL");
+        await within("its end", 5000, server.ended);
+      }
+    }
+    assertEquals(offset, count * SIZE);
+    assertGreater(lives, 8);
+  }));
 
 describe("standard input as the source", () => {
   test("a process passes it on, and ends when its reader has it all", () =>

@@ -96,6 +96,7 @@ const wrong: Record<string, [says: RegExp, ...values: string[]]> = {
     "u64",
     "0",
   ],
+  "--max-message": [/size such as/, "0", "-1", "257M", huge, "long"],
   "--low": [/size such as/, "-1", huge, "much"],
   "--dead-after": [/duration such as/, "0", "-1s", "99999h", huge, "soon"],
   "--sync": [/always, off, or an interval/, "never", "0", "-1", "interval", "ALWAYS"],
@@ -160,6 +161,13 @@ describe("server.ts refuses", () => {
     [["--low", "1M"], /--low needs --overflow spill/],
     [["--frame", "line"], /--frame needs --source/],
     [["--frame", "line", "--source", "none", ...spill], /--frame needs --source/],
+    [["--max-message", "1k"], /--max-message needs --frame line or u32/],
+    [["--max-message", "1k", "--source", "-"], /--max-message needs --frame line or u32/],
+    [
+      ["--max-message", "1k", "--source", "-", "--frame", "fixed:9"],
+      /--max-message needs --frame line or u32/,
+    ],
+    [["--maxmessage", "1k"], /did you mean --max-message\?/],
     [["--source", "none"], /--source none needs --overflow spill/],
     [["--low", "2k", "--backlog", "1k", ...spill], /--low must not be above --backlog/],
     [["--ack", "reader", "--replies", "ignore"], /--ack reader and --replies ignore exclude/],
@@ -208,6 +216,28 @@ describe("server.ts refuses", () => {
     withFolder(async (folder) => {
       const args = ["--port", "0", "--source", join(folder, "feed.txt")];
       await refuses("server.ts", args, 1, /feed\.txt.*no such file/);
+    }));
+
+  test("a message longer than --max-message, and delivers those before it", () =>
+    withFolder(async (folder) => {
+      const feed = join(folder, "feed.txt");
+      writeFileSync(feed, `short\n${"x".repeat(2000)}\nshort\n`);
+      const spill = ["--overflow", "spill", "--spill", join(folder, "queue.db")];
+      const args = ["--port", "0", "--source", feed, "--frame", "line", ...spill];
+      const { status, stderr } = await run(["server.ts", ...args, "--max-message", "1k"]);
+      assertEquals(status, 1);
+      assertMatch(stderr, /^server: cannot take what .* holds: a line is longer than 1k, the most/);
+      await serving([...args, "--max-message", "2001", ...json], async (program, port) => {
+        await within("the feed's end", 5000, program.saw(/"ended","discarded":0/));
+        const reader = await connect(port);
+        let text = "";
+        reader.setEncoding("utf8").on("data", (chunk) => text += chunk).on(
+          "end",
+          () => reader.end(),
+        );
+        assertEquals((await within("its end", 5000, program.ended)).status, 0);
+        assertEquals(text.length, 2013);
+      });
     }));
 
   test("a port in use", async () => {

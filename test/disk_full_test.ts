@@ -1,0 +1,180 @@
+/** A server whose disk gets full while it spills: real processes, a real disk, a reader that checks all. */
+import { describe, test, type TestContext } from "node:test";
+import { spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { assertEquals, assertGreater, assertMatch } from "#std/assert";
+import type { DrainResult } from "../src/drain.ts";
+import type { ServeEvent } from "../src/serve.ts";
+import { type Program, run, type RunOptions, start } from "./process.ts";
+import { numbered, SIZE, sleep } from "./relaying.ts";
+import { within } from "./within.ts";
+
+const MIB = 1 << 20;
+const MS = 20_000;
+/** Of a flood; messages a second. */
+const RATE = 20e6 / SIZE;
+/** What the source has: far more than the disk. */
+const MESSAGES = 40 * MIB / SIZE;
+
+interface Stage {
+  /** A folder on a disk with room for `size` bytes, or under that limit. */
+  disk: string;
+  /** Numbered messages, elsewhere. */
+  feed: string;
+  /** Starts the server on its queue there. */
+  serve(...args: string[]): Promise<{ server: Program; port: number }>;
+}
+
+/** Ends all that it started, and takes the folder away. */
+async function staged(
+  use: (stage: Stage) => Promise<void>,
+  options: RunOptions = {},
+  mount?: (disk: string) => boolean,
+  t?: TestContext,
+): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), "speedlimit-disk-"));
+  const disk = join(folder, "disk");
+  const feed = join(folder, "feed");
+  const programs: Program[] = [];
+  mkdirSync(disk);
+  if (mount !== undefined && !mount(disk)) {
+    rmSync(folder, { recursive: true });
+    return skip(t!, "no disk can be mounted here");
+  }
+  try {
+    writeFileSync(feed, numbered(0, MESSAGES));
+    await use({
+      disk,
+      feed,
+      async serve(...args) {
+        const spill = ["--overflow", "spill", "--spill", join(disk, "queue.db"), "--backlog", "1M"];
+        const server = start(["server.ts", "--port", "0", ...spill, ...args], {
+          timeoutMs: 60_000,
+          ...options,
+        });
+        programs.push(server);
+        const [, port] = await within("listening", MS, server.saw(/listening.*?:(\d+)[ }]/));
+        return { server, port: Number(port) };
+      },
+    });
+  } finally {
+    for (const program of programs) program.kill("SIGKILL");
+    await within("all ends", MS, Promise.all(programs.map(({ ended }) => ended)));
+    if (mount !== undefined) spawnSync("umount", ["-l", disk]);
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** On a small disk of its own. */
+const onSmallDisk = (t: TestContext, use: (stage: Stage) => Promise<void>) =>
+  staged(use, {}, (disk) => {
+    const mount = ["-t", "tmpfs", "-o", "size=16m", "tmpfs", disk];
+    return spawnSync("mount", mount).status === 0;
+  }, t);
+
+/** Reads all there is, and checks each message. */
+async function read(port: number, ...args: string[]): Promise<DrainResult> {
+  const all = [`127.0.0.1:${port}`, "--ack", "--verify", "--json", ...args];
+  const { stdout } = await run(["client.ts", ...all], { timeoutMs: 40_000 });
+  return JSON.parse(stdout);
+}
+
+/** Some 20 MB/s at most. */
+const SLOW = ["--work", "3ms"];
+
+const FILE = ["--frame", `fixed:${SIZE}`, "--source"];
+const FULL = /^reader: the disk is full: the source has to wait$/m;
+const ROOM = /^reader: the queue takes more again$/m;
+
+/** It has ended by itself, in order, after all of them. */
+async function assertDone(server: Program): Promise<void> {
+  const { status, stdout } = await within("the server's end", MS, server.ended);
+  assertEquals(status, 0);
+  assertMatch(stdout, new RegExp(`\\ndone: \\d readers, ${MESSAGES} messages\\n$`));
+}
+
+function assertWhole({ ended, verified }: DrainResult): void {
+  const { gaps, doubles, reordered, damaged, messages } = verified!;
+  assertEquals({ ended, messages, gaps, doubles, reordered, damaged }, {
+    ended: "eof",
+    messages: MESSAGES,
+    gaps: 0,
+    doubles: 0,
+    reordered: 0,
+    damaged: 0,
+  });
+}
+
+describe("a disk that gets full while a server spills", () => {
+  test("block: the source waits, and goes on when others make room, and when its reader does", (t) =>
+    onSmallDisk(t, async ({ disk, feed, serve }) => {
+      writeFileSync(join(disk, "other"), new Uint8Array(6 * MIB));
+      const { server, port } = await serve(...FILE, feed);
+      await within("full", MS, server.saw(FULL));
+      rmSync(join(disk, "other"));
+      await within("room", MS, server.saw(ROOM));
+      await within("full again", MS, server.saw(/disk is full[^]*again[^]*disk is full/));
+      assertWhole(await read(port));
+      await assertDone(server);
+      assertEquals(
+        server.stderr.split("\n").filter((line) => !FULL.test(line) && !ROOM.test(line)),
+        [""],
+      );
+    }));
+
+  test("block: it may be stopped then, and go on with more room", (t) =>
+    onSmallDisk(t, async ({ disk, feed, serve }) => {
+      const first = await serve(...FILE, feed);
+      await within("full", MS, first.server.saw(FULL));
+      first.server.kill("SIGINT");
+      assertEquals((await within("its end", MS, first.server.ended)).status, 130);
+      assertEquals(spawnSync("mount", ["-o", "remount,size=64m", disk]).status, 0);
+      const { server, port } = await serve(...FILE, feed);
+      assertWhole(await read(port));
+      await assertDone(server);
+      assertEquals(server.stderr, "");
+    }));
+
+  test("block: a limit of the file's size is the same", async (t) => {
+    if (spawnSync("prlimit", ["--version"]).error !== undefined) {
+      return skip(t, "there is no prlimit here");
+    }
+    await staged(async ({ feed, serve }) => {
+      const { server, port } = await serve(...FILE, feed);
+      await within("full", MS, server.saw(FULL));
+      assertWhole(await read(port, ...SLOW));
+      assertMatch(server.stderr, ROOM);
+      await assertDone(server);
+    }, { under: ["prlimit", `--fsize=${16 * MIB}`] });
+  });
+
+  test("drop: as many are missing as are counted, and all that was stored comes", (t) =>
+    onSmallDisk(t, async ({ serve }) => {
+      const flood = ["--rate", "20MB/s", "--duration", "3s", "--spill-full", "drop", "--json"];
+      const { server, port } = await serve(...flood, "--message", "seq", "--size", String(SIZE));
+      await within("full", MS, server.saw(/"queue-full".*"why":"disk","then":"drop"/));
+      // Most of what comes now finds no room: nobody reads.
+      await sleep(500);
+      const { verified, ended } = await read(port);
+      assertEquals((await within("the server's end", MS, server.ended)).status, 0);
+      const events: ServeEvent[] = server.stdout.trimEnd().split("\n").map((line) =>
+        JSON.parse(line)
+      );
+      const { messages, dropped } = events.at(-1) as ServeEvent & { event: "done" };
+      const { gaps, doubles, reordered, damaged } = verified!;
+      assertEquals([ended, doubles, reordered, damaged], ["eof", 0, 0, 0]);
+      assertGreater(dropped, 0.2 * RATE);
+      assertEquals([gaps, verified!.messages], [dropped, messages]);
+      assertEquals(messages + dropped, 3 * RATE);
+      const room = events.filter(({ event }) => event === "queue-room") as { dropped: number }[];
+      assertGreater(room.length, 0);
+      assertGreater(room.reduce((sum, event) => sum + event.dropped, 0), 0.2 * RATE);
+    }));
+});
+
+function skip(t: TestContext, why: string): void {
+  console.log(`  skipped: ${why}`);
+  t.skip(why);
+}
