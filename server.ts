@@ -29,6 +29,7 @@ import { TcpSource } from "./src/tcp_source.ts";
 import {
   formatBytes,
   formatSize,
+  isHost,
   parseBytes,
   parseCount,
   parseDuration,
@@ -209,7 +210,7 @@ function parseSync(text: string): "always" | "off" | { intervalMs: number } {
 
 function parseHost(text: string): string {
   const host = text.replace(/^\[(.*)\]$/, "$1");
-  if (/^[\w.:%-]+$/.test(host)) return host;
+  if (isHost(host)) return host;
   throw new UnitError("must be an address or a host name such as 127.0.0.1, 0.0.0.0 or ::1");
 }
 

@@ -138,9 +138,7 @@ export function identify(file: string): "queue" | "nothing" {
     }
   } catch (error) {
     if (error instanceof QueueError) throw error;
-    throw new QueueError(`cannot read the queue ${file}: ${(error as Error).message}`, {
-      cause: error,
-    });
+    throw new QueueError(`cannot read the queue ${file}: ${reasonOf(error)}`, { cause: error });
   }
   if (new TextDecoder("latin1").decode(header.subarray(0, 16)) !== "SQLite format 3\0") {
     throw new QueueError(`${file} is not a queue: it is left as it is`);
@@ -193,8 +191,8 @@ export function wasCutOff(file: string): boolean {
 export function openFile({ DatabaseSync }: Sqlite, file: string, sync: SyncMode): DatabaseSync {
   let database: DatabaseSync | undefined;
   try {
-    // SQLite would open it for reading only.
-    if (statSync(file, { throwIfNoEntry: false })) closeSync(openSync(file, "r+"));
+    // SQLite would open it for reading only, or not say why it cannot make it.
+    tryToWrite(file);
     database = new DatabaseSync(file);
     database.exec(`PRAGMA busy_timeout = ${BUSY_MS}; PRAGMA locking_mode = EXCLUSIVE`);
     // Before the first page is written; without effect later.
@@ -218,6 +216,33 @@ export function openFile({ DatabaseSync }: Sqlite, file: string, sync: SyncMode)
     }
     throw explain(file, error);
   }
+}
+
+/** Throws a QueueError when it can be neither written nor made. */
+function tryToWrite(file: string): void {
+  const there = statSync(file, { throwIfNoEntry: false }) !== undefined;
+  try {
+    closeSync(openSync(file, there ? "r+" : "a"));
+  } catch (cause) {
+    const say = `cannot ${there ? "write" : "make"} the queue ${file}: ${reasonOf(cause)}`;
+    throw new QueueError(say, { cause });
+  }
+}
+
+const REASONS: Record<string, string> = {
+  EACCES: "not permitted",
+  EPERM: "not permitted",
+  EROFS: "its file system is read-only",
+  ENOENT: "there is no such folder",
+  ENOTDIR: "what should be its folder is none",
+  ELOOP: "it is a symbolic link that leads nowhere",
+  ENAMETOOLONG: "its name is too long",
+};
+
+/** What the system says of a file, in words. */
+function reasonOf(error: unknown): string {
+  const { code = "", message } = error as NodeJS.ErrnoException;
+  return REASONS[code] ?? message;
 }
 
 /** Closes it, and leaves one file. */
@@ -278,6 +303,12 @@ export function explain(
       return new QueueError(`${file} is open in another process`, options);
     case READONLY:
       return new QueueError(`cannot write the queue ${file}: it is read-only`, options);
+    case CANTOPEN:
+      return new QueueError(
+        `cannot use the queue ${file}: its journal cannot be made beside it: ` +
+          "its folder must be one that can be written to",
+        options,
+      );
     case CORRUPT:
     case NOTADB:
       return new QueueError(

@@ -6,6 +6,8 @@
  * either, as IEC 80000-13 has it: `kB` is 1000, `KiB` is 1024.
  */
 
+import { isIPv6 } from "node:net";
+
 /** A quantity that cannot be used. Its message says what would be right, without the text itself. */
 export class UnitError extends RangeError {
   override name = "UnitError";
@@ -142,13 +144,20 @@ export interface HostPort {
   port: number;
 }
 
+/** Whether this can be an address or a host name; an IPv6 address is without brackets. */
+export function isHost(text: string): boolean {
+  if (!text.includes(":")) return /^[\w-]+(?:\.[\w-]+)*\.?$/.test(text);
+  const [, address, zone = "0"] = /^([^%]*)(?:%(.*))?$/s.exec(text)!;
+  return isIPv6(address!) && /^[\w.-]+$/.test(zone);
+}
+
 /** `HOST:PORT`, an IPv6 address in brackets. `least` is the lowest port, 1. Throws a UnitError. */
 export function parseHostPort(text: string, { least = 1 }: Bounds = {}): HostPort {
   const say = "must be HOST:PORT such as 127.0.0.1:8000, localhost:8000 or [::1]:8000";
   const [, bracketed, plain, port] = /^(?:\[([0-9a-fA-F:.]+(?:%\w+)?)\]|([^\s:[\]/@]+)):(\d+)$/
     .exec(text.trim()) ?? [];
   const host = bracketed ?? plain;
-  if (host === undefined || (bracketed !== undefined && !bracketed.includes(":"))) {
+  if (host === undefined || bracketed?.includes(":") === false || !isHost(host)) {
     throw new UnitError(say);
   }
   return { host, port: parsePort(port!, { least }) };

@@ -306,7 +306,7 @@ describe("a disk that is full", () => {
         assert(mount("remount,ro"));
         const before = hash(file);
         await assertRejects(() => openSqliteQueue(file), QueueError, "read-only");
-        await assertRejects(() => openSqliteQueue(`${file}2`), QueueError, "cannot use the queue");
+        await assertRejects(() => openSqliteQueue(`${file}2`), QueueError, "cannot make the queue");
         assertEquals((await queue("status", file)).status, 0);
         assertEquals(hash(file), before);
       } finally {

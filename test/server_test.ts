@@ -75,7 +75,18 @@ async function refuses(file: string, args: string[], status: number, says: RegEx
 
 const huge = "99999999999999999999";
 const wrong: Record<string, [says: RegExp, ...values: string[]]> = {
-  "--host": [/address or a host name/, "a/b", "a b", "http://localhost"],
+  "--host": [
+    /address or a host name/,
+    "a/b",
+    "a b",
+    "http://localhost",
+    ":::1",
+    ".",
+    "a..b",
+    "%",
+    "[::1",
+    "::1%",
+  ],
   "--port": [/port from 0 to 65535/, "-1", "65536", huge, "http", "80.5", "0x50"],
   "--rate": [/rate such as/, "0", "-5", "0MB/s", "1e16", huge, "fast", "1M/m", "NaN", "Infinity"],
   "--message": [/escapes/, "\\q", "ends in \\"],
@@ -194,6 +205,14 @@ describe("server.ts refuses", () => {
       writeFileSync(text, "notes\n");
       await refuses("server.ts", args(text), 1, /notes\.txt is not a queue: it is left as it is/);
       assertEquals(readFileSync(text, "utf8"), "notes\n");
+      await refuses(
+        "server.ts",
+        args(`${text}/queue.db`),
+        1,
+        /there is no folder|should be its folder/,
+      );
+      await refuses("server.ts", args(join(folder, "x".repeat(300))), 1, /its name is too long/);
+      await refuses("server.ts", args("/dev/null"), 1, /is not a regular file/);
       assertEquals(readdirSync(folder), ["notes.txt"]);
     }));
 
