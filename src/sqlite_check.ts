@@ -129,6 +129,15 @@ export function openReadOnly({ DatabaseSync }: Sqlite, file: string): DatabaseSy
   }
 }
 
+/** As `explain`; and what can be done while another process has the queue open. */
+export function whileOpen(file: string, error: unknown): Error {
+  if (codeOf((error as Error).cause ?? error) !== BUSY) return explain(file, error);
+  return new QueueError(
+    `${file} is open in another process: only \`queue status\` can look into it meanwhile`,
+    { cause: error },
+  );
+}
+
 /** What whoever opens the queue does as well: SQLite undoes a transaction that was cut off. */
 export function undoCutOff(sqlite: Sqlite, file: string): void {
   if (wasCutOff(file)) closeFile(openFile(sqlite, file, "always"));
@@ -160,7 +169,7 @@ export class QueueContent {
       undoCutOff(sqlite, file);
       this.#database = openReadOnly(sqlite, file);
     } catch (error) {
-      throw explain(file, error);
+      throw whileOpen(file, error);
     }
     try {
       this.readers = readReaders(this.#database).map(({ row, intact }) => {

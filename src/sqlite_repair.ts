@@ -11,6 +11,7 @@ import {
   mustBeQueue,
   openReadOnly,
   QueueContent,
+  whileOpen,
 } from "./sqlite_check.ts";
 import {
   BUSY,
@@ -41,7 +42,7 @@ export function planRepair(sqlite: Sqlite, file: string): RepairPlan {
     try {
       openReadOnly(sqlite, file).close();
     } catch (error) {
-      if (codeOf(error) === BUSY) throw explain(file, error);
+      if (codeOf(error) === BUSY) throw whileOpen(file, error);
       return { kind: "undo" };
     }
   }

@@ -189,7 +189,8 @@ describe("status of a queue that is open, under load", () => {
           const [command, ...rest] = args;
           const refused = await run(["bin/queue.ts", command!, file, ...rest]);
           assertEquals([refused.status, refused.stdout], [1, ""]);
-          assertEquals(refused.stderr, `queue: ${file} is open in another process\n`);
+          const says = "is open in another process: only `queue status` can look into it meanwhile";
+          assertEquals(refused.stderr, `queue: ${file} ${says}\n`);
         }
         assertEquals(server.stderr, "");
       } finally {

@@ -149,7 +149,8 @@ describe("a reader that does not say what it has to", () => {
     test(`${readerId}, ack ${ack}, ${JSON.stringify(said)}: is hung up on in time`, async () => {
       const source = new TestSource();
       const patienceMs = 200;
-      await relaying({ source, readerId, ack, patienceMs }, async ({ connect, saw }) => {
+      const options: Partial<ServeOptions> = { source, readerId, ack, patienceMs };
+      await relaying({ ...options, overflow: "block" }, async ({ connect, saw }) => {
         const reader = await connect();
         await reader.say(said);
         const startMs = performance.now();
