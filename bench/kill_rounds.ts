@@ -6,7 +6,7 @@ import { createReadStream } from "node:fs";
 import { join } from "node:path";
 import { type Connection, loadAdapter } from "../src/net.ts";
 import { SequenceVerifier } from "../src/sequence.ts";
-import { sleep } from "../src/trial.ts";
+import { sleep } from "../src/sleep.ts";
 import { commandOn, Program, type Runtime } from "./programs.ts";
 
 export interface KillOptions {

@@ -4,9 +4,7 @@
  * A block is what one write offers to the kernel and what one batch stores on disk, so that neither
  * costs anything a message.
  */
-
-/** Bytes of a block; a longer message has one of its own. */
-export const BLOCK_SIZE = 1 << 20;
+import { LONGEST_WRITE } from "./message.ts";
 
 /** Buffers that wait to be used again: without them the garbage of 1 GB/s grows to hundreds of MB. */
 const MOST_SPARE = 8;
@@ -101,13 +99,14 @@ export class Blocks {
   }
 
   #allocate(least: number): Uint8Array {
-    if (least > BLOCK_SIZE) return new Uint8Array(least);
-    return this.#spare.pop() ?? new Uint8Array(BLOCK_SIZE);
+    // A longer message has one of its own.
+    if (least > LONGEST_WRITE) return new Uint8Array(least);
+    return this.#spare.pop() ?? new Uint8Array(LONGEST_WRITE);
   }
 
   #recycle(block: Block): void {
     this.bytes -= block.length;
-    const usual = block.buffer.length === BLOCK_SIZE;
+    const usual = block.buffer.length === LONGEST_WRITE;
     if (usual && !block.pinned && this.#spare.length < MOST_SPARE) this.#spare.push(block.buffer);
   }
 }

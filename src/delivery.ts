@@ -3,14 +3,13 @@
  * the policy says so, and to whichever connection the reader has just now, in order: a reader that
  * comes back is first sent what it missed.
  */
-import { type Block, BLOCK_SIZE } from "./blocks.ts";
 import { Kept, type KeptOptions } from "./kept.ts";
-import { tcpInfo } from "./kernel.ts";
+import { LONGEST_WRITE } from "./message.ts";
 import type { Connection } from "./net.ts";
 import { FULL_AFTER_MS, type Overflowing, POLICIES, type Policy } from "./overflow.ts";
 import { nextTurn, type Ticker, TURN_BYTES } from "./pacer.ts";
-import type { Batch } from "./queue.ts";
 import { endOf } from "./read_ahead.ts";
+import { Visit } from "./visit.ts";
 
 /**
  * What counts as delivered: `none`, the kernel took it; `tcp`, the reader's kernel acknowledged it;
@@ -50,12 +49,10 @@ export interface DeliveryOptions extends KeptOptions {
   onError: (error: Error) => void;
 }
 
-/** How often the kernel is asked what the reader's kernel acknowledged. */
-const ACK_EVERY_MS = 10;
 /** Beyond the bound, so much waits in memory for the disk before the source has to wait. */
-const DISK_LAG = 16 * BLOCK_SIZE;
+const DISK_LAG = 16 * LONGEST_WRITE;
 /** Sent and not acknowledged: beyond this the source has to wait, or it goes to disk. */
-const MOST_UNACKED = 64 * BLOCK_SIZE;
+const MOST_UNACKED = 64 * LONGEST_WRITE;
 /** Offsets are reserved in steps of so many bytes. */
 const RESERVE = 2 ** 30;
 
@@ -70,7 +67,6 @@ export class Delivery implements Overflowing {
   /** Messages that were dropped: by the policy, by a full queue, or for want of a reader. */
   dropped = 0;
   overflows = 0;
-  connection: Connection | undefined;
   readonly #options: DeliveryOptions;
   readonly #kept: Kept;
   #wake: (() => void) | undefined;
@@ -82,15 +78,7 @@ export class Delivery implements Overflowing {
   #finishing = false;
   #gone = false;
   #ack: Ack = "none";
-  /** Of this connection: the offset that its first byte has, and what its kernel acknowledged. */
-  #base = 0;
-  /** Gaps behind what its kernel acknowledged. */
-  #skipped: { from: number; to: number }[] = [];
-  #acked = 0;
-  /** The block that was counted last, and as how many messages: it may have grown since. */
-  #counted = { offset: -1, messages: 0 };
-  #ackedAtMs = 0;
-  #movedAtMs = 0;
+  #visit: Visit | undefined;
 
   constructor(options: DeliveryOptions) {
     this.#options = options;
@@ -111,6 +99,11 @@ export class Delivery implements Overflowing {
       },
       onError: options.onError,
     });
+  }
+
+  /** The one that it has just now. */
+  get connection(): Connection | undefined {
+    return this.#visit?.connection;
   }
 
   /** End of the stream. */
@@ -197,7 +190,7 @@ export class Delivery implements Overflowing {
   #hasRoom(): boolean {
     if (this.#gone) return true;
     const { policy, bound } = this.#options;
-    const most = policy === "block" ? Math.max(bound, BLOCK_SIZE) : bound + DISK_LAG;
+    const most = policy === "block" ? Math.max(bound, LONGEST_WRITE) : bound + DISK_LAG;
     return this.waiting <= most && this.#kept.blocks.bytes <= most + MOST_UNACKED;
   }
 
@@ -213,12 +206,8 @@ export class Delivery implements Overflowing {
     this.#ack = ack;
     if (at !== undefined) this.acknowledge(at);
     let cursor = at ?? await this.#kept.startOfMessage(this.delivered);
-    this.connection = connection;
-    this.sent = this.#base = cursor;
-    this.#counted = { offset: -1, messages: 0 };
-    this.#acked = 0;
-    this.#skipped = [];
-    this.#movedAtMs = performance.now();
+    const visit = this.#visit = new Visit(connection, cursor);
+    this.sent = cursor;
     let ended = false;
     void connection.closed.then(() => {
       ended = true;
@@ -237,7 +226,7 @@ export class Delivery implements Overflowing {
           this.#options.onEvent({ event: "gap", from: cursor, to: next });
           // Its reader counts bytes: only a new connection can tell it where they go on.
           if (ack === "reader") break;
-          this.#skipped.push({ from: cursor, to: next });
+          visit.skip(cursor, next);
           cursor = this.sent = next;
           continue;
         }
@@ -247,8 +236,8 @@ export class Delivery implements Overflowing {
         continue;
       }
       const { block } = piece;
-      const bytes = piece.bytes.length > BLOCK_SIZE
-        ? piece.bytes.subarray(0, BLOCK_SIZE)
+      const bytes = piece.bytes.length > LONGEST_WRITE
+        ? piece.bytes.subarray(0, LONGEST_WRITE)
         : piece.bytes;
       if (ack === "reader" && !replayable && queue !== undefined) {
         if (cursor + bytes.length > queue.reserved) await queue.reserve(cursor + RESERVE);
@@ -262,7 +251,7 @@ export class Delivery implements Overflowing {
       if (taken === 0) break;
       this.accepted += taken;
       cursor = this.sent = cursor + taken;
-      if (cursor === endOf(piece.whole)) this.#count(piece.whole);
+      if (cursor === endOf(piece.whole)) this.messages += visit.count(piece.whole);
       if (taken < bytes.length) this.#overflow();
       if (ack === "none") this.acknowledge(cursor);
       this.#moved();
@@ -279,19 +268,8 @@ export class Delivery implements Overflowing {
     return finished;
   }
 
-  /** The messages of a block that was sent to its end, or of the batch that it has become since. */
-  #count({ offset, bytes, messages }: Block | Batch): void {
-    if (this.#counted.offset !== offset) {
-      // A connection may begin inside of it.
-      const share = Math.max(0, this.#base - offset) / bytes.length;
-      this.#counted = { offset, messages: Math.round(messages * share) };
-    }
-    this.messages += messages - this.#counted.messages;
-    this.#counted.messages = messages;
-  }
-
   #detach(): void {
-    this.connection = undefined;
+    this.#visit = undefined;
     this.#kept.forgetReading();
     this.#overflowing = false;
     // What was not acknowledged is sent again.
@@ -316,7 +294,7 @@ export class Delivery implements Overflowing {
   acknowledge(offset: number): void {
     if (offset <= this.delivered) return;
     this.delivered = offset;
-    this.#movedAtMs = performance.now();
+    if (this.#visit !== undefined) this.#visit.movedAtMs = performance.now();
     this.#kept.release(offset);
     this.#options.onSafe?.();
     this.#moved();
@@ -336,10 +314,6 @@ export class Delivery implements Overflowing {
     const end = Math.max(this.#kept.storedEnd, this.delivered);
     if (end >= this.tail || this.#options.replayable || this.connection !== undefined) return;
     this.#options.onEvent({ event: "lost", bytes: this.tail - end });
-  }
-
-  dropNewest(): void {
-    // Nothing to do: what is new is refused while the bound is exceeded, see push.
   }
 
   end(how: "close" | "reset"): void {
@@ -376,23 +350,20 @@ export class Delivery implements Overflowing {
   }
 
   #tick(nowMs: number): void {
-    const { connection } = this;
-    if (connection === undefined) return;
-    if (nowMs - this.#ackedAtMs >= ACK_EVERY_MS) {
-      this.#ackedAtMs = nowMs;
-      this.#pollAcked();
-    }
-    const { blockedSince } = connection;
+    const visit = this.#visit;
+    if (visit === undefined) return;
+    if (visit.isDue(nowMs)) this.#pollAcked();
+    const { blockedSince } = visit.connection;
     if (blockedSince === undefined || nowMs - blockedSince < FULL_AFTER_MS) {
       this.#overflowing = false;
       return;
     }
     this.#overflow();
     const { deadAfterMs, onEvent } = this.#options;
-    const stillMs = nowMs - Math.max(blockedSince, this.#movedAtMs);
-    if (stillMs < deadAfterMs || windowOf(connection) > 0) return;
+    const stillMs = visit.stillMs(nowMs);
+    if (stillMs < deadAfterMs || !visit.isShut()) return;
     onEvent({ event: "dead", seconds: stillMs / 1000 });
-    connection.reset();
+    visit.connection.reset();
   }
 
   #overflow(): void {
@@ -409,32 +380,15 @@ export class Delivery implements Overflowing {
   }
 
   #pollAcked(): void {
-    const { connection } = this;
-    if (connection?.fd === undefined) return;
-    const acked = tcpInfo(connection.fd)?.bytesAcked;
-    if (acked === undefined) return;
-    if (acked !== this.#acked) {
-      this.#acked = acked;
-      this.#movedAtMs = performance.now();
-    }
+    const acknowledged = this.#visit?.acknowledged();
     // Even if it is the same: of a write that is under way it may be acknowledged before we know that
     // it was sent.
-    if (this.#ack !== "tcp") return;
-    // What is behind a gap was sent only after all before it.
-    while (this.#base + acked >= (this.#skipped[0]?.from ?? Infinity)) {
-      const { from, to } = this.#skipped.shift()!;
-      this.#base += to - from;
-    }
-    this.acknowledge(Math.min(this.#base + acked, this.sent));
+    if (acknowledged === undefined || this.#ack !== "tcp") return;
+    this.acknowledge(Math.min(acknowledged, this.sent));
   }
 
   /** The first offset from `offset` on that can be sent, now or later. */
   available(offset: number): Promise<number> {
     return this.#kept.available(offset);
   }
-}
-
-/** The window that the peer advertised last; 0 where the kernel does not tell. */
-function windowOf({ fd }: Connection): number {
-  return fd === undefined ? 0 : tcpInfo(fd)?.sendWindow ?? 0;
 }

@@ -8,7 +8,8 @@ import { type Adapter, type Closed, type Connection, type Listener, loadAdapter 
 import { Ticker } from "./pacer.ts";
 import { describeExit, fillCommand, ReaderFailed, ReaderProcess } from "./readers.ts";
 import { type Effort, searchLimit, type SearchResult, type TrialOutcome } from "./search.ts";
-import { type Feed, runTrial, sleep, type TrialResult, waitForClear } from "./trial.ts";
+import { sleep } from "./sleep.ts";
+import { type Feed, runTrial, type TrialResult, waitForClear } from "./trial.ts";
 import { DEFAULT_TOLERANCE } from "./verdict.ts";
 
 export interface LimitOptions {

@@ -8,8 +8,11 @@ export const FULL_AFTER_MS = 1;
 
 /** What a policy may do to what is on its way to one reader. */
 export interface Overflowing {
-  /** Forgets the newest messages that are over the bound, whole ones that were not begun, and counts them. */
-  dropNewest(): void;
+  /**
+   * Forgets the newest messages that are over the bound, whole ones that were not begun, and counts
+   * them. Absent where they are refused as they come.
+   */
+  dropNewest?(): void;
   /** Ends its connection. */
   end(how: "close" | "reset"): void;
   /** Lets it wait on disk. Absent where there is no queue to wait in. */
@@ -24,6 +27,6 @@ export const POLICIES: Record<Policy, (it: Overflowing) => void> = {
   reset: (it) => it.end("reset"),
   /** Waits: what is owed stays owed. */
   block() {},
-  drop: (it) => it.dropNewest(),
+  drop: (it) => it.dropNewest?.(),
   spill: (it) => it.spill?.(),
 };

@@ -4,8 +4,8 @@
  * may be written at this very moment: a reader's row counts only if its CRC-32 is right.
  */
 import { closeSync, openSync, readSync } from "node:fs";
-import { setTimeout as pause } from "node:timers/promises";
 import { QueueError } from "./queue.ts";
+import { sleep } from "./sleep.ts";
 import { readerOf, type ReaderRow } from "./sqlite_reader.ts";
 
 export interface Figures {
@@ -27,7 +27,7 @@ export async function readLive(file: string): Promise<Figures> {
       return readFigures(file);
     } catch (cause) {
       if (attempt < ATTEMPTS) {
-        await pause(PAUSE_MS);
+        await sleep(PAUSE_MS);
         continue;
       }
       const { message } = cause as Error;

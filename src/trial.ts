@@ -2,6 +2,7 @@
 import type { Flood } from "./flood.ts";
 import { type Meter, SAMPLE_EVERY_MS } from "./meter.ts";
 import type { Closed } from "./net.ts";
+import { sleep } from "./sleep.ts";
 import { DEFAULT_EXCURSIONS, DEFAULT_TOLERANCE, judge, type Sample } from "./verdict.ts";
 
 /** A reader that is connected and fed. */
@@ -56,9 +57,6 @@ const SETTLE_MS = 60;
 const JUDGE_EVERY_MS = 50;
 /** Messages this late in the sender's hand, with room in the kernel, are the sender's fault. */
 const LATE_MS = 20;
-
-export const sleep = (ms: number): Promise<void> =>
-  new Promise((resolve) => setTimeout(resolve, ms));
 
 /** What is known of one reader in one trial. */
 class Watch {

@@ -8,7 +8,8 @@ import { assertEquals, assertGreater, assertMatch } from "#std/assert";
 import type { DrainResult } from "../src/drain.ts";
 import type { ServeEvent } from "../src/serve.ts";
 import { type Program, run, type RunOptions, start } from "./process.ts";
-import { numbered, SIZE, sleep } from "./relaying.ts";
+import { sleep } from "../src/sleep.ts";
+import { numbered, SIZE } from "./relaying.ts";
 import { within } from "./within.ts";
 
 const MIB = 1 << 20;

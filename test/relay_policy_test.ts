@@ -2,12 +2,12 @@
 import { describe, test } from "node:test";
 import { assert, assertEquals, assertGreater, assertGreaterOrEqual, assertLess } from "#std/assert";
 import type { ServeOptions } from "../src/serve.ts";
+import { sleep } from "../src/sleep.ts";
 import {
   numberIn,
   type Reader,
   relaying,
   SIZE,
-  sleep,
   SMALL,
   TestSource,
   withoutKernel,

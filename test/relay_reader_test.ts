@@ -4,13 +4,13 @@ import { connect as connectSocket, type Socket } from "node:net";
 import { assert, assertEquals, assertGreater, assertMatch } from "#std/assert";
 import { connectionState, kernelSource } from "../src/kernel.ts";
 import type { ServeOptions } from "../src/serve.ts";
+import { sleep } from "../src/sleep.ts";
 import {
   numbered,
   numberIn,
   type Reader,
   relaying,
   SIZE,
-  sleep,
   SMALL,
   TestSource,
   withoutKernel,

@@ -10,7 +10,8 @@ import type { ServeOptions } from "../src/serve.ts";
 import { TcpSource } from "../src/tcp_source.ts";
 import { send, withServer } from "./peer.ts";
 import { run, start } from "./process.ts";
-import { net, NOTHING, numbered, Reader, relaying, SIZE, sleep, withQueues } from "./relaying.ts";
+import { sleep } from "../src/sleep.ts";
+import { net, NOTHING, numbered, Reader, relaying, SIZE, withQueues } from "./relaying.ts";
 import { until, within } from "./within.ts";
 
 /** Passes bytes on both ways, until the test breaks it. */

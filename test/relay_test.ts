@@ -3,13 +3,13 @@ import { describe, test } from "node:test";
 import process from "node:process";
 import { assert, assertEquals, assertGreater, assertLess } from "#std/assert";
 import type { ServeOptions } from "../src/serve.ts";
+import { sleep } from "../src/sleep.ts";
 import {
   NOTHING,
   type Reader,
   type Relayed,
   relaying,
   SIZE,
-  sleep,
   SMALL,
   TestSource,
   withoutKernel,

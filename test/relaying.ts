@@ -25,9 +25,6 @@ export const SMALL = 65_536;
 
 export const net: Adapter = await loadAdapter();
 
-export const sleep = (ms: number): Promise<void> =>
-  new Promise((resolve) => setTimeout(resolve, ms));
-
 export type Event<Name extends ServeEvent["event"]> = ServeEvent & { event: Name };
 
 /** Numbered messages, from one number to before another. */

@@ -14,6 +14,7 @@ import { libc } from "../src/libc.ts";
 import { fillerMessage, LONGEST_WRITE, textMessage } from "../src/message.ts";
 import { type Adapter, type Closed, type Connection, loadAdapter, NetError } from "../src/net.ts";
 import { serve, type ServeEvent, type ServeOptions, type Server } from "../src/serve.ts";
+import { sleep } from "../src/sleep.ts";
 import { fitLine } from "../src/verdict.ts";
 import { until, within } from "./within.ts";
 
@@ -115,8 +116,6 @@ function withoutSmallBuffers(t: TestContext): boolean {
   t.skip(libc);
   return true;
 }
-
-const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 describe("a reader that stops", () => {
   test("close, nothing unread: it gets all that was accepted, then EOF", async (t) => {

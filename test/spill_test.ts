@@ -14,7 +14,8 @@ import { SequenceVerifier } from "../src/sequence.ts";
 import type { ServeEvent } from "../src/serve.ts";
 import { withServer } from "./peer.ts";
 import { type Program, start } from "./process.ts";
-import { numbered, SIZE, sleep, withoutKernel } from "./relaying.ts";
+import { sleep } from "../src/sleep.ts";
+import { numbered, SIZE, withoutKernel } from "./relaying.ts";
 import { until, within } from "./within.ts";
 
 /** It works 1 ms on each 1000 bytes: a million bytes a second at most. */

@@ -1,4 +1,5 @@
 /** Every wait in a test has a deadline. */
+import { sleep } from "../src/sleep.ts";
 
 /** The promise's value, or an error that names what was waited for. */
 export async function within<T>(what: string, ms: number, promise: T | Promise<T>): Promise<T> {
@@ -18,6 +19,6 @@ export async function until(what: string, ms: number, condition: () => boolean):
   const end = performance.now() + ms;
   while (!condition()) {
     if (performance.now() > end) throw new Error(`${what}: not within ${ms} ms`);
-    await new Promise((resolve) => setTimeout(resolve, 2));
+    await sleep(2);
   }
 }

@@ -22,7 +22,7 @@ import process from "node:process";
 import { drain } from "../../src/drain.ts";
 import { NetError } from "../../src/net.ts";
 import { interrupted } from "../../src/program.ts";
-import { sleep } from "../../src/trial.ts";
+import { sleep } from "../../src/sleep.ts";
 
 const COME_BACK_MS = 10;
 

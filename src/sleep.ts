@@ -1,0 +1,3 @@
+/** Settles after so many ms. */
+export const sleep = (ms: number): Promise<void> =>
+  new Promise((resolve) => setTimeout(resolve, ms));
