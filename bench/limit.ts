@@ -7,7 +7,7 @@
  */
 import process from "node:process";
 import { main as client } from "../client.ts";
-import { chooseMessage, MESSAGE_OPTIONS } from "../server.ts";
+import { chooseMessage, MESSAGE_OPTIONS } from "../src/message_options.ts";
 import { choice, flag, option, parseCommandLine, UsageError } from "../src/command_line.ts";
 import { environment } from "../src/environment.ts";
 import { findLimit, type LimitEvent, type LimitOptions, type LimitResult } from "../src/limit.ts";
