@@ -9,6 +9,7 @@ import type { Connection } from "./net.ts";
 import { FULL_AFTER_MS, type Overflowing, POLICIES, type Policy } from "./overflow.ts";
 import { nextTurn, type Ticker, TURN_BYTES } from "./pacer.ts";
 import { endOf } from "./read_ahead.ts";
+import { Room } from "./room.ts";
 import { Visit } from "./visit.ts";
 
 /**
@@ -70,13 +71,12 @@ export class Delivery implements Overflowing {
   readonly #options: DeliveryOptions;
   readonly #kept: Kept;
   #wake: (() => void) | undefined;
-  #room: (() => void)[] = [];
+  readonly #room: Room = new Room(() => this.#hasRoom());
   #inFlight = 0;
   #overflowing = false;
   /** Up to when the queue was full, or had room again. */
   #droppedBefore = 0;
   #finishing = false;
-  #gone = false;
   #ack: Ack = "none";
   #visit: Visit | undefined;
 
@@ -164,9 +164,9 @@ export class Delivery implements Overflowing {
     if (this.connection === undefined) this.spill();
     this.#kept.spiller?.pump();
     this.#wakeUp();
-    if (this.#hasRoom()) return;
+    if (this.#room.free) return;
     if (policy === "spill") this.spill();
-    return this.#waitForRoom();
+    return this.#room.wait();
   }
 
   /** Nobody is there to have them, or a bound is reached that says drop. */
@@ -183,19 +183,13 @@ export class Delivery implements Overflowing {
 
   /** Whoever waits with more is let go: nobody will take it. */
   letGo(): void {
-    this.#gone = true;
-    for (const resolve of this.#room.splice(0)) resolve();
+    this.#room.open();
   }
 
   #hasRoom(): boolean {
-    if (this.#gone) return true;
     const { policy, bound } = this.#options;
     const most = policy === "block" ? Math.max(bound, LONGEST_WRITE) : bound + DISK_LAG;
     return this.waiting <= most && this.#kept.blocks.bytes <= most + MOST_UNACKED;
-  }
-
-  async #waitForRoom(): Promise<void> {
-    while (!this.#hasRoom()) await new Promise<void>((resolve) => this.#room.push(resolve));
   }
 
   /**
@@ -337,9 +331,7 @@ export class Delivery implements Overflowing {
       spiller.stop();
       this.#options.onEvent({ event: "caught-up", spilled: spiller.stored });
     }
-    if (this.#room.length > 0 && this.#hasRoom()) {
-      for (const resolve of this.#room.splice(0)) resolve();
-    }
+    this.#room.look();
     if (this.#wake !== undefined) this.#wakeUp();
   }
 
