@@ -1,6 +1,7 @@
 /** What a relay does when its reader, or its disk, takes no more. */
 import { describe, test } from "node:test";
 import { assert, assertEquals, assertGreater, assertGreaterOrEqual, assertLess } from "#std/assert";
+import { setBufferSize } from "../src/kernel.ts";
 import type { ServeOptions } from "../src/serve.ts";
 import { sleep } from "../src/sleep.ts";
 import {
@@ -222,6 +223,9 @@ describe("dead-after", () => {
       const spill = { ...options, deadAfterMs, rate: 50_000, durationMs: 500 } as const;
       await relaying({ ...spill, backlog: SMALL }, async ({ connect, all }) => {
         const reader = await connect();
+        // Its kernel tells of room when half of its buffer is free: of a large one too late.
+        const { fd } = reader.connection;
+        if (fd !== undefined) setBufferSize(fd, "receive", SMALL);
         const end = performance.now() + 5 * deadAfterMs;
         while (performance.now() < end) {
           await reader.read(16_384);
