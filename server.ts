@@ -4,7 +4,7 @@
  *     deno task serve                       # 13-byte messages at 1M/s on 127.0.0.1:8000
  *     bun run server.ts --rate 20MB/s --overflow drop
  */
-import { accessSync, constants, statSync } from "node:fs";
+import { closeSync, openSync, statSync } from "node:fs";
 import { FileSource } from "./src/file_source.ts";
 import type { Frame } from "./src/frame.ts";
 import { readOffset, writeOffset } from "./src/offset_file.ts";
@@ -58,13 +58,19 @@ function openSource(options: ServerCommand): Source | undefined {
 
 /** Now, and not when the first reader comes. Throws an Error with one line. */
 function checkReadable(path: string): void {
+  const fail = (why: string, options?: ErrorOptions) => {
+    throw new Error(`cannot read the source ${path}: ${why}`, options);
+  };
   try {
-    accessSync(path, constants.R_OK);
+    const stat = statSync(path);
+    if (stat.isDirectory()) fail("it is a directory, and must be a file");
+    if (!stat.isFile()) fail("it is not a regular file: it can be piped into --source -");
+    // Not accessSync: for that Deno wants to be allowed more than to read.
+    closeSync(openSync(path, "r"));
   } catch (cause) {
-    throw new Error(`cannot read the source ${path}: ${(cause as Error).message}`, { cause });
-  }
-  if (statSync(path).isDirectory()) {
-    throw new Error(`cannot read the source ${path}: it is a directory, and must be a file`);
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (code === undefined) throw cause;
+    fail(code === "ENOENT" ? "there is no such file" : message, { cause });
   }
 }
 

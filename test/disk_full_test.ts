@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { assertEquals, assertGreater, assertMatch } from "#std/assert";
 import type { DrainResult } from "../src/drain.ts";
 import type { ServeEvent } from "../src/serve.ts";
-import { type Program, run, type RunOptions, start } from "./process.ts";
+import { type Program, run, type RunOptions, SERVE_PERMISSIONS, start } from "./process.ts";
 import { sleep } from "../src/sleep.ts";
 import { numbered, SIZE } from "./relaying.ts";
 import { within } from "./within.ts";
@@ -53,6 +53,7 @@ async function staged(
         const spill = ["--overflow", "spill", "--spill", join(disk, "queue.db"), "--backlog", "1M"];
         const server = start(["server.ts", "--port", "0", ...spill, ...args], {
           timeoutMs: 60_000,
+          permissions: SERVE_PERMISSIONS,
           ...options,
         });
         programs.push(server);

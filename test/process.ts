@@ -62,6 +62,9 @@ export function hasRuntime(runtime: Runtime): boolean {
   return runtime === thisRuntime || hasBinary(runtime);
 }
 
+/** Those that `deno task serve` has. */
+export const SERVE_PERMISSIONS = ["--allow-net", "--allow-ffi", "--allow-read", "--allow-write"];
+
 const living = new Set<ChildProcess>();
 process.on("exit", () => {
   for (const child of living) child.kill("SIGKILL");

@@ -9,7 +9,7 @@ import type { Queue } from "../src/queue.ts";
 import type { ServeOptions } from "../src/serve.ts";
 import { TcpSource } from "../src/tcp_source.ts";
 import { send, withServer } from "./peer.ts";
-import { run, start } from "./process.ts";
+import { run, SERVE_PERMISSIONS, start } from "./process.ts";
 import { sleep } from "../src/sleep.ts";
 import { net, NOTHING, numbered, Reader, relaying, SIZE, withQueues } from "./relaying.ts";
 import { until, within } from "./within.ts";
@@ -162,7 +162,9 @@ test("a file, numbered, whose server is killed again and again: no gap, no doubl
     let stream: string | undefined;
     let lives = 0;
     for (let over = false; !over; lives++) {
-      const server = start(["server.ts", "--port", "0", "--backlog", "64k", ...source, ...spill]);
+      const server = start(["server.ts", "--port", "0", "--backlog", "64k", ...source, ...spill], {
+        permissions: SERVE_PERMISSIONS,
+      });
       try {
         const [, port] = await within("start", 10_000, server.saw(/listening on \S+?:(\d+)/));
         // Now and then nobody comes before the end.

@@ -183,6 +183,9 @@ describe("server.ts refuses", () => {
     withFolder(async (folder) => {
       const args = ["--port", "0", "--source", join(folder, "feed.txt")];
       await refuses("server.ts", args, 1, /feed\.txt.*no such file/);
+      const to = (source: string) => ["--port", "0", "--source", source];
+      await refuses("server.ts", to(folder), 1, /it is a directory, and must be a file/);
+      await refuses("server.ts", to("/dev/null"), 1, /not a regular file: it can be piped into/);
     }));
 
   test("a message longer than --max-message, and delivers those before it", () =>
