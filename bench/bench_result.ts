@@ -33,6 +33,8 @@ export interface BenchHeader {
   /** The command that repeats it. */
   command: string;
   quick: boolean;
+  /** How narrow the interval of a reader's limit had to be, as a share. */
+  precision: number;
   /** Runs of each cell that count; warm-ups before them do not. */
   runs: number;
   warmUps: number;
@@ -45,6 +47,8 @@ export interface BenchHeader {
 export interface ReaderFigures
   extends Pick<LimitResult, "outcome" | "message" | "limit" | "overload" | "recovery"> {
   trials: Trial[];
+  /** The highest rate at which it kept up, in a trial of any length; 0: none. */
+  kept: number;
   /** Who kept it from going faster. */
   limitedBy: "reader" | "generator" | "unknown";
   /** One trial below the limit and one above it; only in the first run that counts. */
@@ -85,7 +89,11 @@ export interface BenchLatency {
 /** Of a sender, the control and iperf3. */
 export interface SenderFigures {
   bytesPerSecond: number;
-  /** The C drain that it feeds takes more than this from C: so the sender was the limit. */
+  /**
+   * The share of its time that the C drain was on a core, 0 to 1: one that waits is not the limit.
+   * Null where it is not told (iperf3).
+   */
+  readerBusy: number | null;
   limitedBy: "sender" | "reader" | "unknown";
 }
 
@@ -119,8 +127,13 @@ export interface BenchResult extends Omit<BenchHeader, "type"> {
 export interface BenchRow {
   cell: BenchCell;
   runs: BenchRun["figures"][];
-  /** The middle, the least and the most of the runs: of limits' middles, or of a sender's rate. */
-  rate: { median: number; min: number; max: number } | null;
+  /**
+   * Of a sender: the middle, the least and the most of its runs. Of a reader: the middle of its
+   * limits' middles, the least lower bound and the most upper one: what is known of its limit,
+   * whichever run is right. `atLeast`: the generator was the limit in some run, which stands here
+   * with the rate that was kept, so the limit may be higher.
+   */
+  rate: { median: number; min: number; max: number; atLeast?: boolean } | null;
   /** Of a reader: the medians. */
   overload?: { offered: number; drained: number; collapsed: boolean } | null;
   recovery?: { recovered: boolean; seconds: number } | null;
