@@ -8,7 +8,9 @@
  * Rates are in bytes a second, durations in seconds, sizes in bytes, times within a series in seconds
  * from its start.
  */
+import type { KernelSource } from "../src/kernel.ts";
 import type { LimitResult, Trial } from "../src/limit.ts";
+import type { TrialSeries } from "../src/series.ts";
 import type { Machine } from "./rows.ts";
 
 export const BENCH_SCHEMA = "speedlimit/bench@1";
@@ -30,13 +32,18 @@ export interface BenchHeader {
   /** Which run of the benchmark this is: random, so that two files can be told apart. */
   id: string;
   machine: Machine;
+  /** What searched the limits: it is the sender that every reader was fed by. */
+  generator: { runtime: string; kernelSource: KernelSource };
+  /** Versions of what else was measured, or compiled it. */
+  programs: Partial<Record<"python" | "c" | "iperf3", string>>;
   /** The command that repeats it. */
   command: string;
   quick: boolean;
   /** How narrow the interval of a reader's limit had to be, as a share. */
   precision: number;
-  /** Runs of each cell that count; warm-ups before them do not. */
+  /** Runs of each cell that count. */
   runs: number;
+  /** Runs before them that do not; a reader has none, since each search begins with a ramp. */
   warmUps: number;
   cells: BenchCell[];
   /** Cells that cannot be measured here, and why: `no python3`. */
@@ -58,18 +65,7 @@ export interface ReaderFigures
 }
 
 /** A trial over time; all arrays are of one length. */
-export interface BenchSeries {
-  /** The rate asked for. */
-  rate: number;
-  time: number[];
-  /** Offered and drained since the start: bytes. */
-  offered: number[];
-  drained: number[];
-  /** Bytes. */
-  backlog: number[];
-  /** What the reader advertised last: bytes; null where the kernel does not tell. */
-  window: (number | null)[];
-}
+export type BenchSeries = TrialSeries;
 
 /**
  * From the planned send to the read (so corrected for coordinated omission): seconds at one offered
@@ -89,11 +85,10 @@ export interface BenchLatency {
 /** Of a sender, the control and iperf3. */
 export interface SenderFigures {
   bytesPerSecond: number;
-  /**
-   * The share of its time that the C drain was on a core, 0 to 1: one that waits is not the limit.
-   * Null where it is not told (iperf3).
-   */
+  /** Shares of the time that each process was on a core; null where it is not told (iperf3). */
+  senderBusy: number | null;
   readerBusy: number | null;
+  /** The one that never waited, if the other did; else unknown: with two cores it may be both. */
   limitedBy: "sender" | "reader" | "unknown";
 }
 

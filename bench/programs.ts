@@ -1,7 +1,7 @@
 /** The programs that the benchmarks run: each has a deadline, and none outlives the benchmark. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
-import { resolve } from "node:path";
+import { delimiter, resolve } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { interrupted } from "../src/program.ts";
@@ -13,8 +13,10 @@ export type Runtime = typeof RUNTIMES[number];
 /** The project's folder. */
 export const ROOT: string = resolve(fileURLToPath(import.meta.url), "../..");
 
+/** Without npm, packages come from Deno's own cache. */
+const MODULES = existsSync(resolve(ROOT, "node_modules/deno-std")) ? "manual" : "none";
 const FLAGS: Record<Runtime, readonly string[]> = {
-  deno: ["run", "--no-prompt", "--node-modules-dir=manual", "-A"],
+  deno: ["run", "--no-prompt", `--node-modules-dir=${MODULES}`, "-A"],
   bun: [],
   node: ["--experimental-ffi", "--no-warnings"],
 };
@@ -22,7 +24,15 @@ const FLAGS: Record<Runtime, readonly string[]> = {
 function binary(runtime: Runtime): string {
   const program = resolve(ROOT, "node_modules/.bin", runtime);
   if (existsSync(program)) return program;
+  const found = onPath(runtime);
+  if (found !== undefined) return found;
   throw new Error(`${runtime} is not installed: no ${program}; run npm ci`);
+}
+
+/** A program in the folders of PATH. */
+function onPath(name: string): string | undefined {
+  const folders = (process.env.PATH ?? "").split(delimiter).filter((folder) => folder !== "");
+  return folders.map((folder) => resolve(folder, name)).find((file) => existsSync(file));
 }
 
 /** How a runtime starts a file of this project, `client.ts`, with its arguments. */

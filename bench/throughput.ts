@@ -16,6 +16,8 @@ export interface PeerOptions {
 export interface PeerFigures {
   bytes: number;
   seconds: number;
+  /** The share of it that a peer in C was on a core. */
+  busy?: number;
 }
 
 /** 64 KiB: of a write and of a read, wherever another is not the point. */

@@ -15,6 +15,8 @@ export interface Reading {
   unacked: number;
   /** Time in which the reader's window or our send buffer was what limited sending; microseconds. */
   stalledUs: number | undefined;
+  /** What the reader's kernel advertised last; undefined where ours does not tell. Bytes. */
+  window: number | undefined;
   /** Replies that arrived here and were not read. Bytes. */
   unreadReplies: number;
 }
@@ -74,6 +76,7 @@ export class Meter {
       stalledUs: near.info === undefined
         ? undefined
         : near.info.receiveWindowLimitedUs + near.info.sendBufferLimitedUs,
+      window: near.info?.sendWindow,
       unreadReplies: near.receiveQueue,
     };
   }

@@ -39,6 +39,8 @@ export interface SearchOptions {
   tolerance: number;
   /** Asked before each trial: once it is true, each further trial widens the precision. */
   hurry?: () => boolean;
+  /** Asked before each trial: once it is true, the search ends with what is known. */
+  over?: () => boolean;
 }
 
 export interface SearchResult {
@@ -196,6 +198,9 @@ export async function searchLimit(
   };
 
   while (outcomes.length < MOST_TRIALS && precision <= widest) {
+    if (options.over?.()) {
+      return { outcome: "irregular", ...bounds(), reason: "its trials took too long to be clear" };
+    }
     if (outcomes.length > USUAL_TRIALS || options.hurry?.()) {
       precision = Math.max(precision, Math.min(precision * WIDENING, HURRIED_PRECISION));
     }

@@ -23,7 +23,17 @@ export interface TrialOptions {
   tolerance?: number;
   /** Goes on for `maxSeconds` whatever the verdict. */
   full?: boolean;
+  /** Gets what is sampled, of each reader (from 0), as the trial goes on. */
+  onSample?: (sample: TrialSample, reader: number) => void;
   signal?: AbortSignal;
+}
+
+/** What a trial sees of one reader at one time. */
+export interface TrialSample extends Sample {
+  /** Bytes that were due since the trial's first sample. */
+  offered: number;
+  /** What the reader advertised last, in bytes; undefined where the kernel does not tell. */
+  window: number | undefined;
 }
 
 export interface TrialResult {
@@ -76,23 +86,26 @@ class Watch {
     void feed.flood.done.then((closed) => this.ended = closed);
   }
 
-  sample(rate: number): void {
+  /** Undefined: the kernel knows the connection no more. */
+  sample(rate: number): TrialSample | undefined {
     const { flood, meter } = this.feed;
     const reading = meter.read();
-    if (reading === undefined) return;
+    if (reading === undefined) return undefined;
     const offered = flood.offeredAt(reading.nowMs);
     this.#first ??= { ...reading, offered };
     const owed = offered - flood.accepted;
     if (this.samples.length === 0) this.#owedAtFirst = owed;
     const held = flood.connection.blockedSince !== undefined;
     if (!held && owed - Math.max(0, this.#owedAtFirst) > rate * LATE_MS / 1000) this.#late++;
-    this.samples.push({
+    const sample: Sample = {
       time: (reading.nowMs - this.#first.nowMs) / 1000,
       backlog: offered - reading.drained,
       drained: reading.drained - this.#first.drained,
-    });
+    };
+    this.samples.push(sample);
     this.#last = reading;
     this.unreadReplies = reading.unreadReplies;
+    return { ...sample, offered: offered - this.#first.offered, window: reading.window };
   }
 
   get seconds(): number {
@@ -149,7 +162,10 @@ export async function runTrial(
   let reader = 0;
   let judgeAt = minSeconds;
   while (true) {
-    for (const watch of watches) watch.sample(rate);
+    watches.forEach((watch, i) => {
+      const sample = watch.sample(rate);
+      if (sample !== undefined) options.onSample?.(sample, i);
+    });
     const gone = watches.findIndex(({ ended }) => ended !== undefined);
     if (gone >= 0) {
       reader = gone;

@@ -6,6 +6,7 @@
  *
  * Like the peers in C it prints "listening PORT" first, and one JSON line at the end.
  */
+import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { option, parseCommandLine } from "../../src/command_line.ts";
 import { Flood } from "../../src/flood.ts";
@@ -25,6 +26,8 @@ export interface FloodFigures {
   owed: number | null;
   /** The share of the ticks between them that found the kernel taking no more. */
   blocked: number;
+  /** The share of the time between them that the process was on a core; above 1 with threads. */
+  busy: number;
 }
 
 const spec = {
@@ -89,7 +92,8 @@ async function main(args: readonly string[]): Promise<void> {
       if (over) throw new Error(`the reader left after ${flood.accepted} bytes`);
       await nextTurn();
     }
-    return { ms: performance.now(), bytes: flood.accepted };
+    const { user, system } = process.cpuUsage();
+    return { ms: performance.now(), bytes: flood.accepted, busyMs: (user + system) / 1000 };
   };
 
   flood.start(rate);
@@ -111,6 +115,7 @@ async function main(args: readonly string[]): Promise<void> {
     window: { bytes: second.bytes - first.bytes, seconds: (second.ms - first.ms) / 1000 },
     owed: offered === Infinity ? null : Math.max(0, offered - second.bytes),
     blocked,
+    busy: (second.busyMs - first.busyMs) / (second.ms - first.ms),
   };
   print(JSON.stringify(figures));
 }

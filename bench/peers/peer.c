@@ -6,8 +6,8 @@
  *   peer drain HOST PORT READ_SIZE         connects and reads until EOF
  *
  * A server listens on 127.0.0.1 and prints "listening PORT" first (PORT 0: any). All print one JSON
- * line at the end: bytes, seconds, and how many sends that took bytes ("writes") or reads that gave
- * some ("reads"). A run that breaks prints no figures, says so on stderr, and exits 1.
+ * line at the end: bytes, seconds, the share of them that it was on a core ("busy"), and how many sends
+ * that took bytes ("writes") or reads that gave some ("reads"). A run that breaks prints no figures, says so on stderr, and exits 1.
  *
  * The flood is the article's message end to end, whatever the size of a write. Its buffer holds real
  * bytes and the reader's is touched: untouched pages are all one page of zeros, which stays in the
@@ -23,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <time.h>
@@ -37,6 +38,14 @@ static double now_s(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* On a core so far, in the program and in the kernel for it. */
+static double cpu_s(void) {
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
 static void fail(const char *what) {
@@ -66,9 +75,11 @@ static char *message_buffer(size_t size) {
     return buffer;
 }
 
-static void report(unsigned long long bytes, double seconds, const char *name,
+static void report(unsigned long long bytes, double seconds, double cpu, const char *name,
                    unsigned long long calls) {
-    printf("{\"bytes\":%llu,\"seconds\":%.6f,\"%s\":%llu}\n", bytes, seconds, name, calls);
+    double busy = seconds > 0 ? cpu / seconds : 0;
+    printf("{\"bytes\":%llu,\"seconds\":%.6f,\"busy\":%.4f,\"%s\":%llu}\n", bytes, seconds,
+           busy, name, calls);
 }
 
 static int accept_one(int port) {
@@ -98,7 +109,7 @@ static void flood(int port, double seconds, size_t write_size) {
     struct timeval limit = {0, 20000};
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
     unsigned long long bytes = 0, writes = 0;
-    double start = now_s(), now = start;
+    double start = now_s(), now = start, cpu = cpu_s();
     while (now - start < seconds) {
         ssize_t n = send(fd, buffer + bytes % MESSAGE_SIZE, write_size, 0);
         if (n > 0) {
@@ -110,7 +121,7 @@ static void flood(int port, double seconds, size_t write_size) {
         now = now_s();
     }
     close(fd);
-    report(bytes, now - start, "writes", writes);
+    report(bytes, now - start, cpu_s() - cpu, "writes", writes);
 }
 
 static void messages(int port, double seconds, size_t size) {
@@ -120,7 +131,7 @@ static void messages(int port, double seconds, size_t size) {
     struct pollfd p = {fd, POLLOUT, 0};
     unsigned long long bytes = 0, writes = 0;
     size_t sent = 0; /* of the message that the kernel took in part */
-    double start = now_s(), now = start;
+    double start = now_s(), now = start, cpu = cpu_s();
     while (now - start < seconds) {
         for (int i = 0; i < SENDS_PER_CLOCK; i++) {
             ssize_t n = send(fd, message + sent, size - sent, 0);
@@ -139,7 +150,7 @@ static void messages(int port, double seconds, size_t size) {
         now = now_s();
     }
     close(fd);
-    report(bytes, now - start, "writes", writes);
+    report(bytes, now - start, cpu_s() - cpu, "writes", writes);
 }
 
 static int connect_to(const char *host, const char *port) {
@@ -168,14 +179,17 @@ static void drain(const char *host, const char *port, size_t read_size) {
     char *buffer = message_buffer(read_size);
     int fd = connect_to(host, port);
     unsigned long long bytes = 0, reads = 0;
-    double start = 0;
+    double start = 0, cpu = 0;
     ssize_t n;
     while ((n = recv(fd, buffer, read_size, 0)) > 0) {
-        if (reads++ == 0) start = now_s();
+        if (reads++ == 0) {
+            start = now_s();
+            cpu = cpu_s();
+        }
         bytes += (unsigned long long)n;
     }
     if (n < 0) fail("recv");
-    report(bytes, reads > 0 ? now_s() - start : 0, "reads", reads);
+    report(bytes, reads > 0 ? now_s() - start : 0, cpu_s() - cpu, "reads", reads);
 }
 
 int main(int argc, char **argv) {

@@ -1,0 +1,143 @@
+/** The cells of the cross-runtime table: which there are, and what is installed to measure them. */
+import { resolve } from "node:path";
+import process from "node:process";
+import type { BenchCell } from "./bench_result.ts";
+import { commandOn, Program, ROOT, type Runtime, RUNTIMES, runtimeVersions } from "./programs.ts";
+import { compileC } from "./readers/compile.ts";
+import { formatSize } from "../src/units.ts";
+
+/** Those whose reader is measured. */
+export const READERS = ["deno", "bun", "node", "python", "c"] as const;
+/** Those whose flood is. */
+export const SENDERS = ["deno", "bun", "node", "c"] as const;
+const MODES = ["naive", "drain"] as const;
+
+export type Reader = typeof READERS[number];
+export type Sender = typeof SENDERS[number];
+
+export interface CellOptions {
+  readers: readonly Reader[];
+  senders: readonly Sender[];
+  /** Of messages: bytes. */
+  readerSizes: readonly number[];
+  senderSizes: readonly number[];
+}
+
+/** All cells, in the order of the table. */
+export function listCells(options: CellOptions): BenchCell[] {
+  const { readers, senders, readerSizes, senderSizes } = options;
+  return [
+    ...readerSizes.flatMap((size) =>
+      readers.flatMap((who) =>
+        MODES.map((mode): BenchCell => ({ kind: "reader", who, mode, size }))
+      )
+    ),
+    ...senderSizes.flatMap((size): BenchCell[] => [
+      ...senders.map((who): BenchCell => ({ kind: "sender", who, size })),
+      { kind: "control", who: "c", size },
+      { kind: "iperf3", who: "iperf3", size },
+    ]),
+  ];
+}
+
+/** A cell in a few words, one to one: `bun drain, 64k`. */
+export function nameCell(cell: BenchCell): string {
+  const size = formatSize(cell.size);
+  switch (cell.kind) {
+    case "reader":
+      return `${cell.who} ${cell.mode}, ${size}`;
+    case "sender":
+      return `${cell.who} flood, ${size}`;
+    case "control":
+      return `control, ${size}`;
+    case "iperf3":
+      return `iperf3, ${size}`;
+  }
+}
+
+/** What is here to measure with, and why not what is not. */
+export interface Installed {
+  runtimes: Partial<Record<Runtime, string>>;
+  /** Versions. */
+  programs: Partial<Record<"python" | "c" | "iperf3", string>>;
+  /** reader.c and peer.c, compiled. */
+  reader: string | undefined;
+  peer: string | undefined;
+  /** `no python3`, by what is missing. */
+  missing: Partial<Record<Reader | "iperf3", string>>;
+}
+
+/** A look at a program, at most. Seconds. */
+const LOOK_SECONDS = 20;
+
+/** Looks at all that these cells need: each program has to run, not just to be there. */
+export async function findInstalled(cells: readonly BenchCell[]): Promise<Installed> {
+  const installed: Installed = {
+    runtimes: {},
+    programs: {},
+    reader: undefined,
+    peer: undefined,
+    missing: {},
+  };
+  const needed = new Set<string>(cells.map(({ who }) => who));
+  for (const runtime of RUNTIMES.filter((each) => needed.has(each))) {
+    const why = await tryLook(`no ${runtime}`, async () => {
+      // Its version, and that it runs our files.
+      Object.assign(installed.runtimes, await runtimeVersions([runtime]));
+      await new Program(commandOn(runtime, "client.ts", "--help"), { seconds: LOOK_SECONDS })
+        .ended();
+    });
+    if (why !== undefined) installed.missing[runtime] = why;
+  }
+  for (const [who, program] of [["python", "python3"], ["iperf3", "iperf3"]] as const) {
+    if (!needed.has(who)) continue;
+    const why = await tryLook(`no ${program}`, async () => {
+      const look = new Program([program, "--version"], { seconds: LOOK_SECONDS });
+      const { stdout } = await look.ended();
+      installed.programs[who] = stdout.split("\n")[0]!.trim();
+    });
+    if (why !== undefined) installed.missing[who] = why;
+  }
+  try {
+    installed.reader = await compileC(resolve(ROOT, "bench/readers/reader.c"));
+    installed.peer = await compileC(resolve(ROOT, "bench/peers/peer.c"));
+    installed.programs.c = await compilerVersion();
+  } catch (error) {
+    installed.missing.c = (error as Error).message.replace(`${ROOT}/`, "");
+  }
+  return installed;
+}
+
+/** Why a cell cannot be measured here; undefined: it can. */
+export function whySkipped(cell: BenchCell, { missing }: Installed): string | undefined {
+  // Every flood goes into a drain in C.
+  return missing[cell.who as Reader] ??
+    (cell.kind === "sender" && missing.c !== undefined ? `${missing.c}, for the drain` : undefined);
+}
+
+/** Undefined when it could be looked at; else `no python3`, or what it says that is wrong with it. */
+async function tryLook(absent: string, look: () => Promise<void>): Promise<string | undefined> {
+  try {
+    await look();
+    return undefined;
+  } catch (error) {
+    const { name, message } = error as Error;
+    if (name === "AbortError") throw error;
+    if (/ENOENT|is not installed|No such file/.test(message)) return absent;
+    return `${absent} that works: ${message.replaceAll("\n", " ").slice(0, 200)}`;
+  }
+}
+
+/** Of the compiler that compileC takes first. */
+async function compilerVersion(): Promise<string> {
+  for (const compiler of [process.env.CC ?? "cc", "gcc", "clang"]) {
+    try {
+      const words = [...compiler.split(/\s+/), "--version"];
+      const { stdout } = await new Program(words, { seconds: LOOK_SECONDS }).ended();
+      return stdout.split("\n")[0]!.trim();
+    } catch (error) {
+      if ((error as Error).name === "AbortError") throw error;
+    }
+  }
+  return "a compiler that does not tell its version";
+}

@@ -1,0 +1,207 @@
+/** One run of a cell: a search for a reader's limit, or a flood into a drain. */
+import { createServer } from "node:net";
+import { resolve } from "node:path";
+import type { BenchCell, ReaderFigures, SenderFigures } from "./bench_result.ts";
+import type { Installed } from "./bench_cells.ts";
+import type { FloodFigures } from "./peers/flood.ts";
+import { commandOn, Program, ROOT, runPair, type Runtime } from "./programs.ts";
+import { findLimit, type LimitEvent, type LimitOptions, type LimitResult } from "../src/limit.ts";
+import { ARTICLE_MESSAGE, fillerMessage, textMessage } from "../src/message.ts";
+import { interrupted } from "../src/program.ts";
+import { ReaderFailed } from "../src/readers.ts";
+import { recordSeries } from "../src/series.ts";
+import { checkPair, MESSAGE_SIZE, type PeerFigures } from "./throughput.ts";
+
+/** How long runs take, and how exact they are. */
+export interface Effort {
+  /** Of a reader's search. */
+  search: Required<
+    Pick<LimitOptions, "trialScale" | "maxTrialSeconds" | "usualSeconds" | "longestSeconds">
+  >;
+  /** Of each of the two trials that are recorded. */
+  seriesSeconds: number;
+  /** Of a flood. */
+  floodSeconds: number;
+}
+
+/** Two recorded samples are this far apart. Seconds. */
+const SERIES_EVERY = 0.02;
+/** What is recorded: trials at these shares of the limit's bounds. */
+const BELOW = 0.9;
+const ABOVE = 1.2;
+/** A search that has seen the reader before begins at this share of what it kept. */
+const START_SHARE = 0.25;
+/** A flood that hangs is killed this long after it should have ended. Seconds. */
+const PATIENCE = 20;
+/** One that waited this much of its time was not the limit; one that was on a core longer may be. */
+const BUSY = 0.9;
+/** A read of the drain, and the most that a send of the control takes. Bytes. */
+const BLOCK = 65_536;
+
+type ReaderCell = Extract<BenchCell, { kind: "reader" }>;
+
+function readerCommand({ who, mode }: ReaderCell, installed: Installed): string[] {
+  switch (who) {
+    case "c":
+      return [installed.reader!, mode, "{host}", "{port}"];
+    case "python":
+      return ["python3", resolve(ROOT, `bench/readers/${mode}.py`), "{host}", "{port}"];
+    default:
+      return commandOn(who as Runtime, "client.ts", "{host}:{port}", "--mode", mode);
+  }
+}
+
+export interface ReaderRunOptions {
+  installed: Installed;
+  effort: Effort;
+  precision: number;
+  /** What the same reader kept in an earlier run; bytes a second. */
+  keptBefore: number | undefined;
+  /** Whether to record the two trials. */
+  series: boolean;
+  onEvent: (event: LimitEvent) => void;
+}
+
+/** One search. Null: it was interrupted. */
+export async function runReader(
+  cell: ReaderCell,
+  options: ReaderRunOptions,
+): Promise<ReaderFigures | null> {
+  const { installed, effort, precision, keptBefore, onEvent } = options;
+  const signal = interrupted();
+  const { size } = cell;
+  const reader = {
+    command: readerCommand(cell, installed),
+    message: size === MESSAGE_SIZE ? textMessage(ARTICLE_MESSAGE) : fillerMessage(size),
+    signal,
+  };
+  const result = await findLimit({
+    ...reader,
+    ...effort.search,
+    precision,
+    ...(keptBefore === undefined ? {} : { startRate: keptBefore * START_SHARE }),
+    onEvent,
+  });
+  if (result.interrupted) return null;
+  const { outcome, message, limit, overload, recovery, trials } = result;
+  const figures: ReaderFigures = {
+    outcome,
+    message: message.replaceAll(`${ROOT}/`, ""),
+    limit,
+    overload,
+    recovery,
+    trials,
+    kept: highestKept(result),
+    limitedBy: outcome === "found"
+      ? "reader"
+      : outcome === "generator-limited"
+      ? "generator"
+      : "unknown",
+  };
+  if (!options.series || limit === null) return figures;
+  try {
+    const series = await recordSeries({
+      ...reader,
+      rates: [BELOW * limit.lower, ABOVE * limit.upper],
+      seconds: effort.seriesSeconds,
+      every: SERIES_EVERY,
+    });
+    if (series === null) return null;
+    const [below, above] = series;
+    return { ...figures, series: { below: below!, above: above! } };
+  } catch (error) {
+    // A reader that could be measured, and not recorded, was measured all the same.
+    if (error instanceof ReaderFailed) return figures;
+    throw error;
+  }
+}
+
+function highestKept({ trials }: LimitResult): number {
+  return Math.max(0, ...trials.filter((t) => t.verdict === "keeps-up").map((t) => t.offered));
+}
+
+/** One flood, of another kind than a reader's cell. */
+export async function runSender(
+  cell: Exclude<BenchCell, { kind: "reader" }>,
+  { installed, effort }: { installed: Installed; effort: Effort },
+): Promise<SenderFigures> {
+  const { size } = cell;
+  const seconds = effort.floodSeconds;
+  if (cell.kind === "iperf3") return await runIperf(size, seconds);
+  const peer = installed.peer!;
+  const cServer = (mode: string, bytes: number) => [peer, mode, "0", `${seconds}`, `${bytes}`];
+  const server = cell.kind === "control"
+    // As many whole messages a send as a block has room for.
+    ? cServer("flood", Math.max(1, Math.floor(BLOCK / size)) * size)
+    : cell.who === "c"
+    ? cServer("messages", size)
+    : commandOn(
+      cell.who as Runtime,
+      "bench/peers/flood.ts",
+      ...["--size", `${size}`, "--seconds", `${seconds}s`],
+    );
+  const drain = (port: string) => [peer, "drain", "127.0.0.1", port, `${BLOCK}`];
+  const figures = await runPair(server, drain, { seconds: seconds + PATIENCE });
+  const sent = figures.sent as PeerFigures | FloodFigures;
+  const read = figures.read as PeerFigures;
+  checkPair(sent.bytes, read, `${cell.kind} ${cell.who}`);
+  const senderBusy = sent.busy ?? null;
+  const readerBusy = read.busy ?? null;
+  return {
+    bytesPerSecond: read.bytes / read.seconds,
+    senderBusy,
+    readerBusy,
+    limitedBy: judgeBusy(senderBusy, readerBusy),
+  };
+}
+
+function judgeBusy(sender: number | null, reader: number | null): SenderFigures["limitedBy"] {
+  if (sender === null || reader === null) return "unknown";
+  if (sender >= BUSY && reader < BUSY) return "sender";
+  return reader >= BUSY && sender < BUSY ? "reader" : "unknown";
+}
+
+/** What iperf3 -J prints, of which this is used. */
+interface IperfFigures {
+  error?: string;
+  end?: {
+    sum_received?: { bits_per_second?: number };
+    cpu_utilization_percent?: { host_total?: number; remote_total?: number };
+  };
+}
+
+async function runIperf(size: number, seconds: number): Promise<SenderFigures> {
+  const port = String(await freePort());
+  // Whole seconds only; the shortest is 1.
+  const time = String(Math.max(1, Math.round(seconds)));
+  const options = { seconds: seconds + PATIENCE };
+  const own = ["-p", port, "--forceflush"];
+  const server = new Program(["iperf3", "-s", "-1", "-B", "127.0.0.1", ...own], options);
+  try {
+    await server.saw(/Server listening/);
+    const words = ["iperf3", "-c", "127.0.0.1", "-J", "-l", `${size}`, "-t", time, ...own];
+    const { stdout } = await new Program(words, options).ended();
+    const { end, error } = JSON.parse(stdout) as IperfFigures;
+    const bits = end?.sum_received?.bits_per_second;
+    if (!(bits! > 0)) throw new Error(`iperf3 gave no figures: ${error ?? "no bits_per_second"}`);
+    const { host_total: host, remote_total: remote } = end?.cpu_utilization_percent ?? {};
+    const senderBusy = host === undefined ? null : host / 100;
+    const readerBusy = remote === undefined ? null : remote / 100;
+    const limitedBy = judgeBusy(senderBusy, readerBusy);
+    return { bytesPerSecond: bits! / 8, senderBusy, readerBusy, limitedBy };
+  } finally {
+    server.kill();
+  }
+}
+
+/** iperf3 takes port 0 for its usual one. */
+function freePort(): Promise<number> {
+  return new Promise((done, failed) => {
+    const server = createServer();
+    server.once("error", failed);
+    server.listen(0, "127.0.0.1", () => {
+      const { port } = server.address() as { port: number };
+      server.close(() => done(port));
+    });
+  });
+}
