@@ -12,7 +12,7 @@ import { formatByteRate, formatSeconds } from "../src/units.ts";
 
 const EFFORTS: Record<"quick" | "full", Effort> = {
   quick: {
-    search: { trialScale: 0.4, maxTrialSeconds: 1, usualSeconds: 6, longestSeconds: 12 },
+    search: { trialScale: 0.4, maxTrialSeconds: 1, usualSeconds: 5, longestSeconds: 9 },
     seriesSeconds: 0.6,
     floodSeconds: 0.5,
   },

@@ -1,0 +1,292 @@
+/**
+ * The cross-runtime benchmark as a person runs it: a small one, one that is interrupted and resumed,
+ * what is skipped, and its files.
+ */
+import { after, describe, test } from "node:test";
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+import process from "node:process";
+import { assert, assertEquals, assertGreater, assertMatch, assertThrows } from "#std/assert";
+import { assemble, readBench, readBenchLines } from "../bench/bench_file.ts";
+import {
+  BENCH_SCHEMA,
+  type BenchHeader,
+  type BenchRun,
+  type ReaderFigures,
+} from "../bench/bench_result.ts";
+import { runtime } from "../src/net.ts";
+import { run } from "./process.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "speedlimit-bench-"));
+after(() => rmSync(folder, { recursive: true }));
+
+/** A search of each of the two readers in C, and a flood. */
+const SMALL = ["--quick", "--readers", "c", "--senders", "c", "--size", "13", "--runs", "1"];
+const bench = ["bench/runtimes.ts"];
+const jsonLines = (out: string) => {
+  const [name] = readdirSync(out).filter((name) => name.endsWith(".jsonl"));
+  return join(out, name!);
+};
+
+const onPath = (name: string) =>
+  (process.env.PATH ?? "").split(delimiter).map((folder) => join(folder, name)).find(existsSync);
+
+describe(`bench on ${runtime}`, () => {
+  test("measures readers and senders, and writes all of it", async () => {
+    const out = join(folder, "small");
+    const ran = await run([...bench, ...SMALL, "--json", "--out", out], { timeoutMs: 90_000 });
+    assertEquals(ran.status, 0, ran.stderr);
+    assertMatch(ran.stderr, /^\d+ runs, about \d+ s$/m);
+    assertMatch(ran.stderr, /c naive, 13: .*MB\/s.* s; .* left$/m);
+    const result = readBench(join(out, "latest.json"));
+    assertEquals(JSON.parse(ran.stdout), JSON.parse(JSON.stringify(result)));
+    assert(result.complete);
+    assertEquals(result.runs, 1);
+    assertMatch(result.command, /^npm run bench -- --quick --readers c --senders c --size 13/);
+    assertEquals(readBench(jsonLines(out)).rows, result.rows);
+
+    const [naive, drain, sender, control] = result.rows;
+    assertEquals(naive!.cell, { kind: "reader", who: "c", mode: "naive", size: 13 });
+    const { min, median, max } = naive!.rate!;
+    assertGreater(min, 100_000);
+    assert(min <= median && median <= max);
+    assert(naive!.overload!.drained > 0);
+    const { series, limitedBy } = naive!.runs[0] as ReaderFigures;
+    assertEquals(limitedBy, "reader");
+    const { above, below } = series!;
+    for (const { time, offered, drained, backlog, window } of [above, below]) {
+      assertGreater(time.length, 10);
+      for (const each of [offered, drained, backlog, window]) {
+        assertEquals(each.length, time.length);
+      }
+    }
+    // A reader that falls behind owes more and more, and one that keeps up does not.
+    assertGreater(above.backlog.at(-1)!, 5 * Math.max(1, below.backlog.at(-1)!));
+    assertGreater(drain!.rate!.median, median);
+    assertGreater(sender!.rate!.median, 1e6);
+    assertGreater(control!.rate!.median, sender!.rate!.median);
+  });
+
+  test("is interrupted, leaves a file, and goes on with it", async () => {
+    const out = join(folder, "resumed");
+    const small = [...bench, ...SMALL, "--out", out];
+    const first = await run(small, {
+      timeoutMs: 60_000,
+      // The fourth run is on its way then.
+      signalAfter: { pattern: /^ +3\/\d/m },
+    });
+    assertEquals(first.status, 130, first.stderr);
+    assertMatch(first.stderr, /interrupted: bench --resume/);
+    assertEquals(first.stdout, "");
+    const path = jsonLines(out);
+    const before = readBenchLines(path);
+    assertEquals(before.end, undefined);
+    assertEquals(readBench(path).complete, false);
+    assert(!readdirSync(out).includes("latest.json"));
+
+    // As if the machine had stopped in the middle of a line.
+    appendFileSync(path, '{"type":"run","cell":0,');
+    assertThrows(() => readBench(path), Error, "is cut off in its last line");
+    const second = await run([...bench, "--resume", "--out", out], { timeoutMs: 60_000 });
+    assertEquals(second.status, 0, second.stderr);
+    assertMatch(second.stderr, /runs of \d+ left, about/);
+    assertMatch(second.stdout, /^c naive, 13 .*MB\/s/m);
+    assertMatch(second.stdout, /^control, 13 /m);
+    const whole = readBenchLines(path);
+    assertEquals(whole.runs.slice(0, before.runs.length), before.runs);
+    const { cells } = before.header;
+    const warmUps = cells.filter(({ kind }) => kind !== "reader").length;
+    assertEquals(whole.runs.length, cells.length + warmUps);
+    assert(readBench(join(out, "latest.json")).complete);
+
+    const third = await run([...bench, "--resume", "--out", out]);
+    assertEquals(third.status, 1);
+    assertMatch(third.stderr, /^bench: nothing to resume: .* is complete$/m);
+  });
+
+  test("skips what is not installed, and says so", async () => {
+    // PATH has a compiler, and no Python.
+    const bin = join(folder, "bin");
+    mkdirSync(bin);
+    for (const name of ["cc", "gcc", "as", "ld", "cat"]) {
+      const file = onPath(name);
+      if (file !== undefined) symlinkSync(file, join(bin, name));
+    }
+    const out = join(folder, "skipped");
+    const options = ["--quick", "--readers", "python", "--senders", "c", "--size", "1k"];
+    const ran = await run([...bench, ...options, "--runs", "1", "--out", out], {
+      env: { PATH: bin },
+      timeoutMs: 60_000,
+    });
+    assertMatch(ran.stderr, /^skipped: python naive, 1k: no python3$/m);
+    assertMatch(ran.stdout, /^python naive, 1k +skipped: no python3$/m);
+    assertMatch(ran.stdout, /^python drain, 1k +skipped: no python3$/m);
+    assertMatch(ran.stdout, /^iperf3, 1k +skipped: no iperf3$/m);
+    assertEquals(ran.status, 0, ran.stderr);
+    if (onPath("cc") !== undefined) assertMatch(ran.stdout, /^control, 1k +\S+ .B\/s/m);
+    const { rows, skipped } = readBench(join(out, "latest.json"));
+    assertEquals(rows.filter(({ cell }) => cell.who === "python"), []);
+    assertEquals(skipped[0], {
+      cell: { kind: "reader", who: "python", mode: "naive", size: 1024 },
+      why: "no python3",
+    });
+  });
+
+  for (
+    const [args, message] of [
+      [["--readers", "deno,perl"], /--readers "deno,perl" must be some of .*"perl" is not/],
+      [["--size", "13,none"], /--size "13,none" must be sizes such as 13,1k,64k/],
+      [["--runs", "0"], /--runs "0" must be a whole number/],
+      [["--precision", "2"], /--precision "2" must be a share/],
+      [["--readers", "none", "--senders", "none"], /exclude each other/],
+      [["--resume", "--quick"], /--resume goes on as it began: --quick cannot be given/],
+      [["--fast"], /unknown option "--fast"/],
+    ] as const
+  ) {
+    test(`refuses ${args.join(" ")}`, async () => {
+      const ran = await run([...bench, ...args, "--out", join(folder, "refused")]);
+      assertEquals(ran.status, 2, ran.stderr);
+      assertEquals(ran.stdout, "");
+      assertMatch(ran.stderr, /^bench: .* \(see --help\)\n$/);
+      assertMatch(ran.stderr, message);
+    });
+  }
+
+  test("has nothing to resume in an empty folder", async () => {
+    const ran = await run([...bench, "--resume", "--out", join(folder, "empty")]);
+    assertEquals(ran.status, 1);
+    assertMatch(ran.stderr, /^bench: nothing to resume: no bench-\*\.jsonl in /);
+  });
+});
+
+const header: BenchHeader = {
+  type: "header",
+  schema: BENCH_SCHEMA,
+  id: "a",
+  machine: {
+    date: "2026-01-01T00:00:00.000Z",
+    cpu: "one",
+    cores: 2,
+    memory: 1,
+    kernel: "Linux",
+    runtimes: {},
+    loadBefore: 0,
+  },
+  generator: { runtime: "deno 2", kernelSource: "sock_diag" },
+  programs: {},
+  command: "npm run bench",
+  quick: false,
+  precision: 0.01,
+  runs: 2,
+  warmUps: 1,
+  cells: [
+    { kind: "reader", who: "c", mode: "naive", size: 13 },
+    { kind: "control", who: "c", size: 13 },
+  ],
+  skipped: [],
+};
+
+function flood(round: number, bytesPerSecond: number): BenchRun {
+  const figures = { bytesPerSecond, senderBusy: 1, readerBusy: 0, limitedBy: "sender" as const };
+  return { type: "run", cell: 1, round, date: "", seconds: 2, figures };
+}
+
+function search(round: number, figures: Partial<ReaderFigures>): BenchRun {
+  return {
+    type: "run",
+    cell: 0,
+    round,
+    date: "",
+    seconds: 3,
+    figures: {
+      outcome: "found",
+      message: "found and confirmed",
+      limit: null,
+      overload: null,
+      recovery: null,
+      trials: [],
+      kept: 0,
+      limitedBy: "reader",
+      ...figures,
+    },
+  };
+}
+
+const limit = (lower: number, upper: number) => ({ lower, upper, messagesPerSecond: lower / 13 });
+
+describe("a result of bench", () => {
+  test("drops the warm-up, and has the middle, the least and the most", () => {
+    const runs = [flood(0, 1000), flood(1, 30), flood(2, 10), flood(3, 20)];
+    const { rows, complete, seconds } = assemble(header, runs, undefined);
+    assertEquals(rows[1]!.rate, { median: 20, min: 10, max: 30 });
+    assertEquals(rows[0]!.rate, null);
+    assertEquals(complete, false);
+    assertEquals(seconds, 8);
+  });
+
+  test("knows of a reader's limit what all its bounds say", () => {
+    const runs = [search(1, { limit: limit(10, 12) }), search(2, { limit: limit(14, 16) })];
+    const end = { type: "end" as const, date: "", seconds: 7 };
+    const { rows, complete, seconds } = assemble(header, runs, end);
+    assertEquals(rows[0]!.rate, { median: 13, min: 10, max: 16 });
+    assertEquals([complete, seconds], [true, 7]);
+  });
+
+  test("takes a limit of the generator for no limit of the reader", () => {
+    const outcome = "generator-limited" as const;
+    const runs = [search(1, { limit: limit(10, 12) }), search(2, { outcome, kept: 20 })];
+    assertEquals(assemble(header, runs, undefined).rows[0]!.rate, {
+      median: 15.5,
+      min: 10,
+      max: 20,
+      atLeast: true,
+    });
+  });
+
+  test("has no rate where nothing was found", () => {
+    const failed: BenchRun = { ...search(2, {}), figures: { failed: "it broke" } };
+    const runs = [search(1, { outcome: "reader-failed", limitedBy: "unknown" }), failed];
+    const [row] = assemble(header, runs, undefined).rows;
+    assertEquals(row!.rate, null);
+    assertEquals(row!.overload, null);
+    assertEquals(row!.runs.length, 2);
+  });
+
+  for (
+    const [name, text, message] of [
+      ["cut.json", '{"schema":"speedlimit/bench@1","rows":[', "is cut off, or no JSON"],
+      [
+        "other.json",
+        '{"schema":"speedlimit/bench@2"}',
+        "its schema is speedlimit/bench@2, and must",
+      ],
+      ["none.json", "{}", "it names no schema"],
+      ["rows.json", '{"schema":"speedlimit/bench@1"}', "it has no rows"],
+      ["empty.jsonl", "", "is cut off in its first line"],
+      ["other.jsonl", '{"schema":"x"}\n', "its schema is x"],
+      ["damaged.jsonl", `${JSON.stringify(header)}\n{"type":\n`, "is damaged in line 2"],
+      ["cell.jsonl", `${JSON.stringify(header)}\n{"type":"run","cell":9}\n`, "in line 2"],
+    ] as const
+  ) {
+    test(`is refused: ${name}`, () => {
+      const path = join(folder, name);
+      writeFileSync(path, text);
+      const error = assertThrows(() => readBench(path), Error, message);
+      assertEquals(error.message.includes("\n"), false);
+    });
+  }
+
+  test("is refused when it is not there", () => {
+    assertThrows(() => readBench(join(folder, "absent.json")), Error, "cannot read");
+  });
+});
