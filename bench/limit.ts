@@ -25,6 +25,11 @@ import {
   parseFraction,
   parseHostPort,
 } from "../src/units.ts";
+import { terminal, writeText } from "./report/output.ts";
+import { preparePage } from "./report/page.ts";
+import { fromLimits } from "./report/results.ts";
+import { formatTextCurve } from "./report/text_curve.ts";
+import { parseOutFile } from "./rows.ts";
 
 const MOST_READERS = 1000;
 
@@ -77,6 +82,11 @@ const spec = {
       default: "drain",
     }),
     json: flag("prints the result as one JSON object"),
+    html: option({
+      value: "FILE",
+      help: "writes a page with the curves, which needs no network",
+      parse: parseOutFile,
+    }),
   },
 };
 
@@ -89,7 +99,7 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
   if (args[0] === "client") return await client(args.slice(1));
   const usage = ["-- COMMAND", "--attach", ""].map((how) => `${called} [OPTIONS] ${how}`.trimEnd());
   const { options, command } = parseCommandLine({ ...spec, usage }, args);
-  const { attach, listen, json, minRate, maxRate } = options;
+  const { attach, listen, json, html, minRate, maxRate } = options;
   if (command !== undefined && attach) {
     throw new UsageError("--attach and a command after -- exclude each other: give one of them");
   }
@@ -116,6 +126,7 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
     ? [{ command }]
     : [ownReader("naive"), ownReader("drain")];
 
+  const formatPage = html === undefined ? undefined : await preparePage();
   const results: LimitResult[] = [];
   for (const subject of subjects) {
     const progress = new ProgressLine();
@@ -128,13 +139,27 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
     results.push(result);
     if (result.interrupted) break;
   }
-  if (!json) print(formatLimits(results));
-  else if (attach || command !== undefined) print(JSON.stringify(results[0]));
+  const report = fromLimits(results, repeating(args, called));
+  if (!json) {
+    print(formatLimits(results));
+    const drawn = report.readers.filter(({ curve }) => curve.line.length > 1);
+    if (drawn.length > 0) print(`\n${formatTextCurve(drawn, terminal())}`);
+  } else if (attach || command !== undefined) print(JSON.stringify(results[0]));
   else print(JSON.stringify({ schema: "speedlimit/limits@1", results }));
+  if (html !== undefined) writeText(html, formatPage!(report));
   if (results.some(({ interrupted }) => interrupted)) return 130;
   return results.every(({ outcome }) => outcome === "found" || outcome === "generator-limited")
     ? 0
     : 1;
+}
+
+/** The command line that makes a page's results again, without the page, for a POSIX shell. */
+function repeating(args: readonly string[], called: string): string {
+  const words = args.filter((word, i) => !/^--html(=|$)/.test(word) && args[i - 1] !== "--html");
+  const quoted = words.map((word) =>
+    /^[\w@%+=:,./{}-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`
+  );
+  return [called === "limit.ts" ? "deno task limit" : called, ...quoted].join(" ");
 }
 
 /** This program as a reader, on this runtime. */

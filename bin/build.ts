@@ -21,7 +21,8 @@ import { tmpdir } from "node:os";
 import { join, relative, resolve } from "node:path";
 import process from "node:process";
 import { stripVTControlCharacters } from "node:util";
-import { build as esbuild, type BuildOptions } from "esbuild";
+import { build as esbuild, type BuildOptions, type Plugin } from "esbuild";
+import { readPageFiles } from "../bench/report/page_files.ts";
 import { flag, option, parseCommandLine } from "../src/command_line.ts";
 import { print, report, runMain } from "../src/program.ts";
 import { formatBytes } from "../src/units.ts";
@@ -48,12 +49,26 @@ const PROGRAMS = {
   server: "server.ts",
   client: "client.ts",
   limit: "bench/limit.ts",
+  report: "bench/report.ts",
   queue: "bin/queue.ts",
   speedlimit: "bin/speedlimit.ts",
 };
 
 const NOTICE =
-  "// Includes parts of the Deno Standard Library, Copyright the Deno authors, MIT license.";
+  "// Includes parts of the Deno Standard Library, Copyright the Deno authors, MIT license.\n" +
+  "// Programs that write pages include uPlot, Copyright Leon Sorokin, MIT license.";
+
+/** In a bundle uPlot's files are text: there is no node_modules to find them in. */
+const WITH_PAGE_FILES: Plugin = {
+  name: "page files",
+  setup(build) {
+    build.onLoad({ filter: /page_files\.ts$/ }, async () => ({
+      contents: `export const readPageFiles = async () => (${
+        JSON.stringify(await readPageFiles())
+      });`,
+    }));
+  },
+};
 
 const COMMON: BuildOptions = {
   bundle: true,
@@ -62,6 +77,7 @@ const COMMON: BuildOptions = {
   format: "esm",
   target: "node20",
   charset: "utf8",
+  plugins: [WITH_PAGE_FILES],
   logLevel: "warning",
   inject: [join(ROOT, "bin/with_resolvers.ts")],
   define: {

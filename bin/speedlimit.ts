@@ -5,6 +5,7 @@
  *     bun run bin/speedlimit.ts serve --rate 20MB/s
  */
 import { main as limit } from "../bench/limit.ts";
+import { main as report } from "../bench/report.ts";
 import { main as client } from "../client.ts";
 import manifest from "../package.json" with { type: "json" };
 import { main as serve } from "../server.ts";
@@ -12,13 +13,14 @@ import { choice, flag, option, parseCommandLine, UsageError } from "../src/comma
 import { print, runMain } from "../src/program.ts";
 import { main as queue } from "./queue.ts";
 
-const COMMANDS = { limit, serve, client, queue };
-const command = choice({ help: "", choices: ["limit", "serve", "client", "queue"] });
+const COMMANDS = { limit, report, serve, client, queue };
+const command = choice({ help: "", choices: ["limit", "report", "serve", "client", "queue"] });
 
 const spec = {
   name: "speedlimit",
   summary: "How fast can this TCP reader go, and what happens when it can't?\n\n" +
     "  limit   finds the speed limit of any reader: the highest rate at which it keeps up\n" +
+    "  report  shows what limit --json printed: as text, as a page, or against older results\n" +
     "  serve   the flood server: sends messages to every reader at a fixed rate\n" +
     "  client  the drain client: reads from a TCP server, and tells how fast and how it ended\n" +
     "  queue   looks into the durable queue of serve --overflow spill, and repairs it",
@@ -30,7 +32,7 @@ const spec = {
   positionals: {
     command: option({
       value: "COMMAND",
-      help: "limit, serve, client or queue",
+      help: "limit, report, serve, client or queue",
       parse: command.parse,
     }),
   },
@@ -47,7 +49,9 @@ export async function main(args: readonly string[]): Promise<number> {
     return 0;
   }
   const name = positionals.command;
-  if (name === undefined) throw new UsageError("no command: must be limit, serve, client or queue");
+  if (name === undefined) {
+    throw new UsageError("no command: must be limit, report, serve, client or queue");
+  }
   if (own.length > 1) throw new UsageError(`options come after the command: ${name} ${own[0]}`);
   return await COMMANDS[name](args.slice(1), `speedlimit ${name}`);
 }
