@@ -7,7 +7,7 @@ import {
   type ReaderFigures,
 } from "../bench/bench_result.ts";
 import { assemble } from "../bench/bench_file.ts";
-import type { Trial } from "../src/limit.ts";
+import type { LimitResult, Trial } from "../src/limit.ts";
 
 export interface MadeReader {
   who: string;
@@ -143,10 +143,40 @@ export function madeResult(
         round,
         date,
         seconds: 3,
-        figures: { bytesPerSecond, senderBusy: 0.99, readerBusy: 0.7, limitedBy: "sender" as const },
+        figures: {
+          bytesPerSecond,
+          senderBusy: 0.99,
+          readerBusy: 0.7,
+          limitedBy: "sender" as const,
+        },
       })),
     ],
     { type: "end", date, seconds: 400 },
   );
   return { ...result, ...change };
+}
+
+/** A result of `limit --json`. */
+export function madeLimit(reader: string, limit: number, drains = limit): LimitResult {
+  const { kept: _kept, limitedBy: _limitedBy, ...found } = madeFigures(limit, drains);
+  return {
+    ...found,
+    schema: "speedlimit/limit@1",
+    reader,
+    readers: 1,
+    interrupted: false,
+    queueSource: "socket",
+    messageSize: 13,
+    precision: 0.01,
+    seconds: 12,
+    environment: {
+      date: "2026-11-20T12:00:00.000Z",
+      cpu: "Example CPU",
+      cores: 2,
+      memory: 8e9,
+      kernel: "Linux 6.18",
+      runtime: "deno 2.9.5",
+      kernelSource: "sock_diag",
+    },
+  };
 }

@@ -43,7 +43,7 @@ const T_95 = [
 
 /** For fewer degrees of freedom than there are, when there is a fraction: that is the careful side. */
 function studentT(freedom: number): number {
-  return T_95[Math.max(1, Math.floor(freedom)) - 1] ?? 1.96;
+  return T_95[Math.max(1, Math.floor(freedom + 1e-9)) - 1] ?? 1.96;
 }
 
 function sampleOf(runs: readonly Interval[]): Sample | undefined {
