@@ -1,16 +1,20 @@
 /**
- * The README's figures, from the committed results: nothing between its markers is written by hand.
+ * The README's figures and its picture, from the committed results: nothing between its markers is
+ * written by hand, nor docs/curve.svg.
  *
  *     npm run readme               # after a new results file
  *     npm run readme -- --check    # exit 1 when the README does not match the results
  */
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { flag, parseCommandLine } from "../src/command_line.ts";
 import { formatInterval } from "../src/limit_table.ts";
 import { print, runMain } from "../src/program.ts";
 import { formatByteRate, formatCount, formatSeconds } from "../src/units.ts";
 import { ACCURACY_HEAD, type AccuracyRow, formatAccuracyRow } from "./accuracy_rows.ts";
+import { captionOf, readResults, type Results as Report } from "./report/results.ts";
+import { formatSvg } from "./report/svg.ts";
+import { READER_HEAD, readerCells } from "./report/table.ts";
 import { formatMachine, type Machine, ROW_HEAD } from "./rows.ts";
 import { formatSpeedRow, type SpeedRow } from "./speed_rows.ts";
 
@@ -74,7 +78,36 @@ function speedTable(): string {
   return `${markdown([[...ROW_HEAD], ...rows])}\n\n${machineLine(results)}`;
 }
 
+const PICTURE = "docs/curve.svg";
+
+/** What `deno task bench` measured last; undefined while nobody has committed such a file. */
+function latest(): Report | undefined {
+  const file = new URL("results/latest.json", ROOT);
+  return existsSync(file) ? readResults(fileURLToPath(file)) : undefined;
+}
+
+/** The readers of the smallest messages, the article's: more would be too many for one picture. */
+function drawnReaders({ readers }: Report): Report["readers"] {
+  const size = Math.min(...readers.map((reader) => reader.size));
+  return readers.filter((reader) => reader.size === size);
+}
+
+function curvePicture(report: Report): string {
+  const title = "Drained against offered: where each reader falls behind";
+  return formatSvg(drawnReaders(report), { title, caption: captionOf(report) });
+}
+
+function curveTable(): string {
+  const report = latest();
+  if (report === undefined) return "Not measured yet: `deno task bench`, then `npm run readme`.";
+  const rows = report.readers.map((reader) => readerCells(reader).map(({ text }) => text));
+  const described = drawnReaders(report).map(({ name }) => name).join(", ");
+  return `![Drained against offered, both logarithmic, for ${described}](${PICTURE})\n\n` +
+    `${markdown([READER_HEAD, ...rows])}\n\n${captionOf(report)}; \`${report.command}\`.`;
+}
+
 const SECTIONS: Record<string, () => string> = {
+  curve: curveTable,
   limit: limitTable,
   accuracy: accuracyTable,
   speed: speedTable,
@@ -94,25 +127,29 @@ function fill(readme: string): string {
 
 const spec = {
   name: "readme",
-  summary: "Writes the figures of results/ into README.md.",
+  summary: "Writes the figures of results/ into README.md, and draws docs/curve.svg.",
   usage: ["readme.ts [--check]"],
   options: { check: flag("writes nothing; exit 1 when README.md does not match") },
 };
 
 function main(args: readonly string[]): number {
   const { options } = parseCommandLine(spec, args);
-  const file = fileURLToPath(new URL("README.md", ROOT));
-  const before = readFileSync(file, "utf8");
-  const after = fill(before);
-  if (before === after) {
-    print("README.md matches results/");
-    return 0;
+  const report = latest();
+  const wanted: Record<string, string> = {
+    "README.md": fill(readFileSync(new URL("README.md", ROOT), "utf8")),
+    ...(report === undefined ? {} : { [PICTURE]: curvePicture(report) }),
+  };
+  for (const [name, text] of Object.entries(wanted)) {
+    const file = fileURLToPath(new URL(name, ROOT));
+    if (existsSync(file) && readFileSync(file, "utf8") === text) {
+      print(`${name} matches results/`);
+    } else if (options.check) {
+      throw new Error(`${name} does not match results/: run npm run readme`);
+    } else {
+      writeFileSync(file, text);
+      print(`${name}: renewed`);
+    }
   }
-  if (options.check) {
-    throw new Error("README.md does not match results/: run npm run readme");
-  }
-  writeFileSync(file, after);
-  print("README.md: figures renewed");
   return 0;
 }
 

@@ -19,7 +19,7 @@ import {
 } from "./report/compare.ts";
 import { terminal, writeText } from "./report/output.ts";
 import { preparePage } from "./report/page.ts";
-import { formatMessageSize, readResults, type Results } from "./report/results.ts";
+import { captionOf, formatMessageSize, readResults, type Results } from "./report/results.ts";
 import { formatSvg } from "./report/svg.ts";
 import { notesOf, READER_HEAD, readerCells, SENDER_HEAD, senderCells } from "./report/table.ts";
 import { formatTextCurve, printable } from "./report/text_curve.ts";
@@ -88,13 +88,6 @@ export async function main(args: readonly string[], called = "report.ts"): Promi
     print(formatResults(results, { ...terminal(), ...(width === undefined ? {} : { width }) }));
   }
   return 0;
-}
-
-/** One line: what they were measured on, and when. */
-export function captionOf({ machine, date }: Results): string {
-  return `${machine.processor}, ${machine.kernel}, ${machine["congestion control"]}; ${
-    date.slice(0, 10)
-  }`;
 }
 
 /** All of it as text. */

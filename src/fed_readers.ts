@@ -5,7 +5,8 @@ import { Meter, SAMPLE_EVERY_MS } from "./meter.ts";
 import { type Adapter, type Closed, type Connection, type Listener, loadAdapter } from "./net.ts";
 import { Ticker } from "./pacer.ts";
 import { describeExit, fillCommand, ReaderFailed, ReaderProcess } from "./readers.ts";
-import { type Feed, sleep, waitForClear } from "./trial.ts";
+import { sleep } from "./sleep.ts";
+import { type Feed, waitForClear } from "./trial.ts";
 
 export interface FedReadersOptions {
   /** The reader's program and arguments, `{host}` and `{port}` replaced; without it readers attach. */

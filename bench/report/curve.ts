@@ -35,10 +35,12 @@ export function curveOf({ limit, overload, trials }: Searched): Curve {
     return { offered: kept, drained, verdict, purpose, seconds };
   }).filter(({ offered, drained }) => offered > 0 && drained > 0)
     .toSorted((a, b) => a.offered - b.offered);
-  const { lower, upper } = limit ?? { lower: 0, upper: Infinity };
-  const below = points.filter((each) => each.verdict === "keeps-up" && each.offered <= upper);
-  const above = points.filter((each) => each.verdict === "falls-behind" && each.offered >= lower);
-  return { points, line: [...merged(below), ...merged(above)] };
+  const { upper } = limit ?? { upper: Infinity };
+  const below = merged(points.filter((e) => e.verdict === "keeps-up" && e.offered <= upper));
+  // A reader whose speed varies fell behind at less, too: those trials are points, off the line.
+  const last = below.at(-1)?.offered ?? 0;
+  const above = merged(points.filter((e) => e.verdict === "falls-behind" && e.offered > last));
+  return { points, line: [...below, ...above] };
 }
 
 /** One point for all at one rate: the one in the middle. */

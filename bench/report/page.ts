@@ -105,8 +105,8 @@ function summary({ readers }: Results): string {
       .toSorted((a, b) => b.limit!.middle - a.limit!.middle);
     const sizes = new Set(readers.map((reader) => reader.size));
     const of = ({ name, size, limit }: typeof only) => {
-      const messages = sizes.size < 2 ? "" : ` (${formatMessageSize(size)} messages)`;
-      return `${name} ${formatKnown(limit)}${messages}`;
+      const messages = sizes.size < 2 ? "" : `, ${formatMessageSize(size)} messages`;
+      return `${name} (${formatKnown(limit)}${messages})`;
     };
     const collapsing = readers.filter(({ overload }) => overload?.collapsed)
       .map(({ name }) => name).filter((name, i, all) => all.indexOf(name) === i);

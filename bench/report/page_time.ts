@@ -57,7 +57,7 @@ export function makeTimeChart(options: TimeChartOptions): TimeChart {
       {
         width: Math.max(240, place.clientWidth),
         height,
-        padding: [8, 10, 0, 0],
+        padding: [8, 24, 0, 0],
         legend: { show: false },
         scales: { x: { time: false }, y: { range: [0, highest * 1.08] } },
         axes: [axis("x", last), axis("y", last)],

@@ -283,6 +283,13 @@ function cellName(cell: BenchCell): string {
   return `${cell.who}${mode}, ${formatMessageSize(cell.size)} messages`;
 }
 
+/** One line: what they were measured on, and when. */
+export function captionOf({ machine, date }: Results): string {
+  return `${machine.processor}, ${machine.kernel}, ${machine["congestion control"]}; ${
+    date.slice(0, 10)
+  }`;
+}
+
 /** The size of a message: `13 B`, `64 KiB`. */
 export function formatMessageSize(bytes: number): string {
   return formatSize(bytes)
