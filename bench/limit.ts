@@ -25,11 +25,11 @@ import {
   parseFraction,
   parseHostPort,
 } from "../src/units.ts";
+import { parseOutFile } from "./out_file.ts";
 import { terminal, writeText } from "./report/output.ts";
 import { preparePage } from "./report/page.ts";
 import { fromLimits } from "./report/results.ts";
 import { formatTextCurve } from "./report/text_curve.ts";
-import { parseOutFile } from "./rows.ts";
 
 const MOST_READERS = 1000;
 

@@ -9,6 +9,8 @@ import { flag, option, parseCommandLine, UsageError } from "../src/command_line.
 import { print, report, runMain } from "../src/program.ts";
 import { formatTable } from "../src/table.ts";
 import { parseCount, parseFraction } from "../src/units.ts";
+import { formatDeviation } from "./deviation.ts";
+import { parseOutFile } from "./out_file.ts";
 import {
   compare,
   type Comparison,
@@ -23,7 +25,6 @@ import { captionOf, formatMessageSize, readResults, type Results } from "./repor
 import { formatSvg } from "./report/svg.ts";
 import { notesOf, READER_HEAD, readerCells, SENDER_HEAD, senderCells } from "./report/table.ts";
 import { formatTextCurve, printable } from "./report/text_curve.ts";
-import { formatDeviation, parseOutFile } from "./rows.ts";
 
 const spec = {
   name: "report",

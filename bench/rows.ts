@@ -1,10 +1,11 @@
 /** The results of the benchmarks: rows with a target, as a table and as a file. */
-import { accessSync, constants, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { loadavg } from "node:os";
-import { dirname, resolve } from "node:path";
 import { type Environment, environment } from "../src/environment.ts";
 import { type Runtime, runtimeVersions } from "./programs.ts";
-import { UnitError } from "../src/units.ts";
+
+export { formatDeviation } from "./deviation.ts";
+export { parseOutFile } from "./out_file.ts";
 
 /** What a figure must be; both included. */
 export interface Target {
@@ -34,12 +35,6 @@ export const ROW_HEAD: readonly string[] = [
   "verdict",
 ];
 
-/** A share in percent, with its sign: `+0.12 %`. */
-export function formatDeviation(share: number, digits = 2): string {
-  const percent = (share * 100).toFixed(digits).replace(/^-(?=[0.]*$)/, "");
-  return `${percent.startsWith("-") ? "" : "+"}${percent} %`;
-}
-
 /** The machine and the versions of the runtimes that were measured on it. */
 export type Machine = Omit<Environment, "runtime" | "kernelSource"> & {
   runtimes: Partial<Record<Runtime, string>>;
@@ -62,17 +57,6 @@ export function formatMachine(machine: Machine): string {
     `${congestionControl ?? "unknown congestion control"}; load ${
       loadBefore.toFixed(1)
     } before; ${date}`;
-}
-
-/** The path of a file that can be written: better to know before a benchmark than after it. */
-export function parseOutFile(text: string): string {
-  const path = resolve(text);
-  try {
-    accessSync(dirname(path), constants.W_OK);
-  } catch {
-    throw new UnitError("must be a file in a folder that can be written to");
-  }
-  return path;
 }
 
 /** Writes a result as one JSON object. */

@@ -6,6 +6,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -73,7 +74,9 @@ async function assertTransfers(server: Starter, client: Starter): Promise<void> 
 
 /** It starts itself as a reader, in both modes, and measures it. */
 async function assertMeasuresItself(limit: Starter): Promise<void> {
-  const { stdout, stderr } = await ended("limit", limit("--max-rate", "100kB/s", "--json"));
+  const page = join(folder, "page.html");
+  const args = ["--max-rate", "100kB/s", "--json", "--html", page];
+  const { stdout, stderr } = await ended("limit", limit(...args));
   assertMatch(stdout, /^\{.*\}\n$/, stderr);
   const { results } = JSON.parse(stdout) as {
     results: { reader: string; outcome: string; message: string; trials: { drained: number }[] }[];
@@ -82,6 +85,9 @@ async function assertMeasuresItself(limit: Starter): Promise<void> {
     "client --mode naive",
     "client --mode drain",
   ]);
+  // uPlot is in the bundle: there is no node_modules here.
+  assertMatch(readFileSync(page, "utf8"), /<!doctype html>[\s\S]*uPlot=function/);
+  rmSync(page);
   for (const { outcome, message, trials } of results) {
     // On a machine that others use, a trial may be unclear: that is no matter of how it was built.
     assert(outcome !== "reader-failed", message);
@@ -93,7 +99,7 @@ async function assertMeasuresItself(limit: Starter): Promise<void> {
 async function assertIsSpeedlimit(program: Starter): Promise<void> {
   assertEquals(await said(program("--version")), `${manifest.version}\n`);
   assertStringIncludes(await said(program("--help")), "speedlimit COMMAND [OPTIONS]");
-  for (const command of ["limit", "serve", "client"]) {
+  for (const command of ["limit", "report", "serve", "client"]) {
     assertStringIncludes(await said(program(command, "--help")), `  speedlimit ${command} [`);
   }
   await assertTransfers(
@@ -109,7 +115,7 @@ function skip(t: TestContext, why: string): void {
 }
 
 describe("a bundle", () => {
-  for (const name of ["server", "client", "limit"]) {
+  for (const name of ["server", "client", "limit", "report"]) {
     test(`${name}.js is this one command`, async () => {
       // Every command is in limit.js, and all of them would be main.
       assertMatch(

@@ -20,7 +20,7 @@ import { fromBench, fromLimits, type ReaderReport } from "../bench/report/result
 import { formatSvg } from "../bench/report/svg.ts";
 import { formatTextCurve } from "../bench/report/text_curve.ts";
 import { MADE_READERS, madeFigures, madeLimit, madeResult } from "./bench_results.ts";
-import { run } from "./process.ts";
+import { ROOT, run } from "./process.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "speedlimit-report-"));
 after(() => rmSync(folder, { recursive: true }));
@@ -240,6 +240,24 @@ describe("comparing", () => {
     assertEquals(compare(open, found)[0]!.change, "slower");
     assertEquals(compare(found, open)[0]!.change, "faster");
     assertEquals(compare(open, open)[0]!.change, "no difference seen");
+  });
+});
+
+describe("limit --html", () => {
+  test("writes a page, and prints the curves after the table", async () => {
+    const html = join(folder, "limit.html");
+    const { tasks } = JSON.parse(readFileSync(join(ROOT, "deno.json"), "utf8"));
+    const permissions = tasks.limit.match(/--allow-\S+/g);
+    const args = ["--max-rate", "1MB/s", "--html", html];
+    const { status, stdout, stderr } = await run(["bench/limit.ts", ...args], {
+      permissions,
+      timeoutMs: 60_000,
+    });
+    assertEquals(status, 0, stderr);
+    assertMatch(stdout, /^A above .*client --mode naive/m);
+    const page = readFileSync(html, "utf8");
+    assertMatch(page, /uPlot=function/);
+    assertStringIncludes(page, '<pre id="command">deno task limit --max-rate 1MB/s</pre>');
   });
 });
 

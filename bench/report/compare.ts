@@ -1,5 +1,5 @@
 /** Two files of results against each other: what became faster, and what slower. */
-import { formatDeviation } from "../rows.ts";
+import { formatDeviation } from "../deviation.ts";
 import type { Interval, ReaderReport, Results, SenderReport } from "./results.ts";
 
 export type Change = "faster" | "slower" | "no difference seen";
