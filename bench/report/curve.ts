@@ -39,8 +39,10 @@ export function curveOf({ limit, overload, trials }: Searched): Curve {
   const below = merged(points.filter((e) => e.verdict === "keeps-up" && e.offered <= upper));
   // A reader whose speed varies fell behind at less, too: those trials are points, off the line.
   const last = below.at(-1)?.offered ?? 0;
-  const above = merged(points.filter((e) => e.verdict === "falls-behind" && e.offered > last));
-  return { points, line: [...below, ...above] };
+  const past = points.filter((e) => e.verdict === "falls-behind" && e.offered > last);
+  // The ramp's glimpses end while buffers fill and a collapse begins: only where there is no more.
+  const longer = past.filter(({ purpose }) => purpose !== "ramp");
+  return { points, line: [...below, ...merged(longer.length > 0 ? longer : past)] };
 }
 
 /** One point for all at one rate: the one in the middle. */

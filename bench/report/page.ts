@@ -134,8 +134,8 @@ function summary({ readers }: Results): string {
     ]),
     ...(recovery === null ? [] : [
       recovery.recovered
-        ? `At half of it, it clears its backlog in ${formatSeconds(recovery.seconds)}.`
-        : "At half of it, it does not recover.",
+        ? `Back at half its limit, it clears its backlog in ${formatSeconds(recovery.seconds)}.`
+        : "Back at half its limit, it does not recover.",
     ]),
   ].join(" ");
 }
@@ -168,7 +168,11 @@ function curvePanel(readers: readonly PageReader[], sizes: readonly string[]): s
 <p class="axis below">offered, to the right</p>
 <output id="readout" class="readout">Point at a curve for its values; drag to zoom. With the keyboard: arrows, +, −, 0.</output>
 </div>
-<fieldset id="readers"><legend><span>Readers and their limits</span><span><button type="button" id="all">all</button> <button type="button" id="none">none</button></span></legend>${
+<fieldset id="readers"><legend><span>Readers and their limits</span>${
+    readers.length < 2
+      ? ""
+      : '<span><button type="button" id="all">all</button> <button type="button" id="none">none</button></span>'
+  }</legend>${
     readers.map((reader, i) =>
       `<label style="--hue: var(--h${reader.look.hue})"><input type="checkbox" data-reader="${i}" checked>${
         key(reader.look)
