@@ -120,7 +120,7 @@ pre { flex: 1 1 260px; margin: 0; padding: 8px 12px; background: var(--ground); 
   body { font-size: 12px; }
   main { max-width: none; padding: 0; }
   .panel { break-inside: avoid; border-color: #bbb; }
-  .tools, #sizes, #readers legend button, #copy, select, .readout, th button::after, .hint { display: none; }
+  .tools, #sizes, #readers legend button, #copy, .readout, th button::after, .hint { display: none; }
   .scroll { overflow: visible; }
   th, td { white-space: normal; }
   canvas { max-width: 100%; }
