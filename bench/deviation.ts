@@ -5,3 +5,8 @@ export function formatDeviation(share: number, digits = 2): string {
   const percent = (share * 100).toFixed(digits).replace(/^-(?=[0.]*$)/, "");
   return `${percent.startsWith("-") ? "" : "+"}${percent} %`;
 }
+
+/** A share in percent, as short as it goes: `5 %`. */
+export function formatPercent(share: number): string {
+  return `${Number((share * 100).toPrecision(4))} %`;
+}

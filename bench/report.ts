@@ -9,7 +9,7 @@ import { flag, option, parseCommandLine, UsageError } from "../src/command_line.
 import { print, report, runMain } from "../src/program.ts";
 import { formatTable } from "../src/table.ts";
 import { parseCount, parseFraction } from "../src/units.ts";
-import { formatDeviation } from "./deviation.ts";
+import { formatDeviation, formatPercent } from "./deviation.ts";
 import { parseOutFile } from "./out_file.ts";
 import {
   compare,
@@ -126,7 +126,7 @@ function tellComparison(before: Results, after: Results, threshold: number | und
   const row = ({ name, size, change, ratio, note }: Comparison) => [
     printable(name),
     formatMessageSize(size),
-    change,
+    ratio === null ? "-" : change,
     ratio === null ? "-" : formatDeviation(ratio.middle - 1, 1),
     ratio === null ? "-" : formatBounds(ratio.lower, ratio.upper),
     printable(note ?? ""),
@@ -153,7 +153,7 @@ function tellComparison(before: Results, after: Results, threshold: number | und
   const failed = [...slower, ...lost(before, after)];
   if (failed.length === 0) return 0;
   report(
-    `report: slower by more than ${threshold * 100} %, or not measured any more: ${
+    `report: slower by more than ${formatPercent(threshold)}, or not measured any more: ${
       printable(failed.join(", "))
     }`,
   );

@@ -75,6 +75,13 @@ describe("comparing", () => {
     }
   });
 
+  test("knows our own reader on another version of its runtime", () => {
+    const on = (version: string) =>
+      fromLimits([madeLimit(`client --mode drain, ${version}`, 1e9)], "");
+    assertEquals(compare(on("bun 1.4.5"), on("bun 1.5.0")).length, 1);
+    assertEquals(compare(on("bun 1.4.5"), on("deno 2.9.5")).length, 2);
+  });
+
   test("knows only a bound where the sender was the limit", () => {
     const limited = { ...madeLimit("x", 4e9), limit: null, overload: null };
     const open = fromLimits([{ ...limited, outcome: "generator-limited" }], "");

@@ -10,6 +10,7 @@ import { type Browser, chromium, type Page } from "playwright-core";
 import { assert, assertEquals, assertMatch, assertNotEquals } from "#std/assert";
 import { preparePage } from "../bench/report/page.ts";
 import { fromBench, fromLimits } from "../bench/report/results.ts";
+import type { LimitResult } from "../src/limit.ts";
 import { madeLimit, madeResult } from "./bench_results.ts";
 import { within } from "./within.ts";
 
@@ -39,7 +40,16 @@ before(async () => {
   folder = mkdtempSync(join(tmpdir(), "speedlimit-page-"));
   const formatPage = await preparePage();
   writeFileSync(join(folder, "bench.html"), formatPage(fromBench(madeResult())));
-  const limits = [madeLimit(HOSTILE, 5e6), madeLimit("plain", 50e6, 1e6)];
+  const failed: LimitResult = {
+    ...madeLimit("failed", 1e6),
+    outcome: "reader-failed",
+    message: "it exited",
+    limit: null,
+    overload: null,
+    trials: [],
+  };
+  const limits = [madeLimit(HOSTILE, 5e6), madeLimit("plain", 50e6, 1e6), failed];
+  writeFileSync(join(folder, "failed.html"), formatPage(fromLimits([failed], "limit")));
   writeFileSync(join(folder, "hostile.html"), formatPage(fromLimits(limits, `limit ${HOSTILE}`)));
   if (browserPath === undefined) return;
   // Playwright gives it a new folder for its profile each time.
@@ -252,6 +262,18 @@ describe("a page", () => {
       await page.evaluate(() => dispatchEvent(new Event("afterprint")));
       assertEquals(await drawn(page), before);
     }, { dark: true }));
+
+  test("of a reader that failed is a page all the same", (t) =>
+    inPage(t, "failed.html", async ({ page }) => {
+      await page.locator("#curve").focus();
+      for (const key of ["ArrowRight", "ArrowDown", "+", "0"]) await page.keyboard.press(key);
+      await page.mouse.move(...await placeOf(page, 0.5, 0.5));
+      assertEquals(
+        await page.locator(".lede").textContent(),
+        "No limit was found: reader-failed: it exited.",
+      );
+      assertEquals(await page.locator(".spot").isVisible(), false);
+    }));
 
   test("leaves a hostile name text", (t) =>
     inPage(t, "hostile.html", async ({ page }) => {

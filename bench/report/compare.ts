@@ -1,5 +1,5 @@
 /** Two files of results against each other: what became faster, and what slower. */
-import { formatDeviation } from "../deviation.ts";
+import { formatPercent } from "../deviation.ts";
 import type { Interval, ReaderReport, Results, SenderReport } from "./results.ts";
 
 export type Change = "faster" | "slower" | "no difference seen";
@@ -113,11 +113,10 @@ function fillSpread(
 
 /** Every cell that is in either file. */
 export function compare(before: Results, after: Results): Comparison[] {
-  const cells = [
+  return [
     ...pairs(before.readers, after.readers).map(([left, right]) => compareReaders(left, right)),
     ...pairs(before.senders, after.senders).map(([left, right]) => compareSenders(left, right)),
   ];
-  return cells;
 }
 
 function pairs<Row extends { key: string }>(
@@ -141,7 +140,7 @@ function compareReaders(before?: ReaderReport, after?: ReaderReport): Comparison
   const ratio = ratioOf(before?.runs ?? [], after?.runs ?? [], spread);
   const single = before?.runs.length === 1 && after?.runs.length === 1;
   const note = single
-    ? `one run each: that runs lie ${formatDeviation(spread, 1)} apart is assumed, not measured`
+    ? `one run each: a spread of ${formatPercent(spread)} between runs is assumed, not measured`
     : undefined;
   return conclude(before, after, ratio, note);
 }

@@ -121,8 +121,8 @@ function summary({ readers }: Results): string {
       ]),
     ].join(" ");
   }
-  const { limit, overload, recovery, size } = only;
-  if (limit === null) return "No limit was found.";
+  const { limit, overload, recovery, size, note } = only;
+  if (limit === null) return `No limit was found${note === undefined ? "" : `: ${note}`}.`;
   return [
     `It keeps up to ${formatKnown(limit)} (${
       formatCount(Math.round(limit.lower / size))

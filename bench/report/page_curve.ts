@@ -288,7 +288,7 @@ export function makeCurveChart(options: CurveChartOptions): CurveChart {
 
   place.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const places = [...shown];
+    const places = [...shown].filter((place) => readers[place]!.curve.points.length > 0);
     const steps: Record<string, () => void> = {
       ArrowLeft: () => stepPoint(-1),
       ArrowRight: () => stepPoint(1),
@@ -306,7 +306,7 @@ export function makeCurveChart(options: CurveChartOptions): CurveChart {
     step();
 
     function stepPoint(by: number): void {
-      if (!shown.has(reader)) return read(places[0]!, 0);
+      if (!places.includes(reader)) return read(places[0]!, 0);
       const { length } = readers[reader]!.curve.points;
       read(reader, Math.max(0, Math.min(length - 1, point + by)));
     }

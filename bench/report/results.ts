@@ -148,7 +148,7 @@ export function fromLimits(results: readonly LimitResult[], command: string): Re
     },
     caveats,
     readers: results.map((result, i): ReaderReport => ({
-      key: `reader ${nameOf(result)} ${result.messageSize}`,
+      key: `reader ${keyOf(result)} ${result.messageSize}`,
       name: nameOf(result),
       size: result.messageSize,
       look: lookOfPlace(i),
@@ -166,6 +166,10 @@ export function fromLimits(results: readonly LimitResult[], command: string): Re
 
 const nameOf = ({ reader, readers }: LimitResult) =>
   readers === 1 ? reader : `${readers} x ${reader}`;
+
+/** Our own reader is the same on another version of its runtime. */
+const keyOf = (result: LimitResult) =>
+  nameOf(result).replace(/(client --mode \w+, \w+) \d[\w.+-]*$/, "$1");
 
 function knownOf({ limit, outcome, trials }: LimitResult): Known | null {
   if (limit !== null) {
