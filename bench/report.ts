@@ -59,7 +59,7 @@ const spec = {
 
 /** The command; its exit status. Throws a UsageError, or an Error of one line on a file. */
 export async function main(args: readonly string[], called = "report.ts"): Promise<number> {
-  const usage = [`${called} FILE [OPTIONS]`, `${called} --against OLD FILE [OPTIONS]`];
+  const usage = [`${called} [OPTIONS] FILE`, `${called} [OPTIONS] --against OLD FILE`];
   const { options, positionals } = parseCommandLine({ ...spec, usage }, args);
   const { html, svg, against, threshold, failOnRegression, width } = options;
   if (positionals.file === undefined) throw new UsageError("no FILE: whose results?");
