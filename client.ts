@@ -11,9 +11,11 @@ import { choice, flag, option, parseCommandLine, UsageError } from "./src/comman
 import { isReaderName } from "./src/ack.ts";
 import { type AckOptions, OtherStreamError } from "./src/ack_reader.ts";
 import { drain, type DrainHandler, type DrainResult, type DrainVerified } from "./src/drain.ts";
+import { describeLatency, formatPercentiles, LATENCY_HEAD } from "./src/latency.ts";
 import { readOffset, writeOffset } from "./src/offset_file.ts";
 import { interrupted, print, report, runMain } from "./src/program.ts";
 import { DEFAULT_SEQUENCE_SIZE, LEAST_SEQUENCE_SIZE } from "./src/sequence.ts";
+import { formatTable } from "./src/table.ts";
 import {
   formatByteRate,
   formatBytes,
@@ -100,6 +102,14 @@ const spec = {
     }),
     count: option({ value: "SIZE", help: "stops after this many bytes", parse: parseBytes }),
     verify: flag("checks numbered messages: none missing, twice, out of order or damaged"),
+    latency: flag(
+      "tells how late they come: percentiles of the time from the planned send to the read",
+    ),
+    settle: option({
+      value: "TIME",
+      help: "leaves out what was planned within so long of the first read; needs --latency",
+      parse: parseDuration,
+    }),
     size: option({
       value: "SIZE",
       help: `the size of those messages (default ${DEFAULT_SEQUENCE_SIZE})`,
@@ -128,7 +138,7 @@ export async function main(args: readonly string[], called = "client.ts"): Promi
   const usage = [`${called} [HOST:PORT] [OPTIONS]`];
   const { options, positionals: { server } } = parseCommandLine({ ...spec, usage }, args);
   check(options);
-  const { offsetFile, size = DEFAULT_SEQUENCE_SIZE } = options;
+  const { offsetFile, settle: settleMs, size = DEFAULT_SEQUENCE_SIZE } = options;
   const handler = options.handler === undefined ? undefined : await loadHandler(options.handler);
   const draining = drain({
     ...server,
@@ -139,6 +149,7 @@ export async function main(args: readonly string[], called = "client.ts"): Promi
     durationMs: options.duration,
     ack: options.ack ? ackOptions(offsetFile) : undefined,
     verify: options.verify ? { size } : undefined,
+    latency: options.latency ? { size, settleMs } : undefined,
     signal: interrupted(),
     onConnected: (remote) => {
       if (!options.json) report(`connected to ${formatHostPort(remote)}`);
@@ -152,7 +163,7 @@ export async function main(args: readonly string[], called = "client.ts"): Promi
   print(
     options.json ? JSON.stringify({ schema: "speedlimit/drain@1", ...result }) : format(result),
   );
-  const wrong = complaint(result);
+  const wrong = complaint(result) ?? unmeasured(result, options);
   if (wrong !== undefined) throw new Error(wrong);
   if (result.ended === "interrupted") return 130;
   return result.ended === "reset" || result.ended === "error" ? 1 : 0;
@@ -168,13 +179,18 @@ function check(options: {
   mode: DrainResult["mode"];
   reply: string | null | undefined;
   verify: boolean;
+  latency: boolean;
+  settle: number | undefined;
   size: number | undefined;
   ack: boolean;
   offsetFile: string | undefined;
 }): void {
-  const { mode, reply, verify, size, ack, offsetFile } = options;
-  if (size !== undefined && !verify) {
-    throw new UsageError("--size needs --verify: it is the size of the messages to verify");
+  const { mode, reply, verify, latency, settle, size, ack, offsetFile } = options;
+  if (size !== undefined && !verify && !latency) {
+    throw new UsageError("--size needs --verify or --latency: it is the size of their messages");
+  }
+  if (settle !== undefined && !latency) {
+    throw new UsageError("--settle needs --latency: it is what that leaves out");
   }
   if (offsetFile !== undefined) {
     if (!ack) throw new UsageError("--offset-file needs --ack: it keeps what is acknowledged");
@@ -207,6 +223,22 @@ function complaint({ verified, missed = 0 }: DrainResult): string | undefined {
   return `${missed} bytes are missing: the server no longer had what follows the stored offset`;
 }
 
+/** One line on why there are no percentiles; undefined: there are, or too little has come for any. */
+function unmeasured(
+  { latency, bytes }: DrainResult,
+  { latency: asked, size = DEFAULT_SEQUENCE_SIZE, settle }: {
+    latency: boolean;
+    size: number | undefined;
+    settle: number | undefined;
+  },
+): string | undefined {
+  if (!asked || latency !== undefined || settle !== undefined || bytes < size) return undefined;
+  return `nothing to measure: no message of ${
+    formatSize(size)
+  } bytes carries a time of these days; ` +
+    "does the server send --message seq, of that --size?";
+}
+
 const isSound = ({ gaps, doubles, reordered, damaged }: DrainVerified): boolean =>
   gaps + doubles + reordered + damaged === 0;
 
@@ -236,11 +268,15 @@ function format(result: DrainResult): string {
 }
 
 /** What became of the stream, where that was asked for. */
-function* proofs({ verified, stored, missed = 0 }: DrainResult): Generator<string> {
+function* proofs({ verified, latency, stored, missed = 0 }: DrainResult): Generator<string> {
   if (verified !== undefined) {
     const { partial } = verified;
     yield (isSound(verified) ? verdict(verified) : `not ${verdict(verified)}`) +
       (partial === undefined ? "" : `, and ${partial} bytes of one that was cut off`);
+  }
+  if (latency !== undefined) {
+    yield describeLatency(latency);
+    yield formatTable([LATENCY_HEAD, formatPercentiles(latency)]);
   }
   if (stored !== undefined) {
     yield `stored up to ${stored.offset} of stream ${stored.stream}` +

@@ -41,6 +41,7 @@ export {
   type TcpInfo,
   tcpInfo,
 } from "./src/kernel.ts";
+export { type Latency, LatencyMeter, type LatencyOptions } from "./src/latency.ts";
 export {
   findLimit,
   type LimitEvent,

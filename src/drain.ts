@@ -15,6 +15,7 @@ import {
   DEFAULT_READ_SIZE,
   loadAdapter,
 } from "./net.ts";
+import { type Latency, LatencyMeter, type LatencyOptions } from "./latency.ts";
 import { type DrainHandler, Reading, type Work } from "./reading.ts";
 import { checkSequenceSize, type SequenceTotals, SequenceVerifier } from "./sequence.ts";
 import { formatSize } from "./units.ts";
@@ -68,6 +69,8 @@ export interface DrainOptions {
   ack?: AckOptions | undefined;
   /** Checks that all are numbered messages of `size` bytes, and none is missing; see `verified`. */
   verify?: { size: number } | undefined;
+  /** Measures how late numbered messages come; see `latency` of the result. */
+  latency?: LatencyOptions | undefined;
   /** Ends it, as `interrupted`. */
   signal?: AbortSignal | undefined;
   /** Called once when it is connected. */
@@ -100,6 +103,11 @@ export interface DrainResult {
   missed?: number;
   /** What was wrong with the numbered messages; absent without `verify`. */
   verified?: DrainVerified;
+  /**
+   * The time from the planned send to the read, as percentiles: corrected for coordinated omission.
+   * Absent without `latency`, and when no message came that carries a plausible time.
+   */
+  latency?: Latency;
   /** From the connection's start. */
   seconds: number;
   bytesPerSecond: number;
@@ -178,7 +186,10 @@ export async function drain(options: DrainOptions = {}): Promise<DrainResult> {
     }
     const acks = ack && at && new Acknowledger(connection, at, verify?.size ?? 1, ack);
     const verifier = verify && verifierFrom(at?.offset ?? 0, verify.size);
-    const handler = verifier ? verifying(verifier, options.handler) : options.handler;
+    const meter = options.latency && new LatencyMeter(options.latency);
+    if (meter) checkBegins("measure", at?.offset ?? 0, options.latency!.size);
+    const watchers = [meter, verifier].filter((each) => each !== undefined);
+    const handler = watchers.length > 0 ? watching(watchers, options.handler) : options.handler;
     const { count, workMs } = options;
     const work: Work = { readSize, count, workMs, handler, forward, acks, reply };
     const reading = new Reading(connection, result, work);
@@ -199,6 +210,8 @@ export async function drain(options: DrainOptions = {}): Promise<DrainResult> {
       result.missed = acks.missed;
     }
     if (verifier !== undefined) result.verified = verified(verifier, verify!.size, acks?.missed);
+    const latency = meter?.result();
+    if (latency !== undefined) result.latency = latency;
     if (stop !== undefined) {
       result.ended = stop;
     } else {
@@ -236,12 +249,19 @@ function check(options: DrainOptions): void {
   };
   time("workMs");
   time("durationMs");
-  const { hello, ack, verify } = options;
+  const { hello, ack, verify, latency } = options;
   if (hello !== undefined && !isReaderName(hello)) {
     throw new RangeError(`hello must be 1 to 64 of A-Z a-z 0-9 . _ -, is ${JSON.stringify(hello)}`);
   }
   if (verify !== undefined) checkSequenceSize(verify.size);
+  if (latency !== undefined) checkLatency(latency);
   if (ack !== undefined) checkAck(ack, options);
+}
+
+function checkLatency({ size, settleMs = 0 }: LatencyOptions): void {
+  checkSequenceSize(size);
+  if (settleMs >= 0 && settleMs < Infinity) return;
+  throw new RangeError(`latency.settleMs must be a number from 0 on, is ${settleMs}`);
 }
 
 function checkAck({ offset, stream }: AckOptions, { mode, reply }: DrainOptions): void {
@@ -276,18 +296,26 @@ function limitReceiveBuffer({ fd }: Connection, bytes: number): void {
   throw new Error(`cannot set the receive buffer to ${formatSize(bytes)}: ${why}`);
 }
 
-/** Throws an Error where no message of that size begins. */
 function verifierFrom(offset: number, size: number): SequenceVerifier {
-  if (offset % size === 0) return new SequenceVerifier(size, offset / size);
+  checkBegins("verify", offset, size);
+  return new SequenceVerifier(size, offset / size);
+}
+
+/** Throws an Error where no message of that size begins. */
+function checkBegins(what: "verify" | "measure", offset: number, size: number): void {
+  if (offset % size === 0) return;
   throw new Error(
-    `cannot verify messages of ${size} bytes from offset ${offset} on: none of them begins there`,
+    `cannot ${what} messages of ${size} bytes from offset ${offset} on: none of them begins there`,
   );
 }
 
-/** Verifies each chunk first: the handler may change it. */
-function verifying(verifier: SequenceVerifier, handler: DrainHandler | undefined): DrainHandler {
+/** Shows each chunk to the watchers first: the handler may change it. */
+function watching(
+  watchers: readonly { push(chunk: Uint8Array): void }[],
+  handler: DrainHandler | undefined,
+): DrainHandler {
   return (chunk) => {
-    verifier.push(chunk);
+    for (const watcher of watchers) watcher.push(chunk);
     return handler === undefined ? chunk : handler(chunk);
   };
 }
