@@ -91,8 +91,10 @@ export class LatencyMeter {
       if (this.#begunBytes < size) return;
       this.#measure(this.#headerView, 0, readNs);
     }
-    const view = new DataView(chunk.buffer, chunk.byteOffset, chunk.length);
-    for (; at + size <= chunk.length; at += size) this.#measure(view, at, readNs);
+    if (at + size <= chunk.length) {
+      const view = new DataView(chunk.buffer, chunk.byteOffset, chunk.length);
+      for (; at + size <= chunk.length; at += size) this.#measure(view, at, readNs);
+    }
     this.#begunBytes = chunk.length - at;
     if (this.#begunBytes > 0) {
       this.#header.set(chunk.subarray(at, Math.min(at + HEADER_BYTES, chunk.length)));

@@ -238,3 +238,27 @@ describe(`client.ts --latency on ${runtime}`, () => {
     assertEquals((await within("server's end", 10_000, server.ended)).status, 0);
   });
 });
+
+describe(`bench/latency.ts with a reader on ${runtime}`, () => {
+  test("a row for each rate, and none for what the sender cannot make", async () => {
+    const args = ["bench/latency.ts", "--quick", "--runtime", runtime, "--size", "1k", "--json"];
+    const bench = (limit: string) => run([...args, "--limit", limit], { timeoutMs: 40_000 });
+    const { status, stdout, stderr } = await bench("20MB/s");
+    assertEquals(status, 0, stderr);
+    const { schema, corrected, rows, skipped } = JSON.parse(stdout);
+    assertEquals([schema, corrected], ["speedlimit/latency@1", "planned send time"]);
+    assertEquals(skipped, []);
+    assertEquals(rows.map(({ rate }: { rate: number }) => rate), [10e6, 21e6]);
+    for (const { rate, messages, ...times } of rows) {
+      // The last 0.3 of 0.6 s, and what was planned while the reader was not there yet.
+      assert(Math.abs(messages / (rate / 1024 * 0.3) - 1) < 0.2, `${messages} at ${rate}`);
+      const { p50, p90, p99, p999, p9999, max } = times;
+      const rising = [0, p50, p90, p99, p999, p9999, max];
+      assertEquals(rising, rising.toSorted((a, b) => a - b));
+      assert(p50 > 0 && max < 5, JSON.stringify(times));
+    }
+    const fast = await bench("1000GB/s");
+    assertEquals([fast.status, JSON.parse(fast.stdout).rows.length], [0, 0], fast.stderr);
+    assertMatch(fast.stderr, /500 GB\/s is left out: a server on deno makes/);
+  });
+});

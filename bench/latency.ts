@@ -1,0 +1,257 @@
+/**
+ * How late messages come to our drain client, by offered rate: the knee at its speed limit, in time.
+ *
+ *     node --no-warnings bench/latency.ts --runtime deno --mode drain
+ *     node --no-warnings bench/latency.ts --runtime bun --mode naive --limit 5MB/s
+ *
+ * From the planned send to the read, so corrected for coordinated omission. The sender's tick, about
+ * 1 ms, is in all of it: what becomes due within one leaves at its end.
+ */
+import { choice, flag, option, parseCommandLine } from "../src/command_line.ts";
+import { formatPercentiles, type Latency, LATENCY_HEAD } from "../src/latency.ts";
+import type { LimitResult } from "../src/limit.ts";
+import { print, runMain } from "../src/program.ts";
+import { ProgressLine } from "../src/progress.ts";
+import { DEFAULT_SEQUENCE_SIZE, LEAST_SEQUENCE_SIZE } from "../src/sequence.ts";
+import { formatTable } from "../src/table.ts";
+import {
+  formatByteRate,
+  formatCount,
+  formatSize,
+  parseByteRate,
+  parseBytes,
+  parseDuration,
+} from "../src/units.ts";
+import type { BenchLatency } from "./bench_result.ts";
+import { commandOn, Program, type Runtime, RUNTIMES } from "./programs.ts";
+import { compileC } from "./readers/compile.ts";
+import { describeMachine, formatMachine } from "./rows.ts";
+
+/** Of the limit. */
+export const LATENCY_SHARES: readonly number[] = [0.1, 0.5, 0.8, 0.95, 0.99, 1.05];
+
+export interface LatencyByRateOptions {
+  /** What the reader runs on. */
+  runtime: Runtime;
+  mode: "naive" | "drain";
+  /** The reader's speed limit: bytes a second. */
+  limit: number;
+  /** Shares of the limit to offer; default LATENCY_SHARES. */
+  shares?: readonly number[];
+  /** Bytes of a message; default 64. */
+  size?: number;
+  /** How long is measured at each rate, once both have warmed up; default 1. */
+  seconds?: number;
+  /** What the server runs on; default deno. */
+  server?: Runtime;
+  /** More arguments of the reader: `--work 20us`. */
+  args?: readonly string[];
+  onRate?: (rate: number) => void;
+  /** A rate that this sender cannot make of numbered messages, whoever reads: it has no row. */
+  onSkipped?: (rate: number, generatorRate: number) => void;
+}
+
+/** In which the JIT compilers do most of their work: not measured. Seconds. */
+const SETTLE_SECONDS = 0.3;
+/** A run that hangs is killed this long after it should have ended. Seconds. */
+const PATIENCE = 30;
+/** What the sender is taken to keep of what it makes at most, with a reader on the other core. */
+const GENERATOR_MARGIN = 0.9;
+const GENERATOR_SECONDS = 0.7;
+
+/**
+ * Offers our drain client shares of its limit, one after the other, each to a fresh server and a
+ * fresh reader in processes of their own, and tells how late the messages were. A rate that the
+ * sender itself cannot keep would tell of the sender: it is left out, see `onSkipped`. Rejects when
+ * a run fails.
+ */
+export async function latencyByRate(options: LatencyByRateOptions): Promise<BenchLatency[]> {
+  const { limit, shares = LATENCY_SHARES, onRate, onSkipped } = options;
+  const most = await generatorRate(options) * GENERATOR_MARGIN;
+  const rows: BenchLatency[] = [];
+  for (const share of shares) {
+    const rate = limit * share;
+    if (rate > most) {
+      onSkipped?.(rate, most);
+      continue;
+    }
+    onRate?.(rate);
+    const { count, p50, p90, p99, p999, p9999, max } = await measure(rate, options);
+    rows.push({ rate, messages: count, p50, p90, p99, p999, p9999, max });
+  }
+  return rows;
+}
+
+/** The flood of numbered messages to one reader, which asks for nothing and need not be waited for. */
+function serverCommand(rate: string, seconds: number, options: LatencyByRateOptions): string[] {
+  const { server = "deno", size = DEFAULT_SEQUENCE_SIZE } = options;
+  return commandOn(
+    server,
+    "server.ts",
+    ...["--port", "0", "--message", "seq", "--size", String(size), "--rate", rate],
+    ...["--overflow", "block", "--ack", "none", "--duration", `${seconds}s`, "--json"],
+  );
+}
+
+/** Runs a server and its reader to their ends; what both printed last. */
+async function runBoth(
+  server: readonly string[],
+  reader: (port: string) => readonly string[],
+  seconds: number,
+): Promise<{ served: unknown; read: unknown }> {
+  const programs = [new Program(server, { seconds })];
+  try {
+    const [, port] = await programs[0]!.saw(/"event":"listening".*?"port":(\d+)/);
+    programs.push(new Program(reader(port!), { seconds }));
+    const [served, read] = await Promise.all(programs.map((each) => each.figures()));
+    return { served, read };
+  } finally {
+    for (const each of programs) each.kill();
+  }
+}
+
+async function measure(rate: number, options: LatencyByRateOptions): Promise<Latency> {
+  const { runtime, mode, size = DEFAULT_SEQUENCE_SIZE, seconds = 1, args = [] } = options;
+  const all = SETTLE_SECONDS + seconds;
+  const { read } = await runBoth(
+    serverCommand(`${Math.round(rate)}B/s`, all, options),
+    (port) =>
+      commandOn(
+        runtime,
+        "client.ts",
+        ...[`127.0.0.1:${port}`, "--mode", mode, "--size", String(size), ...args],
+        ...["--latency", "--settle", `${SETTLE_SECONDS}s`, "--json"],
+      ),
+    all + PATIENCE,
+  );
+  const { latency } = read as { latency?: Latency };
+  if (latency !== undefined) return latency;
+  const why = `a message every ${formatCount(size / rate)} s is too few for ${seconds} s`;
+  throw new Error(`nothing to measure at ${formatByteRate(rate)}: ${why}`);
+}
+
+/** The most that the sender makes, into a reader in C that does nothing with it: bytes a second. */
+async function generatorRate(options: LatencyByRateOptions): Promise<number> {
+  const peer = await compileC(new URL("peers/peer.c", import.meta.url));
+  const { read } = await runBoth(
+    serverCommand("max", GENERATOR_SECONDS, options),
+    (port) => [peer, "drain", "127.0.0.1", port, "65536"],
+    GENERATOR_SECONDS + PATIENCE,
+  );
+  const { bytes, seconds } = read as { bytes: number; seconds: number };
+  return bytes / seconds;
+}
+
+const spec = {
+  name: "latency",
+  summary:
+    "Measures how late messages come to the drain client at shares of its speed limit, as\n" +
+    "percentiles of the time from the planned send to the read.",
+  usage: ["latency.ts [OPTIONS]"],
+  options: {
+    runtime: choice({ help: "what the reader runs on", choices: RUNTIMES, default: "deno" }),
+    mode: choice({ help: "which reader", choices: ["naive", "drain"], default: "drain" }),
+    server: choice({ help: "what the server runs on", choices: RUNTIMES, default: "deno" }),
+    size: option({
+      value: "SIZE",
+      help: "bytes of a message (default 64; 64k when drain)",
+      parse: (text) => parseBytes(text, { least: LEAST_SEQUENCE_SIZE, most: 2 ** 28 }),
+    }),
+    limit: option({
+      value: "RATE",
+      help: "the speed limit, bytes a second (default: it is searched for)",
+      parse: parseByteRate,
+    }),
+    work: option({
+      value: "TIME",
+      help: "what the reader computes after each read, such as 50us (default none)",
+      parse: (text) => {
+        parseDuration(text);
+        return text;
+      },
+    }),
+    seconds: option({
+      value: "TIME",
+      help: "of each rate",
+      default: "1s",
+      parse: (text) => parseDuration(text, { least: 100, most: 600_000 }),
+    }),
+    json: flag("prints the result as one JSON object"),
+    quick: flag("half the limit and just above it, briefly: no figures to keep"),
+  },
+};
+
+/** Searches for the speed limit of the reader as it is, without measuring how late it is. */
+async function findLimitOf(
+  runtime: Runtime,
+  server: Runtime,
+  size: number,
+  args: readonly string[],
+): Promise<number> {
+  const reader = commandOn(runtime, "client.ts", "{host}:{port}", ...args);
+  const words = commandOn(server, "bench/limit.ts", "--size", String(size), "--json");
+  // It exits 1 when nothing was found, and has told why.
+  const program = new Program([...words, "--", ...reader], { seconds: 170, statuses: [0, 1] });
+  const { limit, message } = await program.figures() as LimitResult;
+  if (limit !== null) return (limit.lower + limit.upper) / 2;
+  throw new Error(`no speed limit to take shares of: ${message}; give one with --limit`);
+}
+
+async function main(args: readonly string[]): Promise<void> {
+  const { options } = parseCommandLine(spec, args);
+  const { runtime, mode, server, work, json, quick } = options;
+  const { size = mode === "drain" ? 65_536 : DEFAULT_SEQUENCE_SIZE } = options;
+  const seconds = quick ? 0.3 : options.seconds / 1000;
+  const extra = work === undefined ? [] : ["--work", work];
+  const machine = await describeMachine([...new Set([server, runtime])]);
+  const progress = new ProgressLine();
+  const reader = ["--mode", mode, ...extra].join(" ");
+  let { limit } = options;
+  if (limit === undefined) {
+    progress.line(`searching for the speed limit of ${reader} on ${runtime}`);
+    limit = await findLimitOf(runtime, server, size, ["--mode", mode, ...extra]);
+  }
+  const skipped: number[] = [];
+  const rows = await latencyByRate({
+    ...{ runtime, mode, limit, size, seconds, server, args: extra },
+    ...(quick ? { shares: [0.5, 1.05] } : {}),
+    onRate: (rate) => progress.update(`${formatByteRate(rate)} to ${reader} on ${runtime}`),
+    onSkipped(rate, most) {
+      skipped.push(rate);
+      progress.line(
+        `${formatByteRate(rate)} is left out: a server on ${server} makes ${
+          formatByteRate(most)
+        } ` +
+          `of numbered messages of ${formatSize(size)}`,
+      );
+    },
+  });
+  progress.end();
+  if (json) {
+    const corrected = "planned send time";
+    const conditions = { runtime, mode, server, size, limit, seconds, work: work ?? null };
+    print(JSON.stringify({
+      ...{ schema: "speedlimit/latency@1", unit: "seconds", corrected, ...conditions },
+      ...{ rows, skipped, environment: machine },
+    }));
+    return;
+  }
+  const head = ["offered", "of the limit", "messages", ...LATENCY_HEAD];
+  const lines = rows.map((row) => [
+    formatByteRate(row.rate),
+    `${Math.round(row.rate / limit * 100)} %`,
+    formatCount(row.messages),
+    ...formatPercentiles(row),
+  ]);
+  print(
+    `${reader} on ${runtime}, messages of ${formatSize(size)}, speed limit ${
+      formatByteRate(limit)
+    }\n` +
+      `${formatTable([head, ...lines])}\n` +
+      "from the planned send to the read; corrected for coordinated omission; the sender's tick " +
+      `of 1 ms is in it${quick ? "; quick: no figures to keep" : ""}\n` +
+      formatMachine(machine),
+  );
+}
+
+if (import.meta.main) await runMain("latency", main);
