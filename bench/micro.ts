@@ -10,7 +10,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { bench, boxplot, group, run, summary } from "mitata";
+import { bench, boxplot, group, measure, run, summary } from "mitata";
 import { flag, option, parseCommandLine } from "../src/command_line.ts";
 import { environment } from "../src/environment.ts";
 import { connectionState, kernelSourceReason, tcpInfo } from "../src/kernel.ts";
@@ -38,6 +38,7 @@ const MOVED = 1 << 20;
 /** One side of a round is timed for about so long. */
 const ROUND_MS = 30;
 const BLOB = 1 << 20;
+const LARGEST = 65_536;
 /** By then every peer ends, whatever became of us. */
 const PEER_SECONDS = 300;
 
@@ -121,18 +122,22 @@ async function measureAll(
     }
     progress.end();
     const single = await openSingles(await queue.open("micro"));
-    const charts = await chart(comparisons, single, { json, quick }).finally(single.close);
+    try {
+      if (json) {
+        const singles = await measureSingles(single, quick);
+        print(JSON.stringify({
+          ...{ schema: "speedlimit/micro@1", runtime, bare: BARE_API, rounds, quick },
+          ...{ rows, singles, skipped: single.skipped, environment: environment() },
+        }));
+      } else {
+        await chart(comparisons, single, quick);
+        print(describe(rows, single.skipped, rounds, quick));
+      }
+    } finally {
+      single.close();
+    }
     // Nobody asks for it, and it can be left out of no loop for that.
     if (lookedAt() === 0.5) throw new Error("nothing was read");
-    if (json) {
-      const singles = charts.map(({ name, seconds }) => ({ what: name, seconds }));
-      print(JSON.stringify({
-        ...{ schema: "speedlimit/micro@1", runtime, bare: BARE_API, rounds, quick },
-        ...{ rows, singles, skipped: single.skipped, environment: environment() },
-      }));
-    } else {
-      print(describe(rows, single.skipped, rounds, quick));
-    }
   } finally {
     for (const { adapter, bare } of comparisons) {
       adapter.close();
@@ -239,16 +244,29 @@ async function openSingles(reader: QueueReader): Promise<Singles> {
   };
 }
 
-/** mitata's charts; the averages of what is not compared, in seconds. */
+/** What each of them takes, by mitata's own loop: seconds. */
+async function measureSingles(
+  { benches }: Singles,
+  quick: boolean,
+): Promise<{ what: string; seconds: number }[]> {
+  const results = [];
+  for (const { name: what, run } of benches) {
+    const { avg } = await measure(run, quick ? { gc: false, min_cpu_time: 20e6 } : { gc: false });
+    results.push({ what, seconds: avg / 1e9 });
+  }
+  return results;
+}
+
+/** mitata's charts and summaries, on standard output. */
 async function chart(
   comparisons: readonly Comparison[],
   { benches }: Singles,
-  { json, quick }: { json: boolean; quick: boolean },
-): Promise<{ name: string; seconds: number }[]> {
+  quick: boolean,
+): Promise<void> {
   // What it does before each by default is to allocate 1 GiB where there is no gc() to call.
   const add = (name: string, run: () => unknown) => bench(name, run).gc(false);
-  const shown = json ? [] : quick ? comparisons.filter(({ size }) => size === 65_536) : comparisons;
-  for (const { direction, size, adapter, bare } of shown) {
+  for (const { direction, size, adapter, bare } of comparisons) {
+    if (quick && size !== LARGEST) continue;
     const name = `${direction} 1 MiB in pieces of ${formatSize(size)}`;
     group(name, () =>
       boxplot(() =>
@@ -259,16 +277,7 @@ async function chart(
       ));
   }
   for (const { name, run } of benches) add(name, run);
-  const { benchmarks } = await run({
-    throw: true,
-    colors: !json && Boolean(process.stdout.isTTY),
-    format: json ? "quiet" : "mitata",
-    print: (line: string) => print(line),
-  });
-  return benches.map(({ name }) => {
-    const { stats } = benchmarks.find(({ alias }) => alias === name)!.runs[0]!;
-    return { name, seconds: stats!.avg / 1e9 };
-  });
+  await run({ throw: true, colors: Boolean(process.stdout.isTTY), print });
 }
 
 const HEAD = [
