@@ -6,7 +6,7 @@
  *
  * Sender and reader take their time from `performance.timeOrigin + performance.now()`, which was
  * within 1 us of CLOCK_REALTIME on Deno and Bun and within 6 us on Node, in every process that was
- * started, idle or loaded (36 each; Linux 6.18). On one host the figures are right to that; over two
+ * started, idle or loaded (24 each; Linux 6.18). On one host the figures are right to that; over two
  * hosts they are as right as their clocks.
  */
 import { createHistogram } from "node:perf_hooks";
