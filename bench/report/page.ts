@@ -101,24 +101,20 @@ function summary({ readers }: Results): string {
   const [only] = readers;
   if (only === undefined) return "";
   if (readers.length > 1) {
-    const found = readers.filter(({ limit }) => limit !== null)
-      .toSorted((a, b) => b.limit!.middle - a.limit!.middle);
+    const found = readers.filter(({ limit }) => limit !== null && !limit.atLeast)
+      .toSorted((a, b) => a.limit!.middle - b.limit!.middle);
     const sizes = new Set(readers.map((reader) => reader.size));
     const of = ({ name, size, limit }: typeof only) => {
       const messages = sizes.size < 2 ? "" : `, ${formatMessageSize(size)} messages`;
       return `${name} (${formatKnown(limit)}${messages})`;
     };
-    const collapsing = readers.filter(({ overload }) => overload?.collapsed)
-      .map(({ name }) => name).filter((name, i, all) => all.indexOf(name) === i);
+    // Where the sender was the limit nobody knows who is the fastest.
+    const unmet = names(readers.filter(({ limit }) => limit?.atLeast));
+    const collapsing = names(readers.filter(({ overload }) => overload?.collapsed));
     return [
-      ...(found.length < 2
-        ? []
-        : [`The fastest reader is ${of(found[0]!)}, the slowest ${of(found.at(-1)!)}.`]),
-      ...(collapsing.length === 0 ? [] : [
-        `Pushed past the limit, ${collapsing.join(", ")} ${
-          collapsing.length === 1 ? "collapses" : "collapse"
-        }.`,
-      ]),
+      ...(found.length < 2 ? [] : [`Limits from ${of(found[0]!)} to ${of(found.at(-1)!)}.`]),
+      ...(unmet === "" ? [] : [`Not met, as the sender could make no more: that of ${unmet}.`]),
+      ...(collapsing === "" ? [] : [`Pushed past the limit, these collapse: ${collapsing}.`]),
     ].join(" ");
   }
   const { limit, overload, recovery, size, note } = only;
@@ -139,6 +135,9 @@ function summary({ readers }: Results): string {
     ]),
   ].join(" ");
 }
+
+const names = (readers: Results["readers"]) =>
+  [...new Set(readers.map(({ name }) => name))].join(", ");
 
 /** `2026-11-20 12:00 UTC` */
 const when = (date: string) => date.replace(/^(\S+)T(\d+:\d+).*Z$/, "$1 $2 UTC");
