@@ -120,9 +120,9 @@ function summary({ readers }: Results): string {
   const { limit, overload, recovery, size, note } = only;
   if (limit === null) return `No limit was found${note === undefined ? "" : `: ${note}`}.`;
   return [
-    `It keeps up to ${formatKnown(limit)} (${
-      formatCount(Math.round(limit.lower / size))
-    } messages a second).`,
+    `It keeps up ${limit.atLeast ? "with all that the sender can make," : "to"} ${
+      formatKnown(limit)
+    } (${formatCount(Math.round(limit.lower / size))} messages a second).`,
     ...(overload === null ? [] : [
       `Offered twice that, it drains ${formatByteRate(overload.drained)}${
         overload.collapsed ? ": it collapses" : ""
