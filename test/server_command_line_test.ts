@@ -193,8 +193,9 @@ describe("server.ts refuses", () => {
       const feed = join(folder, "feed.txt");
       writeFileSync(feed, `short\n${"x".repeat(2000)}\nshort\n`);
       const spill = ["--overflow", "spill", "--spill", join(folder, "queue.db")];
-      const args = ["--port", "0", "--source", feed, "--frame", "line", ...spill];
-      const { status, stderr } = await run(["server.ts", ...args, "--max-message", "1k"]);
+      const args = ["--source", feed, "--frame", "line", ...spill];
+      const short = ["--port", "0", "--max-message", "1k"];
+      const { status, stderr } = await run(["server.ts", ...args, ...short]);
       assertEquals(status, 1);
       assertMatch(stderr, /^server: cannot take what .* holds: a line is longer than 1k, the most/);
       await serving([...args, "--max-message", "2001", ...json], async (program, port) => {
