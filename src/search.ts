@@ -62,8 +62,11 @@ const CONTRADICTION =
   "below lower it always kept up, above upper it always fell behind, in between its trials contradict";
 /** A reader whose speed varies by more than this has no limit to speak of, unless asked for less. */
 const WIDEST_PRECISION = 0.25;
-/** What a ramp's short trial says of the limit is off by up to this much for a reader that pauses. */
-const RAMP_ERROR = 0.1;
+/**
+ * What a ramp's short trial says of the limit is off by up to this much for a reader that pauses: 50 ms
+ * are a fifth of it.
+ */
+const RAMP_ERROR = 0.25;
 /** A generator that gives up this close above the reader's last success hides the limit. */
 const GENERATOR_MARGIN = 1.1;
 
@@ -147,6 +150,7 @@ export async function searchLimit(
       failed = Math.min(failed, rate);
       hint = verdict === "falls-behind" ? capacity : undefined;
       hintIsRough = false;
+      growth = 1;
     }
     // It was tried, and was no failure.
     if (hintIsRough) hint = undefined;
@@ -168,6 +172,10 @@ export async function searchLimit(
       const above = boundary * half;
       if (kept < below * 0.998 && below < failed) return below;
       if (failed > above * 1.002 && above > kept) return Math.min(above, ceiling);
+      // A little too low: on from what it kept, in growing steps, sooner than by halves.
+      const step = kept * (1 + precision) ** (0.94 * growth);
+      growth *= 2;
+      if (kept === low && step * (1 + precision) < high) return step;
     }
     if (high === Infinity) {
       growth *= 2;
