@@ -52,7 +52,7 @@ export function fillSequence(into: Uint8Array, fill: SequenceFill): void {
   const millions = Math.floor(wholeMs / 2 ** 20) * 1e6;
   const rest = (millions % 4096) * 2 ** 20 + (wholeMs % 2 ** 20) * 1e6;
   const high = Math.floor(millions / 4096);
-  const filler = size < ZLIB_FROM ? fillerOf(size, into) : undefined;
+  const filler = size < ZLIB_FROM ? fillerOf(size) : undefined;
   for (let i = 0, at = 0; i < count; i++, at += size) {
     const number = first + i;
     view.setUint32(at, Math.floor(number / TWO_32));
@@ -70,10 +70,12 @@ export function fillSequence(into: Uint8Array, fill: SequenceFill): void {
 
 const fillers = new Map<number, CrcTail>();
 
-/** What the filler of messages of this size does to their CRCs. `message` begins with one. */
-function fillerOf(size: number, message: Uint8Array): CrcTail {
+/** What the filler of messages of this size does to their CRCs. */
+function fillerOf(size: number): CrcTail {
   let filler = fillers.get(size);
   if (filler === undefined) {
+    const message = new Uint8Array(size);
+    fillFiller(message, size, size);
     filler = new CrcTail(message.subarray(FILLER_AT, size - CRC_BYTES));
     fillers.set(size, filler);
   }

@@ -67,8 +67,10 @@ describe("crc32", () => {
 
 describe("numbered messages", () => {
   test("number, time, filler and CRC lie where they should", () => {
-    for (const size of [20, 21, 64, 1000, 4096]) {
+    for (const size of [20, 21, 63, 64, 1000, 4096]) {
       const bytes = new Uint8Array(3 * size + 5).fill(0xaa);
+      // None at all, and nowhere to put them.
+      fillSequence(new Uint8Array(), { first: 0, count: 0, size, plannedMs: 0, everyMs: 0 });
       const fill = { first: 2 ** 32 - 2, count: 3, size, plannedMs: 1_763_662_800_123, everyMs: 2 };
       fillSequence(bytes, fill);
       for (let i = 0; i < 3; i++) {
