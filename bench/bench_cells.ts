@@ -123,7 +123,7 @@ async function tryLook(absent: string, look: () => Promise<void>): Promise<strin
   } catch (error) {
     const { name, message } = error as Error;
     if (name === "AbortError") throw error;
-    if (/ENOENT|is not installed|No such file/.test(message)) return absent;
+    if (/ENOENT|is not installed|No such file|not found in \$PATH/.test(message)) return absent;
     return `${absent} that works: ${message.replaceAll("\n", " ").slice(0, 200)}`;
   }
 }

@@ -41,7 +41,7 @@ export interface BenchHeader {
   quick: boolean;
   /** How narrow the interval of a reader's limit had to be, as a share. */
   precision: number;
-  /** Runs of each cell that count. */
+  /** Runs of each reader that count; all other cells have twice as many. */
   runs: number;
   /** Runs before them that do not; a reader has none, since each search begins with a ramp. */
   warmUps: number;

@@ -92,7 +92,8 @@ export async function runReader(
     recovery,
     trials,
     kept: highestKept(result),
-    limitedBy: outcome === "found"
+    // Also where its interval stayed wide: it kept up below, and fell behind above.
+    limitedBy: limit !== null
       ? "reader"
       : outcome === "generator-limited"
       ? "generator"

@@ -36,7 +36,9 @@ export function formatBench(result: BenchResult): string {
     tables.push(table(SENDER_HEAD, senders.map(senderCells), noSenders));
   }
   const notes = [
-    `median of ${runs} runs${quick ? ", quick: no figures to keep" : ""}; ` +
+    `median of ${runs} searches, of ${2 * runs} floods${
+      quick ? ", quick: no figures to keep" : ""
+    }; ` +
     `${formatMinutes(seconds)}${complete ? "" : ", not complete"}; fed by ${generator.runtime}`,
     "naive readers take 10 bytes a read, whatever the size of a message",
     formatMachine(machine),

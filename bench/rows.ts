@@ -53,7 +53,7 @@ export async function describeMachine(runtimes: readonly Runtime[]): Promise<Mac
 export function formatMachine(machine: Machine): string {
   const { date, cpu, cores, kernel, congestionControl, runtimes, loadBefore } = machine;
   const versions = Object.entries(runtimes).map((entry) => entry.join(" ")).join(", ");
-  return `${versions}; ${cores} x ${cpu}, ${kernel}, ` +
+  return `${versions === "" ? "" : `${versions}; `}${cores} x ${cpu}, ${kernel}, ` +
     `${congestionControl ?? "unknown congestion control"}; load ${
       loadBefore.toFixed(1)
     } before; ${date}`;

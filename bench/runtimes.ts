@@ -68,7 +68,7 @@ const spec = {
     }),
     runs: option({
       value: "N",
-      help: "runs of each that count",
+      help: "searches of each reader that count; of floods twice as many",
       default: String(RUNS),
       parse: (text) => parseCount(text, { most: 100 }),
     }),

@@ -25,7 +25,7 @@ export interface LimitOptions extends FedReadersOptions {
   maxRate?: number;
   /** Where the search begins: well below the limit, or it may collapse. Default 500 kB/s. */
   startRate?: number;
-  /** The shortest time of each trial, as a share of the usual one; default 1. Less sees less. */
+  /** The shortest time of each trial of the search, as a share of the usual one; default 1. */
   trialScale?: number;
   /** The longest that one trial may take to be clear; seconds, default 6. */
   maxTrialSeconds?: number;
@@ -92,9 +92,8 @@ const START_RATE = 500_000;
 const USUAL_SECONDS = 30;
 /** A command's reader that does not clear this soon is replaced: waiting costs more than starting. */
 const CLEAR_MS = 500;
+/** Whatever the scale: in less, a reader that takes 512 KiB at once would seem to drain nothing. */
 const OVERLOAD_SECONDS = 0.7;
-/** As a share of it: what a reader drains when offered too much takes a moment to show. */
-const LEAST_OVERLOAD = 0.5;
 const RECOVERY_LONGEST_SECONDS = 10;
 
 /** A glimpse of the ramp needs no precision: a reader near its limit is looked at again. */
@@ -213,15 +212,14 @@ class Experiment {
     lower: number,
     upper: number,
   ): Promise<Pick<LimitResult, "overload" | "recovery">> {
-    const { trialScale = 1, signal } = this.#options;
-    const seconds = OVERLOAD_SECONDS * Math.min(1, Math.max(LEAST_OVERLOAD, trialScale));
+    const { signal } = this.#options;
     await this.#ready();
     const rate = 2 * upper;
     this.#emit({ event: "trial-begins", rate, purpose: "overload" });
     const result = await runTrial(this.#readers.feeds, {
       rate,
-      minSeconds: seconds,
-      maxSeconds: seconds,
+      minSeconds: OVERLOAD_SECONDS,
+      maxSeconds: OVERLOAD_SECONDS,
       excursions: EFFORTS.ramp.excursions,
       full: true,
       ...(signal === undefined ? {} : { signal }),
