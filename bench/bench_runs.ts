@@ -47,7 +47,14 @@ function readerCommand({ who, mode }: ReaderCell, installed: Installed): string[
     case "python":
       return ["python3", resolve(ROOT, `bench/readers/${mode}.py`), "{host}", "{port}"];
     default:
-      return commandOn(who as Runtime, "client.ts", "{host}:{port}", "--mode", mode);
+      return commandOn(
+        who as Runtime,
+        "client.ts",
+        "{host}:{port}",
+        "--mode",
+        mode,
+        "--runtime-reads",
+      );
   }
 }
 
