@@ -103,7 +103,7 @@ const spec = {
     count: option({ value: "SIZE", help: "stops after this many bytes", parse: parseBytes }),
     verify: flag("checks numbered messages: none missing, twice, out of order or damaged"),
     latency: flag(
-      "tells how late they come: percentiles of the time from the planned send to the read",
+      "tells how late they come: percentiles from the planned send to the read",
     ),
     settle: option({
       value: "TIME",

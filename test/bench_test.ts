@@ -21,11 +21,12 @@ import { assemble, readBench, readBenchLines } from "../bench/bench_file.ts";
 import {
   BENCH_SCHEMA,
   type BenchHeader,
+  type BenchResult,
   type BenchRun,
   type ReaderFigures,
 } from "../bench/bench_result.ts";
 import { runtime } from "../src/net.ts";
-import { run } from "./process.ts";
+import { run, type RunResult } from "./process.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "speedlimit-bench-"));
 after(() => rmSync(folder, { recursive: true }));
@@ -41,17 +42,30 @@ const jsonLines = (out: string) => {
   return join(out, name!);
 };
 
+/** A search may find no limit while a neighbour has the core, which is told and exits 1. */
+const statusOf = ({ rows }: BenchResult) => rows.every(({ rate }) => rate !== null) ? 0 : 1;
+
+/** Such a neighbour is gone a moment later: up to three runs, for a limit of the slow reader. */
+async function runSmall(out: string): Promise<RunResult> {
+  for (let left = 2;; left--) {
+    const ran = await run([...bench, ...SMALL, "--json", "--out", out], { timeoutMs: 90_000 });
+    const { rows } = JSON.parse(ran.stdout) as BenchResult;
+    if (rows[0]!.rate !== null || left === 0) return ran;
+    rmSync(out, { recursive: true });
+  }
+}
+
 const onPath = (name: string) =>
   (process.env.PATH ?? "").split(delimiter).map((folder) => join(folder, name)).find(existsSync);
 
 describe(`bench on ${runtime}`, () => {
   test("measures readers and senders, and writes all of it", async () => {
     const out = join(folder, "small");
-    const ran = await run([...bench, ...SMALL, "--json", "--out", out], { timeoutMs: 90_000 });
-    assertEquals(ran.status, 0, ran.stderr);
+    const ran = await runSmall(out);
     assertMatch(ran.stderr, /^\d+ runs, about \d+ s$/m);
     assertMatch(ran.stderr, /c naive, 13: .*MB\/s.* s; .* left$/m);
     const result = readBench(join(out, "latest.json"));
+    assertEquals(ran.status, statusOf(result), ran.stderr);
     assertEquals(JSON.parse(ran.stdout), JSON.parse(JSON.stringify(result)));
     assert(result.complete);
     assertEquals(result.runs, 1);
@@ -75,7 +89,7 @@ describe(`bench on ${runtime}`, () => {
     }
     // A reader that falls behind owes more and more, and one that keeps up does not.
     assertGreater(above.backlog.at(-1)!, 5 * Math.max(1, below.backlog.at(-1)!));
-    assertGreater(drain!.rate!.median, median);
+    if (drain!.rate !== null) assertGreater(drain!.rate.median, median);
     assertGreater(sender!.rate!.median, 1e6);
     assertGreater(control!.rate!.median, sender!.rate!.median);
   });
@@ -101,9 +115,10 @@ describe(`bench on ${runtime}`, () => {
     appendFileSync(path, '{"type":"run","cell":0,');
     assertThrows(() => readBench(path), Error, "is cut off in its last line");
     const second = await run([...bench, "--resume", "--out", out], { timeoutMs: 60_000 });
-    assertEquals(second.status, 0, second.stderr);
+    const resumed = readBench(join(out, "latest.json"));
+    assertEquals(second.status, statusOf(resumed), second.stderr);
     assertMatch(second.stderr, /runs of \d+ left, about/);
-    assertMatch(second.stdout, /^c naive, 13 .*MB\/s/m);
+    assertMatch(second.stdout, /^c naive, 13 /m);
     assertMatch(second.stdout, /^control, 13 /m);
     const whole = readBenchLines(path);
     assertEquals(whole.runs.slice(0, before.runs.length), before.runs);
@@ -111,7 +126,7 @@ describe(`bench on ${runtime}`, () => {
     const floods = cells.filter(({ kind }) => kind !== "reader").length;
     // A warm-up and two that count; of readers one.
     assertEquals(whole.runs.length, cells.length + 2 * floods);
-    assert(readBench(join(out, "latest.json")).complete);
+    assert(resumed.complete);
 
     const third = await run([...bench, "--resume", "--out", out]);
     assertEquals(third.status, 1);
