@@ -17,6 +17,7 @@ import { formatSvg } from "./report/svg.ts";
 import { READER_HEAD, readerCells } from "./report/table.ts";
 import { formatMachine, type Machine, ROW_HEAD } from "./rows.ts";
 import { formatSpeedRow, type SpeedRow } from "./speed_rows.ts";
+import { formatSpillRow, type SpillRow } from "./spill_rows.ts";
 
 const ROOT = new URL("../", import.meta.url);
 
@@ -78,6 +79,12 @@ function speedTable(): string {
   return `${markdown([[...ROW_HEAD], ...rows])}\n\n${machineLine(results)}`;
 }
 
+function spillTable(): string {
+  const results = read<SpillRow>("spill");
+  const rows = results.rows.map(formatSpillRow);
+  return `${markdown([[...ROW_HEAD], ...rows])}\n\n${machineLine(results)}`;
+}
+
 const PICTURE = "docs/curve.svg";
 
 /** What `deno task bench` measured last; undefined while nobody has committed such a file. */
@@ -111,6 +118,7 @@ const SECTIONS: Record<string, () => string> = {
   limit: limitTable,
   accuracy: accuracyTable,
   speed: speedTable,
+  spill: spillTable,
 };
 
 function fill(readme: string): string {
