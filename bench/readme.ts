@@ -80,6 +80,8 @@ function speedTable(): string {
 }
 
 function spillTable(): string {
+  // Nobody has committed such a file yet.
+  if (!existsSync(new URL("results/spill.json", ROOT))) return "Not measured yet.";
   const results = read<SpillRow>("spill");
   const rows = results.rows.map(formatSpillRow);
   return `${markdown([[...ROW_HEAD], ...rows])}\n\n${machineLine(results)}`;

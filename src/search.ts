@@ -67,6 +67,11 @@ const WIDEST_PRECISION = 0.25;
  * are a fifth of it.
  */
 const RAMP_ERROR = 0.25;
+/**
+ * Around which share of the tolerance the two bounds are put: a verdict changes at all of it, but the
+ * drain rate in a trial of 1 s is some 0.2 % too high for a reader that pauses.
+ */
+const BOUNDARY = 0.75;
 /** A generator that gives up this close above the reader's last success hides the limit. */
 const GENERATOR_MARGIN = 1.1;
 
@@ -78,9 +83,11 @@ export async function searchLimit(
   const outcomes: TrialOutcome[] = [];
   const attempt = async (rate: number, effort: Effort): Promise<TrialOutcome> => {
     let outcome = await trial(rate, effort);
-    // Noise is expected: one more look before an irregular trial counts as a failure.
+    // Noise is expected: one more look before an irregular trial counts as a failure. What grows
+    // just as much as is tolerated stays unclear however long one looks: a little lower it is clear.
     if (outcome.verdict === "irregular" && !outcome.generatorLimited) {
-      outcome = await trial(rate, "confirm");
+      const again = effort === "bound" ? Math.max(minRate, rate * (1 - tolerance / 2)) : rate;
+      outcome = await trial(again, "confirm");
     }
     outcomes.push(outcome);
     return outcome;
@@ -167,15 +174,15 @@ export async function searchLimit(
       // First a longer look from just above, which it should fail, and tell its limit better.
       if (hintIsRough) return Math.min(hint * (1 + RAMP_ERROR), Math.sqrt(hint * high));
       const half = (1 + precision) ** 0.47;
-      const boundary = hint * (1 + tolerance);
+      const boundary = hint * (1 + BOUNDARY * tolerance);
       const below = boundary / half;
-      const above = boundary * half;
       if (kept < below * 0.998 && below < failed) return below;
-      if (failed > above * 1.002 && above > kept) return Math.min(above, ceiling);
-      // A little too low: on from what it kept, in growing steps, sooner than by halves.
-      const step = kept * (1 + precision) ** (0.94 * growth);
-      growth *= 2;
-      if (kept === low && step * (1 + precision) < high) return step;
+      // The rate may be a little too low: above what was kept, in growing steps.
+      const above = Math.max(boundary * half, kept * (1 + precision) ** (0.94 * growth));
+      if (above * 1.002 < Math.min(failed, high)) {
+        growth *= 2;
+        return above;
+      }
     }
     if (high === Infinity) {
       growth *= 2;
