@@ -8,6 +8,7 @@
  * Rates are in bytes a second, durations in seconds, sizes in bytes, times within a series in seconds
  * from its start.
  */
+import type { Percentiles } from "../src/latency.ts";
 import type { KernelSource } from "../src/kernel.ts";
 import type { LimitResult, Trial } from "../src/limit.ts";
 import type { TrialSeries } from "../src/series.ts";
@@ -71,15 +72,9 @@ export type BenchSeries = TrialSeries;
  * From the planned send to the read (so corrected for coordinated omission): seconds at one offered
  * rate.
  */
-export interface BenchLatency {
+export interface BenchLatency extends Percentiles {
   rate: number;
   messages: number;
-  p50: number;
-  p90: number;
-  p99: number;
-  p999: number;
-  p9999: number;
-  max: number;
 }
 
 /** Of a sender, the control and iperf3. */

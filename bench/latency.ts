@@ -23,7 +23,7 @@ import {
   parseDuration,
 } from "../src/units.ts";
 import type { BenchLatency } from "./bench_result.ts";
-import { commandOn, Program, type Runtime, RUNTIMES } from "./programs.ts";
+import { commandOn, Program, runPair, type Runtime, RUNTIMES } from "./programs.ts";
 import { compileC } from "./readers/compile.ts";
 import { describeMachine, formatMachine } from "./rows.ts";
 
@@ -93,27 +93,15 @@ function serverCommand(rate: string, seconds: number, options: LatencyByRateOpti
   );
 }
 
-/** Runs a server and its reader to their ends; what both printed last. */
-async function runBoth(
-  server: readonly string[],
-  reader: (port: string) => readonly string[],
-  seconds: number,
-): Promise<{ served: unknown; read: unknown }> {
-  const programs = [new Program(server, { seconds })];
-  try {
-    const [, port] = await programs[0]!.saw(/"event":"listening".*?"port":(\d+)/);
-    programs.push(new Program(reader(port!), { seconds }));
-    const [served, read] = await Promise.all(programs.map((each) => each.figures()));
-    return { served, read };
-  } finally {
-    for (const each of programs) each.kill();
-  }
-}
+const pairOptions = (seconds: number) => ({
+  seconds: seconds + PATIENCE,
+  listening: /"event":"listening".*?"port":(\d+)/,
+});
 
 async function measure(rate: number, options: LatencyByRateOptions): Promise<Latency> {
   const { runtime, mode, size = DEFAULT_SEQUENCE_SIZE, seconds = 1, args = [] } = options;
   const all = SETTLE_SECONDS + seconds;
-  const { read } = await runBoth(
+  const { read } = await runPair(
     serverCommand(`${Math.round(rate)}B/s`, all, options),
     (port) =>
       commandOn(
@@ -122,7 +110,7 @@ async function measure(rate: number, options: LatencyByRateOptions): Promise<Lat
         ...[`127.0.0.1:${port}`, "--mode", mode, "--size", String(size), ...args],
         ...["--latency", "--settle", `${SETTLE_SECONDS}s`, "--json"],
       ),
-    all + PATIENCE,
+    pairOptions(all),
   );
   const { latency } = read as { latency?: Latency };
   if (latency !== undefined) return latency;
@@ -133,10 +121,10 @@ async function measure(rate: number, options: LatencyByRateOptions): Promise<Lat
 /** The most that the sender makes, into a reader in C that does nothing with it: bytes a second. */
 async function generatorRate(options: LatencyByRateOptions): Promise<number> {
   const peer = await compileC(new URL("peers/peer.c", import.meta.url));
-  const { read } = await runBoth(
+  const { read } = await runPair(
     serverCommand("max", GENERATOR_SECONDS, options),
     (port) => [peer, "drain", "127.0.0.1", port, "65536"],
-    GENERATOR_SECONDS + PATIENCE,
+    pairOptions(GENERATOR_SECONDS),
   );
   const { bytes, seconds } = read as { bytes: number; seconds: number };
   return bytes / seconds;

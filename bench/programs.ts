@@ -59,6 +59,11 @@ export interface ProgramOptions {
   statuses?: readonly number[];
 }
 
+export interface PairOptions extends ProgramOptions {
+  /** What the server prints once it listens, with its port; default `listening PORT`. */
+  listening?: RegExp;
+}
+
 const living = new Set<Program>();
 const killAll = () => {
   for (const each of living) each.kill();
@@ -199,17 +204,17 @@ export interface PairFigures {
 }
 
 /**
- * Runs a server, which prints `listening PORT`, and one reader of it to their ends. Rejects if one of
+ * Runs a server, which prints its port, and one reader of it to their ends. Rejects if one of
  * them fails, and ends the other.
  */
 export async function runPair(
   server: readonly string[],
   reader: (port: string) => readonly string[],
-  options: ProgramOptions,
+  { listening = /^listening (\d+)$/m, ...options }: PairOptions,
 ): Promise<PairFigures> {
   const programs = [new Program(server, options)];
   try {
-    const [, port] = await programs[0]!.saw(/^listening (\d+)$/m);
+    const [, port] = await programs[0]!.saw(listening);
     programs.push(new Program(reader(port!), options));
     const [sent, read] = await Promise.all(programs.map((each) => each.figures()));
     return { sent, read };

@@ -8,6 +8,8 @@
  */
 import { setImmediate } from "node:timers";
 
+/** A read of at least so many bytes that comes back full says that more is on its way. */
+export const MUCH = 16_384;
 /** Turns without a touch before it may sleep again: some 0.2 ms. */
 const TURNS = 200;
 

@@ -7,14 +7,13 @@
  * nothing, and Deno reads into our buffer anyway.
  */
 import { setImmediate } from "node:timers";
+import { MUCH } from "./awake.ts";
 import { receiveNow, waitingBytes } from "./kernel.ts";
 
 /** Looks at the receive queue before the event loop gets a turn: some 10 us, one piece at 5 GB/s. */
 const LOOKS = 50;
 /** Turns without a byte before the runtime waits for the next: some 0.2 ms. */
 const TURNS = 200;
-/** A shorter read costs little more through the runtime. */
-const LEAST = 16_384;
 
 export class DirectReads {
   readonly #allowed: boolean;
@@ -33,7 +32,7 @@ export class DirectReads {
 
   /** Told of each chunk of the runtime's: a full one says that more is on its way. */
   runtimeRead(bytes: number, limit: number): void {
-    this.#active = this.#allowed && limit >= LEAST && bytes >= limit;
+    this.#active = this.#allowed && limit >= MUCH && bytes >= limit;
   }
 
   /** A full piece, valid until the next read; undefined: it is not there. */

@@ -286,14 +286,12 @@ export function setBufferSize(fd: number, which: "send" | "receive", bytes: numb
   return libc.setsockopt(fd, SOL_SOCKET, SO_OPTION[which], value, 4) === 0;
 }
 
-const MSG_PEEK = 2;
 const AF_UNSPEC_ADDRESS = new Uint8Array(16);
-const peeked = new Uint8Array(1);
 
 /** Whether bytes lie in the receive queue. Undefined without libc. */
 export function hasUnread(fd: number): boolean | undefined {
   if (typeof libc === "string") return undefined;
-  return libc.recv(fd, peeked, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+  return waitingBytes(fd) > 0;
 }
 
 const MSG_NOSIGNAL = 0x4000;

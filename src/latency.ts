@@ -22,19 +22,23 @@ const MOST_NS = 86_400e9;
 /** Significant digits of a percentile: right to 0.1 %. */
 const FIGURES = 3;
 
-/** Percentiles of the time from the planned send to the read. */
-export interface Latency {
-  unit: "seconds";
-  /** For coordinated omission, by measuring from there. */
-  corrected: "planned send time";
-  /** Messages that were measured. */
-  count: number;
+/** Of times, in seconds. */
+export interface Percentiles {
   p50: number;
   p90: number;
   p99: number;
   p999: number;
   p9999: number;
   max: number;
+}
+
+/** Percentiles of the time from the planned send to the read. */
+export interface Latency extends Percentiles {
+  unit: "seconds";
+  /** For coordinated omission, by measuring from there. */
+  corrected: "planned send time";
+  /** Messages that were measured. */
+  count: number;
   /**
    * Messages whose planned time is more than a day off, and which are in no percentile: they are
    * damaged, or of another size. Absent when there are none.
@@ -144,10 +148,7 @@ export const LATENCY_HEAD: readonly string[] = ["p50", "p90", "p99", "p99.9", "p
 
 /** A line of that table. Times in seconds. */
 export function formatPercentiles(
-  { p50, p90, p99, p999, p9999, max }: Pick<
-    Latency,
-    "p50" | "p90" | "p99" | "p999" | "p9999" | "max"
-  >,
+  { p50, p90, p99, p999, p9999, max }: Percentiles,
 ): string[] {
   return [p50, p90, p99, p999, p9999, max].map(formatSeconds);
 }

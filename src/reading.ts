@@ -1,6 +1,6 @@
 /** The drain client's loop: read, work, hand on, acknowledge or reply, one chunk at a time. */
 import { setImmediate } from "node:timers";
-import { Awake } from "./awake.ts";
+import { Awake, MUCH } from "./awake.ts";
 import { ACK_BYTES, type Acknowledger } from "./ack_reader.ts";
 import type { Forward } from "./forward.ts";
 import type { Connection } from "./net.ts";
@@ -17,8 +17,6 @@ export type DrainHandler = (
 
 /** How long it may work before timers and signals get their turn. */
 const TURN_MS = 20;
-/** A read of at least so much that comes back full says that more is on its way. */
-const MUCH = 16_384;
 
 /** What is done with each chunk. */
 export interface Work {
