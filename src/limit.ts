@@ -99,9 +99,13 @@ const RECOVERY_LONGEST_SECONDS = 10;
 /** A glimpse of the ramp needs no precision: a reader near its limit is looked at again. */
 const RAMP_TOLERANCE = 0.02;
 
-const EFFORTS: Record<Effort, { minSeconds: number; excursions: number }> = {
+/** An unclear bound is looked for elsewhere, not longer. */
+const EFFORTS: Record<
+  Effort,
+  { minSeconds: number; excursions: number; marginal?: "ends" }
+> = {
   ramp: { minSeconds: 0.25, excursions: 8 },
-  bound: { minSeconds: 1, excursions: 30 },
+  bound: { minSeconds: 1, excursions: 30, marginal: "ends" },
   confirm: { minSeconds: 2, excursions: 30 },
 };
 
@@ -154,12 +158,12 @@ class Experiment {
     const { maxTrialSeconds = 6, trialScale = 1, signal } = this.#options;
     await this.#ready();
     this.#emit({ event: "trial-begins", rate, purpose });
-    const { minSeconds, excursions } = EFFORTS[purpose];
+    const { minSeconds, ...effort } = EFFORTS[purpose];
     const result = await runTrial(this.#readers.feeds, {
+      ...effort,
       rate,
       minSeconds: Math.min(minSeconds * trialScale, maxTrialSeconds),
       maxSeconds: maxTrialSeconds,
-      excursions,
       tolerance: purpose === "ramp" ? RAMP_TOLERANCE : this.#tolerance,
       ...(signal === undefined ? {} : { signal }),
     });

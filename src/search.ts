@@ -81,13 +81,31 @@ export async function searchLimit(
 ): Promise<SearchResult> {
   const { minRate, maxRate, tolerance } = options;
   const outcomes: TrialOutcome[] = [];
+  let hint: number | undefined;
+  let hintIsRough = true;
+  /** A rate that a long trial has kept already. */
+  let confirmed = 0;
+  /** Of the steps that go up, in precisions. */
+  let growth = 1;
   const attempt = async (rate: number, effort: Effort): Promise<TrialOutcome> => {
     let outcome = await trial(rate, effort);
-    // Noise is expected: one more look before an irregular trial counts as a failure. What grows
-    // just as much as is tolerated stays unclear however long one looks: a little lower it is clear.
+    // Noise is expected: one more look before an irregular trial counts as a failure.
     if (outcome.verdict === "irregular" && !outcome.generatorLimited) {
-      const again = effort === "bound" ? Math.max(minRate, rate * (1 - tolerance / 2)) : rate;
+      let again = rate;
+      if (effort === "bound") {
+        // What grows just as much as is tolerated stays unclear however long one looks; at what was
+        // drained meanwhile it is clear.
+        const drained = outcome.capacity;
+        again = Math.min(rate * (1 - tolerance / 2), Math.max(drained, rate * (1 - 2 * tolerance)));
+        again = Math.max(minRate, again);
+        if (again === drained) {
+          hint = drained;
+          hintIsRough = false;
+          growth = 1;
+        }
+      }
       outcome = await trial(again, "confirm");
+      if (outcome.verdict === "keeps-up") confirmed = again;
     }
     outcomes.push(outcome);
     return outcome;
@@ -97,8 +115,6 @@ export async function searchLimit(
   // refute them one by one.
   const glimpsed: number[] = [];
   let ceiling = maxRate;
-  let hint: number | undefined;
-  let hintIsRough = true;
   let failedInRamp = Infinity;
   for (let rate = Math.max(minRate, Math.min(options.startRate, maxRate));;) {
     const outcome = await attempt(rate, "ramp");
@@ -132,7 +148,6 @@ export async function searchLimit(
   let failed = Infinity;
   let precision = options.precision;
   const widest = Math.max(WIDEST_PRECISION, 4 * precision);
-  let growth = 1;
   const contradict = () => {
     precision *= 2;
     growth = 1;
@@ -152,6 +167,7 @@ export async function searchLimit(
       if (rate <= kept) {
         contradict();
         kept = 0;
+        confirmed = 0;
       }
       while (glimpsed.length > 0 && glimpsed.at(-1)! >= rate) glimpsed.pop();
       failed = Math.min(failed, rate);
@@ -236,10 +252,12 @@ export async function searchLimit(
       return { outcome: "below-range", lower: 0, upper: failed, reason };
     }
     if (kept > 0 && failed / kept <= 1 + precision) {
-      const atLower = await attempt(kept, "confirm");
-      const confirmed = atLower.verdict === "keeps-up";
-      record(atLower);
-      if (!confirmed) continue;
+      if (kept !== confirmed) {
+        const atLower = await attempt(kept, "confirm");
+        record(atLower);
+        if (atLower.verdict !== "keeps-up") continue;
+        confirmed = kept;
+      }
       const above = failed * (1 + precision / 4);
       const atUpper = await attempt(above, "bound");
       if (atUpper.verdict !== "keeps-up") {

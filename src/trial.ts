@@ -3,7 +3,13 @@ import type { Flood } from "./flood.ts";
 import { type Meter, SAMPLE_EVERY_MS } from "./meter.ts";
 import type { Closed } from "./net.ts";
 import { sleep } from "./sleep.ts";
-import { DEFAULT_EXCURSIONS, DEFAULT_TOLERANCE, judge, type Sample } from "./verdict.ts";
+import {
+  DEFAULT_EXCURSIONS,
+  DEFAULT_TOLERANCE,
+  judge,
+  type Sample,
+  type VerdictResult,
+} from "./verdict.ts";
 
 /** A reader that is connected and fed. */
 export interface Feed {
@@ -21,6 +27,8 @@ export interface TrialOptions {
   /** See `VerdictOptions`. */
   excursions?: number;
   tolerance?: number;
+  /** What becomes of a trial whose slope is `marginal` (see `VerdictResult`); default: it goes on. */
+  marginal?: "ends";
   /** Goes on for `maxSeconds` whatever the verdict. */
   full?: boolean;
   /** Gets what is sampled, of each reader (from 0), as the trial goes on. */
@@ -156,7 +164,7 @@ export async function runTrial(
   await sleep(SETTLE_MS);
   const acceptedBefore = feeds.map(({ flood }) => flood.accepted);
   const judged = watches.map(() =>
-    ({ verdict: undefined, backlogSlope: 0, drained: 0 }) as ReturnType<typeof judge>
+    ({ verdict: undefined, marginal: false, backlogSlope: 0, drained: 0 }) as VerdictResult
   );
   let verdict: TrialResult["verdict"] | undefined;
   let reader = 0;
@@ -193,6 +201,7 @@ export async function runTrial(
         reader = judged.findIndex((result) => result.verdict === undefined);
       }
       if (verdict !== undefined && !full) break;
+      if (options.marginal === "ends" && judged[reader]!.marginal) break;
     }
     if (over || options.signal?.aborted) break;
     await sleep(SAMPLE_EVERY_MS);

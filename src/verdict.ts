@@ -41,6 +41,8 @@ export interface VerdictOptions {
 export interface VerdictResult {
   /** Undefined: not clear yet. */
   verdict: "keeps-up" | "falls-behind" | undefined;
+  /** Not clear, and the slope is known to half the tolerance: a longer look tells little more. */
+  marginal: boolean;
   /** Growth of the backlog's lower envelope, bytes a second. */
   backlogSlope: number;
   /** What the reader took, bytes a second. */
@@ -118,7 +120,9 @@ export function judge(samples: readonly Sample[], options: VerdictOptions): Verd
 
 function judgeStretch(samples: readonly Sample[], options: VerdictOptions): VerdictResult {
   const { offered, tolerance = DEFAULT_TOLERANCE, excursions = DEFAULT_EXCURSIONS } = options;
-  if (samples.length < 2 * BLOCKS) return { verdict: undefined, backlogSlope: 0, drained: 0 };
+  if (samples.length < 2 * BLOCKS) {
+    return { verdict: undefined, marginal: false, backlogSlope: 0, drained: 0 };
+  }
   const { slope, halfWidth } = fitLine(lowerEnvelope(samples));
   const drained = fitLine(samples.map(({ time, drained }) => [time, drained])).slope;
   let low = Infinity;
@@ -129,10 +133,16 @@ function judgeStretch(samples: readonly Sample[], options: VerdictOptions): Verd
     if (excursion > high) high = excursion;
   }
   const seconds = samples.at(-1)!.time - samples[0]!.time;
-  const result: VerdictResult = { verdict: undefined, backlogSlope: slope, drained };
+  const result: VerdictResult = {
+    verdict: undefined,
+    marginal: false,
+    backlogSlope: slope,
+    drained,
+  };
   if (seconds < excursions * (high - low) / offered) return result;
   const bound = tolerance * offered;
   if (slope + halfWidth < bound) result.verdict = "keeps-up";
   else if (slope - halfWidth > bound) result.verdict = "falls-behind";
+  else result.marginal = halfWidth < bound / 2;
   return result;
 }

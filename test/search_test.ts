@@ -126,13 +126,12 @@ describe("search", () => {
   });
 
   test("irregular trials are looked at twice, and are no lower bound", async () => {
-    const seen = new Map<number, number>();
+    const looks: { rate: number; effort: Effort; verdict: string }[] = [];
     const limit = 20e6;
-    const trial = (rate: number): Promise<TrialOutcome> => {
-      const times = (seen.get(rate) ?? 0) + 1;
-      seen.set(rate, times);
+    const trial = (rate: number, effort: Effort): Promise<TrialOutcome> => {
       const near = Math.abs(rate / limit - 1) < 0.004;
       const verdict = near ? "irregular" : rate > limit ? "falls-behind" : "keeps-up";
+      looks.push({ rate, effort, verdict });
       return Promise.resolve({
         offered: rate,
         verdict,
@@ -142,6 +141,38 @@ describe("search", () => {
     };
     const result = await searchLimit(trial, OPTIONS);
     assert(result.lower < limit * 0.997, JSON.stringify(result));
-    assert(seen.values().some((times) => times > 1), "no second look");
+    const unclear = looks.findIndex(({ verdict }) => verdict === "irregular");
+    assert(unclear >= 0, "none was irregular");
+    assertEquals(looks[unclear + 1]!.effort, "confirm");
+    assertAlmostEquals(looks[unclear + 1]!.rate, looks[unclear]!.rate, limit * 0.01);
+  });
+
+  test("what grows by just what is tolerated is looked at where it is clear, not again", async () => {
+    const limit = 20e6;
+    const unclear: number[] = [];
+    let trials = 0;
+    const trial = (rate: number): Promise<TrialOutcome> => {
+      trials++;
+      const slope = Math.max(0, 1 - limit / rate);
+      const near = Math.abs(slope - OPTIONS.tolerance) < 0.4 * OPTIONS.tolerance;
+      if (near) unclear.push(rate);
+      const verdict = near ? "irregular" : slope > OPTIONS.tolerance ? "falls-behind" : "keeps-up";
+      return Promise.resolve({
+        offered: rate,
+        verdict,
+        generatorLimited: false,
+        capacity: Math.min(rate, limit),
+      });
+    };
+    // From several rates, so that some search comes by there.
+    for (let start = 500_000; start < 1_000_000; start *= 1.01) {
+      trials = 0;
+      const result = await searchLimit(trial, { ...OPTIONS, startRate: start });
+      assertEquals(result.outcome, "found");
+      assert(result.lower < limit * (1 + OPTIONS.tolerance) && result.upper > limit);
+      assertLessOrEqual(trials, 22);
+    }
+    assert(unclear.length > 0, "no search came by there");
+    assertEquals(new Set(unclear).size, unclear.length, "looked at the same rate again");
   });
 });

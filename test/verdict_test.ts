@@ -95,6 +95,20 @@ describe("verdict", () => {
     assertEquals(judge(samples, { offered: 1, excursions: 30 }).verdict, undefined);
   });
 
+  test("growth of just what is tolerated is marginal, and neither more nor less is", () => {
+    const marginal = (load: number) => {
+      let some = false;
+      for (let seed = 1; seed <= 50; seed++) {
+        const samples = simulate("pausing", load, 6, seed * 7919);
+        const result = judge(samples, { offered: 1, tolerance: 0.0025 });
+        assert(!result.marginal || result.verdict === undefined);
+        some ||= result.marginal;
+      }
+      return some;
+    };
+    assertEquals([0.998, 1.0025, 1.0075].map(marginal), [false, true, false]);
+  });
+
   test("a line through points on a line", () => {
     const { slope, halfWidth } = fitLine([[0, 1], [1, 3], [2, 5], [3, 7]]);
     assertAlmostEquals(slope, 2, 1e-12);
