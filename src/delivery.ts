@@ -85,6 +85,7 @@ export class Delivery implements Overflowing {
     this.delivered = this.sent = options.queue?.delivered ?? 0;
     this.#kept = new Kept(options, {
       onStored: () => {
+        this.#trim();
         this.#moved();
         options.onSafe?.();
       },
@@ -119,6 +120,15 @@ export class Delivery implements Overflowing {
   /** A stream that is new to a source which is under way begins there. */
   set position(position: number) {
     this.#kept.position = position;
+  }
+
+  /**
+   * What is on disk stays in memory, too, while there is room and a reader: one that stood still for a
+   * moment goes on from there, and need not come after all that the disk still has to do.
+   */
+  #trim(): void {
+    const most = this.connection === undefined ? 0 : this.#options.bound + DISK_LAG;
+    this.#kept.blocks.trim(this.#kept.storedEnd, most);
   }
 
   /** Bytes that wait in memory for the kernel or for the disk. */
@@ -273,6 +283,7 @@ export class Delivery implements Overflowing {
       this.#discard();
     } else {
       this.spill();
+      this.#trim();
     }
     this.#moved();
   }

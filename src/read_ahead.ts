@@ -6,8 +6,8 @@ import { giveBuffers } from "./queue_buffers.ts";
 import type { Batch, QueueReader } from "./queue.ts";
 
 /** Batches that are asked for and not yet given, and their bytes if they are long. */
-const MOST_AHEAD = 6;
-const MOST_BYTES = 8 << 20;
+const MOST_AHEAD = 16;
+const MOST_BYTES = 16 << 20;
 
 export class ReadAhead {
   readonly #queue: QueueReader;

@@ -15,8 +15,8 @@ export interface SpillerOptions {
   blocks: Blocks;
   /** Where the source stands after a block. */
   positionAfter: (block: Block) => number;
-  /** A block is on disk now, and no longer in memory. */
-  onStored: (block: Block) => void;
+  /** A block is on disk now, and need not be in memory any more. */
+  onStored: () => void;
   /** The queue takes no more, or takes more again (undefined). */
   onFull: (why: "max" | "disk" | undefined) => void;
   /** It cannot go on. */
@@ -96,7 +96,7 @@ export class Spiller {
   }
 
   async #append(block: Block, all: boolean): Promise<void> {
-    const { queue, blocks, positionAfter, onStored, onFull, onError } = this.#options;
+    const { queue, positionAfter, onStored, onFull, onError } = this.#options;
     block.sealed = true;
     this.#handed = block.end;
     this.#underWay++;
@@ -113,8 +113,7 @@ export class Spiller {
       this.end = block.end;
       this.stored += block.length;
       if (this.full !== undefined) onFull(this.full = undefined);
-      blocks.release(block.end);
-      onStored(block);
+      onStored();
     } catch (error) {
       // Those behind it fail as well, and all are tried again in order.
       this.#handed = Math.min(this.#handed, block.offset);
