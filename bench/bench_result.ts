@@ -11,7 +11,7 @@
 import type { Percentiles } from "../src/latency.ts";
 import type { KernelSource } from "../src/kernel.ts";
 import type { LimitResult, Trial } from "../src/limit.ts";
-import type { TrialSeries } from "../src/series.ts";
+import type { SeriesAround } from "../src/series.ts";
 import type { Machine } from "./rows.ts";
 
 export const BENCH_SCHEMA = "speedlimit/bench@1";
@@ -60,13 +60,10 @@ export interface ReaderFigures
   /** Who kept it from going faster. */
   limitedBy: "reader" | "generator" | "unknown";
   /** One trial below the limit and one above it; only in the first run that counts. */
-  series?: { below: BenchSeries; above: BenchSeries };
-  /** Of our own drain client only; see BenchLatency. */
+  series?: SeriesAround;
+  /** Of our own client only, by rate; in the first run that counts, with one size of messages. */
   latency?: BenchLatency[];
 }
-
-/** A trial over time; all arrays are of one length. */
-export type BenchSeries = TrialSeries;
 
 /**
  * From the planned send to the read (so corrected for coordinated omission): seconds at one offered

@@ -4,9 +4,11 @@ import type { BenchWriter } from "./bench_file.ts";
 import { type Installed, nameCell } from "./bench_cells.ts";
 import { type Effort, runReader, runSender } from "./bench_runs.ts";
 import { BenchTime, formatMinutes, type Pending } from "./bench_time.ts";
+import { type Runtime, RUNTIMES } from "./programs.ts";
 import { shuffled } from "./rounds.ts";
 import { interrupted } from "../src/program.ts";
 import type { ProgressLine } from "../src/progress.ts";
+import { LEAST_SEQUENCE_SIZE } from "../src/sequence.ts";
 import { formatInterval } from "../src/limit_table.ts";
 import { formatByteRate, formatSeconds } from "../src/units.ts";
 
@@ -71,7 +73,11 @@ export async function measureRuns(options: MeasureOptions): Promise<boolean> {
         precision: header.precision,
         keptBefore: keptBefore(cells, cell, runs),
         series: round === warmUps,
+        latencyServer: round === warmUps && measuresLatency(header, cell)
+          ? header.generator.runtime.split(" ")[0] as Runtime
+          : undefined,
         say,
+        note: (text) => progress.line(`    ${name}: ${text}`),
       });
     } catch (error) {
       if (interrupted().aborted) return false;
@@ -109,6 +115,15 @@ function listPending({ cells, runs, warmUps }: BenchHeader, done: readonly Bench
   return pending;
 }
 
+/** Of our own readers, with the shortest messages that can be numbered; a quick run has no time. */
+function measuresLatency({ cells, quick }: BenchHeader, cell: number): boolean {
+  const { kind, who, size } = cells[cell]!;
+  const sizes = cells.filter((each) => each.kind === "reader").map((each) => each.size)
+    .filter((each) => each >= LEAST_SEQUENCE_SIZE);
+  return !quick && kind === "reader" && RUNTIMES.some((each) => each === who) &&
+    size === Math.min(...sizes);
+}
+
 /** The least that the same reader kept in a run so far, whatever the size of the messages. */
 function keptBefore(
   cells: readonly BenchCell[],
@@ -132,16 +147,19 @@ interface RunOptions {
   precision: number;
   keptBefore: number | undefined;
   series: boolean;
+  latencyServer: Runtime | undefined;
   say: (what: string) => void;
+  note: (text: string) => void;
 }
 
 async function measure(
   cell: BenchCell,
-  { say, ...options }: RunOptions,
+  { say, note: onNote, ...options }: RunOptions,
 ): Promise<BenchRun["figures"] | null> {
   if (cell.kind !== "reader") return await runSender(cell, options);
   return await runReader(cell, {
     ...options,
+    onNote,
     onEvent(event) {
       if (event.event === "trial-begins") say(` at ${formatByteRate(event.rate)}`);
     },

@@ -8,8 +8,9 @@ import { commandOn, Program, ROOT, runPair, type Runtime } from "./programs.ts";
 import { findLimit, type LimitEvent, type LimitOptions, type LimitResult } from "../src/limit.ts";
 import { ARTICLE_MESSAGE, fillerMessage, textMessage } from "../src/message.ts";
 import { interrupted } from "../src/program.ts";
-import { ReaderFailed } from "../src/readers.ts";
-import { recordSeries } from "../src/series.ts";
+import { recordAround } from "../src/series.ts";
+import { formatByteRate } from "../src/units.ts";
+import { latencyByRate } from "./latency.ts";
 import { checkPair, MESSAGE_SIZE, type PeerFigures } from "./throughput.ts";
 
 /** How long runs take, and how exact they are. */
@@ -24,17 +25,14 @@ export interface Effort {
   floodSeconds: number;
 }
 
-/** Two recorded samples are this far apart. Seconds. */
-const SERIES_EVERY = 0.02;
-/** What is recorded: trials at these shares of the limit's bounds. */
-const BELOW = 0.9;
-const ABOVE = 1.2;
 /** A search that has seen the reader before begins at this share of what it kept. */
 const START_SHARE = 0.25;
 /** A flood that hangs is killed this long after it should have ended. Seconds. */
 const PATIENCE = 20;
 /** One that waited this much of its time was not the limit; one that was on a core longer may be. */
 const BUSY = 0.9;
+/** Of the limit: rates at which latency is measured, the last beyond it. */
+const LATENCY_SHARES = [0.1, 0.5, 0.8, 0.95, 1.05];
 /** A read of the drain, and the most that a send of the control takes. Bytes. */
 const BLOCK = 65_536;
 
@@ -66,6 +64,10 @@ export interface ReaderRunOptions {
   keptBefore: number | undefined;
   /** Whether to record the two trials. */
   series: boolean;
+  /** What numbered messages come from whose latency is measured; undefined: it is not. */
+  latencyServer: Runtime | undefined;
+  /** Something was left out. */
+  onNote: (note: string) => void;
   onEvent: (event: LimitEvent) => void;
 }
 
@@ -106,22 +108,33 @@ export async function runReader(
       ? "generator"
       : "unknown",
   };
-  if (!options.series || limit === null) return figures;
-  try {
-    const series = await recordSeries({
-      ...reader,
-      rates: [BELOW * limit.lower, ABOVE * limit.upper],
-      seconds: effort.seriesSeconds,
-      every: SERIES_EVERY,
-    });
+  if (options.series && limit !== null) {
+    const series = await recordAround(limit, { ...reader, seconds: effort.seriesSeconds });
     if (series === null) return null;
-    const [below, above] = series;
-    return { ...figures, series: { below: below!, above: above! } };
-  } catch (error) {
-    // A reader that could be measured, and not recorded, was measured all the same.
-    if (error instanceof ReaderFailed) return figures;
-    throw error;
+    if (series !== undefined) figures.series = series;
   }
+  const base = limit === null ? figures.kept : (limit.lower + limit.upper) / 2;
+  const { latencyServer: server } = options;
+  if (server === undefined || base === 0) return figures;
+  const runtime = cell.who as Runtime;
+  try {
+    figures.latency = await latencyByRate({
+      ...{ runtime, mode: cell.mode, limit: base, size, server },
+      // What lies above what it kept is not known to be above its limit.
+      shares: LATENCY_SHARES.filter((share) => share < 1 || limit !== null),
+      args: ["--runtime-reads"],
+      onSkipped: (rate, most) =>
+        options.onNote(
+          `no latency at ${formatByteRate(rate)}: ${server} makes ${formatByteRate(most)} of ` +
+            "numbered messages",
+        ),
+    });
+  } catch (error) {
+    if (signal.aborted) return null;
+    // Its limit was measured all the same.
+    options.onNote(`its latency was not measured: ${(error as Error).message}`);
+  }
+  return figures;
 }
 
 function highestKept({ trials }: LimitResult): number {

@@ -13,6 +13,7 @@ import { environment } from "../src/environment.ts";
 import { findLimit, type LimitEvent, type LimitOptions, type LimitResult } from "../src/limit.ts";
 import { runtime } from "../src/net.ts";
 import { interrupted, print, runMain } from "../src/program.ts";
+import { recordAround } from "../src/series.ts";
 import { formatLimits } from "../src/limit_table.ts";
 import { ProgressLine } from "../src/progress.ts";
 import {
@@ -32,6 +33,8 @@ import { fromLimits } from "./report/results.ts";
 import { formatTextCurve } from "./report/text_curve.ts";
 
 const MOST_READERS = 1000;
+/** Of each of the two trials that a page shows over time. */
+const SERIES_SECONDS = 1.5;
 
 const spec = {
   name: "limit",
@@ -84,7 +87,7 @@ const spec = {
     json: flag("prints the result as one JSON object"),
     html: option({
       value: "FILE",
-      help: "writes a page with the curves, which needs no network",
+      help: "writes a page with the curves, and records what it shows over time",
       parse: parseOutFile,
     }),
   },
@@ -135,6 +138,15 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
       ...subject,
       onEvent: (event) => tell(event, progress, attach),
     });
+    if (html !== undefined && !attach && !result.interrupted && result.limit !== null) {
+      progress.update("below the limit and above it, over time ...");
+      const { readers: _all, ...one } = given;
+      const series = await recordAround(result.limit, {
+        ...{ ...one, ...subject, seconds: SERIES_SECONDS },
+      });
+      if (series === null) result.interrupted = true;
+      else if (series !== undefined) result.series = series;
+    }
     progress.end();
     results.push(result);
     if (result.interrupted) break;

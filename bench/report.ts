@@ -23,7 +23,16 @@ import { terminal, writeText } from "./report/output.ts";
 import { preparePage } from "./report/page.ts";
 import { captionOf, formatMessageSize, readResults, type Results } from "./report/results.ts";
 import { formatSvg } from "./report/svg.ts";
-import { notesOf, READER_HEAD, readerCells, SENDER_HEAD, senderCells } from "./report/table.ts";
+import {
+  LATENCY_HEAD,
+  LATENCY_METHOD,
+  latencyRows,
+  notesOf,
+  READER_HEAD,
+  readerCells,
+  SENDER_HEAD,
+  senderCells,
+} from "./report/table.ts";
 import { formatTextCurve, printable } from "./report/text_curve.ts";
 
 const spec = {
@@ -106,7 +115,13 @@ function formatResults(
   if (senders.length > 0) {
     parts.push(formatTable([SENDER_HEAD, ...texts(senders.map(senderCells))]));
   }
-  const notes = [...caveats, ...notesOf([...readers, ...senders])];
+  const late = readers.flatMap(latencyRows);
+  if (late.length > 0) parts.push(formatTable([LATENCY_HEAD, ...texts(late)]));
+  const notes = [
+    ...caveats,
+    ...notesOf([...readers, ...senders]),
+    ...(late.length > 0 ? [LATENCY_METHOD] : []),
+  ];
   if (notes.length > 0) parts.push(notes.map(printable).join("\n"));
   const sizes = [...new Set(readers.map(({ size }) => size))].sort((a, b) => a - b);
   for (const size of sizes) {

@@ -79,13 +79,17 @@ export class LatencyMeter {
   }
 
   /** The next bytes of the stream, and when they were read: ms since 1970, default now. */
-  push(chunk: Uint8Array, readMs: number = performance.timeOrigin + performance.now()): void {
+  push(chunk: Uint8Array, readMs?: number): void {
     const size = this.#size;
-    // Past 2^53, so to the next 256 ns: less than what the clock is off.
-    const readNs = readMs * 1e6;
-    this.#fromNs ??= this.#settleMs > 0 ? readNs + this.#settleMs * 1e6 : 0;
     let at = 0;
     const begun = this.#begunBytes;
+    let readNs = NaN;
+    // A reader that takes 10 bytes a read is not to ask the clock each time.
+    if (begun + chunk.length >= size || this.#fromNs === undefined) {
+      // Past 2^53, so to the next 256 ns: less than what the clock is off.
+      readNs = (readMs ?? performance.timeOrigin + performance.now()) * 1e6;
+      this.#fromNs ??= this.#settleMs > 0 ? readNs + this.#settleMs * 1e6 : 0;
+    }
     if (begun > 0) {
       at = Math.min(size - begun, chunk.length);
       if (begun < HEADER_BYTES) {

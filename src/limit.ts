@@ -11,6 +11,7 @@ import { SAMPLE_EVERY_MS } from "./meter.ts";
 import { kernelSource, kernelSourceReason } from "./kernel.ts";
 import { ReaderFailed } from "./readers.ts";
 import { type Effort, searchLimit, type SearchResult, type TrialOutcome } from "./search.ts";
+import type { SeriesAround } from "./series.ts";
 import { sleep } from "./sleep.ts";
 import { runTrial, type TrialResult, waitForClear } from "./trial.ts";
 import { DEFAULT_TOLERANCE } from "./verdict.ts";
@@ -76,6 +77,8 @@ export interface LimitResult {
   overload: { offered: number; drained: number; collapsed: boolean } | null;
   recovery: { recovered: boolean; seconds: number } | null;
   trials: Trial[];
+  /** One trial below the limit and one above it, where they were recorded: see series.ts. */
+  series?: SeriesAround;
   /** Which of several readers fell behind first, from 0. */
   firstBehind?: number;
   interrupted: boolean;

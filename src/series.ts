@@ -1,5 +1,6 @@
 /** What goes on in a trial, over time: of one reader, below its limit and above it. */
 import { FedReaders, type FedReadersOptions, Interrupted } from "./fed_readers.ts";
+import { ReaderFailed } from "./readers.ts";
 import { runTrial, type TrialSample } from "./trial.ts";
 
 /** A trial over time; all arrays are of one length. */
@@ -17,7 +18,7 @@ export interface TrialSeries {
   window: (number | null)[];
 }
 
-export interface SeriesOptions extends Omit<FedReadersOptions, "readers"> {
+interface SeriesOptions extends Omit<FedReadersOptions, "readers"> {
   /** Bytes a second, one trial each, with a fresh reader. */
   rates: readonly number[];
   /** Of each trial. */
@@ -26,11 +27,44 @@ export interface SeriesOptions extends Omit<FedReadersOptions, "readers"> {
   every: number;
 }
 
+/** One trial on each side of a limit. */
+export interface SeriesAround {
+  /** At 0.9 of the lower bound. */
+  below: TrialSeries;
+  /** At 1.2 of the upper one. */
+  above: TrialSeries;
+}
+
+const BELOW = 0.9;
+const ABOVE = 1.2;
+/** Two recorded samples are this far apart. Seconds. */
+const EVERY = 0.02;
+
+/**
+ * Records a trial below a limit and one above it. Null: it was interrupted. Undefined: there was no
+ * reader to record; its limit was measured all the same.
+ */
+export async function recordAround(
+  limit: { lower: number; upper: number },
+  options: Omit<SeriesOptions, "rates" | "every">,
+): Promise<SeriesAround | null | undefined> {
+  const rates = [BELOW * limit.lower, ABOVE * limit.upper];
+  try {
+    const series = await recordSeries({ ...options, rates, every: EVERY });
+    if (series === null) return null;
+    const [below, above] = series;
+    return { below: below!, above: above! };
+  } catch (error) {
+    if (error instanceof ReaderFailed) return undefined;
+    throw error;
+  }
+}
+
 /**
  * Records one trial at each rate. Null: it was interrupted. Rejects with a ReaderFailed when there
  * is no reader to record; one that goes in the middle of a trial ends its series early.
  */
-export async function recordSeries(options: SeriesOptions): Promise<TrialSeries[] | null> {
+async function recordSeries(options: SeriesOptions): Promise<TrialSeries[] | null> {
   const { rates, seconds, every, signal } = options;
   const readers = new FedReaders(options);
   const recorded: TrialSeries[] = [];

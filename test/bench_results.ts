@@ -2,12 +2,13 @@
 import {
   BENCH_SCHEMA,
   type BenchCell,
+  type BenchLatency,
   type BenchResult,
-  type BenchSeries,
   type ReaderFigures,
 } from "../bench/bench_result.ts";
 import { assemble } from "../bench/bench_file.ts";
 import type { LimitResult, Trial } from "../src/limit.ts";
+import type { TrialSeries } from "../src/series.ts";
 
 export interface MadeReader {
   who: string;
@@ -66,7 +67,7 @@ export function madeFigures(limit: number, drains = limit): ReaderFigures {
 }
 
 /** Half a second at a rate, of a reader that drains at another. */
-function madeSeries(rate: number, drains: number): BenchSeries {
+function madeSeries(rate: number, drains: number): TrialSeries {
   const time = Array.from({ length: 200 }, (_, i) => i / 100);
   const drained = time.map((t) => Math.min(rate, drains) * t * (1 + 0.004 * Math.sin(40 * t)));
   const offered = time.map((t) => rate * t);
@@ -78,6 +79,19 @@ function madeSeries(rate: number, drains: number): BenchSeries {
     backlog: offered.map((sum, i) => Math.max(0, sum - drained[i]!) + rate * 0.001),
     window: time.map((t) => drains < rate ? Math.max(0, 3e6 - (rate - drains) * t) : 3e6),
   };
+}
+
+/** A knee in time: late from its limit on. */
+function madeLatency(limit: number): BenchLatency[] {
+  return [0.1, 0.5, 0.95, 1.05].map((share) => {
+    const p50 = share < 1 ? 0.0006 / (1 - share) ** 0.5 : 0.025;
+    const [p90, p99, p999, p9999, max] = [1.5, 2, 3, 4, 4.1].map((times) => p50 * times);
+    return {
+      rate: limit * share,
+      messages: 10_000,
+      ...{ p50, p90: p90!, p99: p99!, p999: p999!, p9999: p9999!, max: max! },
+    };
+  });
 }
 
 /** A result, as readBench gives it. */
@@ -119,7 +133,7 @@ export function madeResult(
       skipped: [],
     },
     [
-      ...readers.flatMap(({ limits, drains }, cell) =>
+      ...readers.flatMap(({ who, size, limits, drains }, cell) =>
         limits.map((limit, round) => ({
           type: "run" as const,
           cell,
@@ -133,6 +147,7 @@ export function madeResult(
                 below: madeSeries(limit * 0.98, limit),
                 above: madeSeries(limit * 1.05, drains ?? limit),
               },
+              ...(who === "deno" && size === 65536 ? { latency: madeLatency(limit) } : {}),
             }),
           },
         }))

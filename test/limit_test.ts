@@ -286,6 +286,32 @@ describe("the range", () => {
     );
   });
 
+  test("with --html, a trial on each side of the limit is recorded", async (t) => {
+    const reader = await paced(t, 2e6);
+    if (reader === undefined) return;
+    const folder = mkdtempSync(join(tmpdir(), "speedlimit-limit-"));
+    const html = join(folder, "limit.html");
+    const args = [LIMIT, "--precision", "10%", "--json", "--html", html, "--", ...reader];
+    const { status, stdout, stderr } = await run(args, { timeoutMs: 60_000 });
+    const page = status === 0 ? readFileSync(html, "utf8") : "";
+    rmSync(folder, { recursive: true });
+    assertEquals(status, 0, stderr);
+    const { limit, series } = JSON.parse(stdout) as LimitResult;
+    const { below, above } = series!;
+    assertAlmostEquals(below.rate, limit!.lower * 0.9, 1);
+    assertAlmostEquals(above.rate, limit!.upper * 1.2, 1);
+    for (const { time, offered, drained, backlog, window } of [below, above]) {
+      assertGreater(time.at(-1)!, 1);
+      for (const each of [offered, drained, backlog, window]) {
+        assertEquals(each.length, time.length);
+      }
+    }
+    // A sixth of what is offered above the limit is left over; below it nothing is.
+    assertGreater(above.backlog.at(-1)!, 0.1 * above.offered.at(-1)!);
+    assertLess(below.backlog.at(-1)!, 0.1 * below.offered.at(-1)!);
+    assertMatch(page, /"series":\{"below":/);
+  });
+
   test("without a command: the drain client in both its modes, in one object", async () => {
     const ran = await run([LIMIT, "--json", "--max-rate", "50kB/s"], { timeoutMs: 30_000 });
     const { schema, results } = JSON.parse(ran.stdout);

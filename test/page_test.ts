@@ -225,6 +225,17 @@ describe("a page", () => {
       assertEquals(await names(), up.toReversed());
     }));
 
+  test("has the latency at each rate, and sorts it", (t) =>
+    inPage(t, "bench.html", async ({ page }) => {
+      const table = page.getByRole("table", { name: "Latency" });
+      const medians = () => table.locator("tbody td:nth-child(5)").allTextContents();
+      const before = await medians();
+      assertEquals(before.length, 4);
+      await table.locator("th button", { hasText: "p50" }).click();
+      await page.keyboard.press("Enter");
+      assertEquals(await medians(), before.toReversed());
+    }));
+
   test("shows a trial over time", (t) =>
     inPage(t, "bench.html", async ({ page }) => {
       assertEquals(await page.locator("#time canvas").count(), 4);

@@ -194,6 +194,13 @@ describe("the command report", () => {
     assertStringIncludes(stdout, "again: deno task bench --runs 3");
   });
 
+  test("tells the latency at each rate, beyond the limit too", async () => {
+    const { stdout } = await report(made);
+    assertMatch(stdout, /^deno drain +64 KiB +4\.73 GB\/s +95 % +2\.68 ms /m);
+    assertMatch(stdout, /^deno drain +64 KiB +5\.23 GB\/s +105 % +25\.0 ms /m);
+    assertStringIncludes(stdout, "corrected for coordinated omission");
+  });
+
   test("writes a page and a picture, with the permissions of its task", async () => {
     const [html, svg] = [join(folder, "a.html"), join(folder, "a.svg")];
     const permissions = ["--allow-read", "--allow-write", "--allow-env", "--allow-sys=uid"];

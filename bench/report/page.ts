@@ -14,6 +14,9 @@ import { makeTimeChart } from "./page_time.ts";
 import { formatMessageSize, type Results } from "./results.ts";
 import { markerPath } from "./svg.ts";
 import {
+  LATENCY_HEAD,
+  LATENCY_METHOD,
+  latencyRows,
   notesOf,
   READER_HEAD,
   readerCells,
@@ -35,6 +38,7 @@ export async function preparePage(): Promise<(results: Results) => string> {
 function compose(results: Results, uplot: PageFiles): string {
   const { title, readers, senders, caveats, command, date } = results;
   const data = pageData(results);
+  const late = readers.flatMap(latencyRows);
   const program =
     `(${runPage})({ uPlot, scale: (${makeLogScale})(), makeCurveChart: ${makeCurveChart},
     makeTimeChart: ${makeTimeChart}, sortTables: ${sortTables} });`;
@@ -73,7 +77,13 @@ ${readers.length === 0 ? "" : curvePanel(data.readers, data.sizes)}
 <div class="head"><h2 id="figures">Figures</h2></div>
 ${readers.length === 0 ? "" : table("Readers", READER_HEAD, readers.map(readerCells))}
 ${senders.length === 0 ? "" : table("Senders", SENDER_HEAD, senders.map(senderCells))}
-${list("notes", notesOf([...readers, ...senders]))}
+${late.length === 0 ? "" : table("Latency", LATENCY_HEAD, late)}
+${
+    list("notes", [
+      ...notesOf([...readers, ...senders]),
+      ...(late.length === 0 ? [] : [LATENCY_METHOD]),
+    ])
+  }
 </section>
 ${timePanel(data.readers)}
 <section class="panel" aria-labelledby="with">

@@ -1,5 +1,5 @@
 /** What the script of a page gets: the data of its charts. */
-import type { BenchSeries } from "../bench_result.ts";
+import type { SeriesAround, TrialSeries } from "../../src/series.ts";
 import { type Curve, type View, viewOf } from "./curve.ts";
 import { HUES, type Look } from "./looks.ts";
 import { formatMessageSize, type ReaderReport, type Results } from "./results.ts";
@@ -12,7 +12,7 @@ export interface PageReader {
   look: Look;
   limit: { lower: number; upper: number; atLeast: boolean; text: string } | null;
   curve: Curve;
-  series?: { below: BenchSeries; above: BenchSeries };
+  series?: SeriesAround;
 }
 
 export interface PageData {
@@ -81,7 +81,7 @@ function pageReader({ name, size, look, limit, curve, series }: ReaderReport, sa
 const rounded = (value: number) => Number(value.toPrecision(6));
 
 /** As many samples as asked for, evenly, the first and the last included. */
-function thinned(series: BenchSeries, samples: number): BenchSeries {
+function thinned(series: TrialSeries, samples: number): TrialSeries {
   const { length } = series.time;
   const kept = Math.min(length, Math.max(2, samples));
   const places = Array.from(

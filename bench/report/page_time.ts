@@ -1,7 +1,7 @@
 /// <reference lib="dom" />
 /** In a page: one trial over time: offered and drained, and below them backlog and window. */
 import type uPlot from "uplot";
-import type { BenchSeries } from "../bench_result.ts";
+import type { TrialSeries } from "../../src/series.ts";
 import type { LogScale } from "./log_scale.ts";
 
 export interface TimeChart {
@@ -13,7 +13,7 @@ export interface TimeChartOptions {
   uPlot: typeof uPlot;
   scale: LogScale;
   place: HTMLElement;
-  series: BenchSeries;
+  series: TrialSeries;
   /** Name of the reader's colour. */
   hue: string;
   color: (name: string) => string;

@@ -2,14 +2,15 @@
 import { readFileSync } from "node:fs";
 import type { Environment } from "../../src/environment.ts";
 import type { LimitResult } from "../../src/limit.ts";
+import type { SeriesAround } from "../../src/series.ts";
 import { formatBytes, formatSeconds, formatSize } from "../../src/units.ts";
 import { readBench } from "../bench_file.ts";
 import {
   BENCH_SCHEMA,
   type BenchCell,
+  type BenchLatency,
   type BenchResult,
   type BenchRow,
-  type BenchSeries,
   type ReaderFigures,
   type SenderFigures,
 } from "../bench_result.ts";
@@ -46,7 +47,9 @@ export interface ReaderReport {
   /** One line on what is not simply as it should be. */
   note?: string;
   curve: Curve;
-  series?: { below: BenchSeries; above: BenchSeries };
+  series?: SeriesAround;
+  /** By offered rate; `share`: of its limit, null where that is not known. */
+  latency?: (BenchLatency & { share: number | null })[];
 }
 
 export interface SenderReport {
@@ -159,6 +162,7 @@ export function fromLimits(results: readonly LimitResult[], command: string): Re
       recovery: result.recovery,
       ...noteOf(result.outcome, result.message),
       curve: curveOf(result),
+      ...(result.series === undefined ? {} : { series: result.series }),
     })),
     senders: [],
   };
@@ -243,6 +247,7 @@ function readerOf(
   const searched = runs.filter((run): run is ReaderFigures => "trials" in run);
   const shown = middleRun(searched);
   const series = searched.find((run) => run.series !== undefined)?.series;
+  const late = searched.find((run) => run.latency !== undefined);
   const odd = searched.find(({ outcome }) => outcome !== "found");
   return {
     key: cellKey(cell),
@@ -258,6 +263,12 @@ function readerOf(
     ...(odd === undefined ? {} : noteOf(odd.outcome, odd.message)),
     curve: shown === undefined ? { points: [], line: [] } : curveOf(shown),
     ...(series === undefined ? {} : { series }),
+    ...(late === undefined ? {} : {
+      latency: late.latency!.map((each) => ({
+        ...each,
+        share: late.limit && each.rate / ((late.limit.lower + late.limit.upper) / 2),
+      })),
+    }),
   };
 }
 

@@ -1,5 +1,7 @@
 /** The table of a report: rows for a terminal, for Markdown and for a page. */
+import { formatPercentiles, LATENCY_HEAD as PERCENTILE_NAMES } from "../../src/latency.ts";
 import { formatByteRate, formatCount, formatSeconds } from "../../src/units.ts";
+import { formatPercent } from "../deviation.ts";
 import { formatMessageSize, type ReaderReport, type SenderReport } from "./results.ts";
 import { formatKnown } from "./text_curve.ts";
 
@@ -41,6 +43,34 @@ export function readerCells(reader: ReaderReport): TableCell[] {
       sort: recovery.recovered ? recovery.seconds : Infinity,
     },
   ];
+}
+
+export const LATENCY_HEAD: readonly string[] = [
+  "reader",
+  "message",
+  "offered",
+  "of the limit",
+  ...PERCENTILE_NAMES,
+];
+
+/** What the table of latencies tells. */
+export const LATENCY_METHOD =
+  "latency: from the planned send to the read, corrected for coordinated omission; the sender's " +
+  "tick of 1 ms is in it";
+
+/** One row a rate. */
+export function latencyRows({ name, size, latency = [] }: ReaderReport): TableCell[][] {
+  return latency.map(({ rate, share, ...percentiles }) => {
+    const { p50, p90, p99, p999, p9999, max } = percentiles;
+    const sorts = [p50, p90, p99, p999, p9999, max];
+    return [
+      { text: name, sort: name },
+      { text: formatMessageSize(size), sort: size },
+      { text: formatByteRate(rate), sort: rate },
+      share === null ? { text: "-" } : { text: formatPercent(share), sort: share },
+      ...formatPercentiles(percentiles).map((text, i) => ({ text, sort: sorts[i]! })),
+    ];
+  });
 }
 
 export const SENDER_HEAD = ["sender", "message", "rate", "messages"] as const;
