@@ -195,8 +195,10 @@ function check(options: {
   if (offsetFile !== undefined) {
     if (!ack) throw new UsageError("--offset-file needs --ack: it keeps what is acknowledged");
     const folder = dirname(resolve(offsetFile));
-    if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory()) {
-      const what = `--offset-file ${JSON.stringify(offsetFile)}`;
+    const what = `--offset-file ${JSON.stringify(offsetFile)}`;
+    const isFolder = (path: string) => statSync(path, { throwIfNoEntry: false })?.isDirectory();
+    if (isFolder(offsetFile)) throw new UsageError(`${what} must be a file: it is a folder`);
+    if (!isFolder(folder)) {
       throw new UsageError(`${what} must be in a folder that exists: ${folder} is none`);
     }
   }
@@ -218,7 +220,11 @@ function ackOptions(file: string | undefined): AckOptions {
 
 /** One line on what is missing or worse; undefined: nothing is. */
 function complaint({ verified, missed = 0 }: DrainResult): string | undefined {
-  if (verified !== undefined) return isSound(verified) ? undefined : `not ${verdict(verified)}`;
+  if (verified !== undefined) {
+    if (isSound(verified)) return undefined;
+    const { damaged, messages } = verified;
+    return `not ${verdict(verified)}${damaged < messages ? "" : `; ${NUMBERED}`}`;
+  }
   if (missed === 0) return undefined;
   return `${missed} bytes are missing: the server no longer had what follows the stored offset`;
 }
@@ -235,9 +241,11 @@ function unmeasured(
   if (!asked || latency !== undefined || settle !== undefined || bytes < size) return undefined;
   return `nothing to measure: no message of ${
     formatSize(size)
-  } bytes carries a time of these days; ` +
-    "does the server send --message seq, of that --size?";
+  } bytes carries a time of these days; ${NUMBERED}`;
 }
+
+/** What to look at when not one message is as expected. */
+const NUMBERED = "does the server send --message seq, of that --size?";
 
 const isSound = ({ gaps, doubles, reordered, damaged }: DrainVerified): boolean =>
   gaps + doubles + reordered + damaged === 0;

@@ -2,8 +2,7 @@
  * CRC-32 (IEEE 802.3, as in zlib) of a piece of a buffer: short pieces by tables, eight bytes a step
  * (Kounavis and Berry, "A Systematic Approach to Building High Performance Software-Based CRC
  * Generators", 2005), long ones by the runtime's zlib. A call of that costs more than the CRC of a
- * short message, and needs a view of each. What always ends in the same bytes needs only those that
- * differ.
+ * short message, and needs a view of each. Of messages that end alike only what differs is looked at.
  */
 import * as zlib from "node:zlib";
 
@@ -44,30 +43,34 @@ export function crc32(bytes: Uint8Array, from: number, to: number): number {
 }
 
 /**
- * A tail that many messages have in common: what it makes of the CRC of what is before it. In its
- * register a CRC is linear, so that four tables tell that for any tail.
+ * The CRC-32 of messages that differ only in their head: in its register a CRC is linear, so that each
+ * byte of the head adds what it alone leaves there once all behind it has passed.
  */
-export class CrcTail {
-  /** For each byte of the register: what becomes of it while the tail's bytes pass. */
-  readonly #tables = new Int32Array(4 * 256);
-  /** What the tail itself leaves in the register. */
-  readonly #own: number;
+export class CrcHead {
+  /** For each byte of the head, 256 entries. */
+  readonly #tables: Int32Array;
+  /** The register when all of the head is 0. */
+  readonly zero: number;
 
-  constructor(tail: Uint8Array) {
-    this.#own = pass(0, tail);
+  /** So many bytes, and the tail that follows them in every message; takes 32 times its length. */
+  constructor(head: number, tail: Uint8Array) {
     const zeros = new Uint8Array(tail.length);
+    const bits = Array.from({ length: 32 }, (_, bit) => pass(1 << bit, zeros));
+    this.#tables = new Int32Array(head * 256);
     for (let at = 0; at < this.#tables.length; at++) {
-      this.#tables[at] = pass((at & 255) << (at >>> 8) * 8, zeros);
+      const behind = new Uint8Array(head - (at >>> 8));
+      const register = pass(at & 255, behind);
+      this.#tables[at] = bits.reduce((sum, b, bit) => register >>> bit & 1 ? sum ^ b : sum, 0);
     }
+    this.zero = pass(pass(-1, new Uint8Array(head)), tail);
   }
 
-  /** The CRC-32 of bytes that have this one, and the tail behind them. */
-  append(crc: number): number {
-    const register = ~crc;
+  /** What four bytes of the head, from `at` on, the highest first, add to the register. */
+  word(at: number, value: number): number {
     const tables = this.#tables;
-    const passed = tables[register & 255]! ^ tables[256 + (register >>> 8 & 255)]! ^
-      tables[512 + (register >>> 16 & 255)]! ^ tables[768 + (register >>> 24)]!;
-    return ~(passed ^ this.#own) >>> 0;
+    const first = at * 256;
+    return tables[first + (value >>> 24)]! ^ tables[first + 256 + (value >>> 16 & 255)]! ^
+      tables[first + 512 + (value >>> 8 & 255)]! ^ tables[first + 768 + (value & 255)]!;
   }
 }
 

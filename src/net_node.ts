@@ -30,6 +30,8 @@ class NodeConnection implements Connection {
   readonly closed: Promise<Closed>;
   protected readonly socket: net.Socket;
   readonly #end: (closed: Closed) => void;
+  /** Of which handle `#fd` is: to ask for it costs as much as a small write. */
+  #fdOf: Handle | undefined;
   #fd: number | undefined;
   #inFlight = 0;
   #blockedSince: number | undefined;
@@ -64,10 +66,16 @@ class NodeConnection implements Connection {
 
   get fd(): number | undefined {
     if (this.ended) return undefined;
-    const fd = this.#handle?.fd;
-    if (fd !== undefined && fd >= 0) return fd;
-    // Deno's handle does not know it.
-    return this.#fd ??= findDescriptor(this.local, this.remote);
+    const handle = this.#handle;
+    // Destroyed: its number may be another's by now.
+    if (handle === null || handle === undefined) return undefined;
+    if (handle !== this.#fdOf) {
+      const { fd } = handle;
+      // Deno's handle does not know it.
+      this.#fd = fd !== undefined && fd >= 0 ? fd : findDescriptor(this.local, this.remote);
+      if (this.#fd !== undefined) this.#fdOf = handle;
+    }
+    return this.#fd;
   }
 
   get blockedSince(): number | undefined {

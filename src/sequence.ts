@@ -6,14 +6,17 @@
  * in ns since 1970; then filler; the last 4 bytes are the CRC-32 of all before them. All of them
  * unsigned and big-endian.
  */
-import { crc32, CrcTail, ZLIB_FROM } from "./crc32.ts";
+import { crc32, CrcHead } from "./crc32.ts";
 
 /** Number, time and CRC. Bytes. */
 export const LEAST_SEQUENCE_SIZE = 20;
 /** Bytes of a numbered message unless told otherwise. */
 export const DEFAULT_SEQUENCE_SIZE = 64;
 
+const PLANNED_AT = 8;
 const FILLER_AT = 16;
+/** To have tables of longer messages takes longer than what they save. Bytes. */
+const LONGEST_TABLED = 65_536;
 const CRC_BYTES = 4;
 const TWO_32 = 2 ** 32;
 /** A number from here on is none: doubles would lose it. In units of 2^32. */
@@ -51,35 +54,60 @@ export function fillSequence(into: Uint8Array, fill: SequenceFill): void {
   const everyNs = everyMs * 1e6;
   const millions = Math.floor(wholeMs / 2 ** 20) * 1e6;
   const rest = (millions % 4096) * 2 ** 20 + (wholeMs % 2 ** 20) * 1e6;
-  const high = Math.floor(millions / 4096);
-  const filler = size < ZLIB_FROM ? fillerOf(size) : undefined;
+  const head = size <= LONGEST_TABLED ? headOf(size) : undefined;
+  // All words are 32-bit integers, with a sign, whatever they are: where such a loop meets a number that
+  // is none, JavaScriptCore gives up what it has compiled of it, and goes on five times as slowly.
+  let numberHigh = Math.floor(first / TWO_32);
+  let number = lowWord(first - numberHigh * TWO_32);
+  let timeHigh = Math.floor(millions / 4096);
+  /** What `timeHigh` has of `rest` and what is added to it. */
+  let counted = 0;
+  /** Of the CRC's register: what the two high words leave there. */
+  let register = registerOf(head, numberHigh, timeHigh);
   for (let i = 0, at = 0; i < count; i++, at += size) {
-    const number = first + i;
-    view.setUint32(at, Math.floor(number / TWO_32));
-    view.setUint32(at + 4, number >>> 0);
-    const low = rest + Math.floor(firstNs + i * everyNs);
-    view.setUint32(at + 8, high + Math.floor(low / TWO_32));
-    view.setUint32(at + 12, low >>> 0);
+    let ns = rest + Math.floor(firstNs + i * everyNs) - counted;
+    if (ns >= TWO_32) {
+      const more = Math.floor(ns / TWO_32);
+      timeHigh += more;
+      counted += more * TWO_32;
+      ns -= more * TWO_32;
+      register = registerOf(head, numberHigh, timeHigh);
+    }
+    const time = lowWord(ns);
+    view.setInt32(at, numberHigh);
+    view.setInt32(at + 4, number);
+    view.setInt32(at + PLANNED_AT, timeHigh);
+    view.setInt32(at + PLANNED_AT + 4, time);
     const end = at + size - CRC_BYTES;
-    const crc = filler === undefined
+    const crc = head === undefined
       ? crc32(into, at, end)
-      : filler.append(crc32(into, at, at + FILLER_AT));
-    view.setUint32(end, crc);
+      : ~(register ^ head.word(4, number) ^ head.word(PLANNED_AT + 4, time));
+    view.setInt32(end, crc);
+    number = number + 1 | 0;
+    if (number === 0) register = registerOf(head, ++numberHigh, timeHigh);
   }
 }
 
-const fillers = new Map<number, CrcTail>();
+/** The 32 bits of a whole number from 0 to 2^32; a number from 2^31 on takes its time to become some. */
+const lowWord = (value: number): number => (value - 2 ** 31 | 0) ^ 1 << 31;
 
-/** What the filler of messages of this size does to their CRCs. */
-function fillerOf(size: number): CrcTail {
-  let filler = fillers.get(size);
-  if (filler === undefined) {
+function registerOf(head: CrcHead | undefined, numberHigh: number, timeHigh: number): number {
+  if (head === undefined) return 0;
+  return head.zero ^ head.word(0, numberHigh) ^ head.word(PLANNED_AT, timeHigh);
+}
+
+const heads = new Map<number, CrcHead>();
+
+/** The CRCs of messages of this size, whose filler is always the same. */
+function headOf(size: number): CrcHead {
+  let head = heads.get(size);
+  if (head === undefined) {
     const message = new Uint8Array(size);
     fillFiller(message, size, size);
-    filler = new CrcTail(message.subarray(FILLER_AT, size - CRC_BYTES));
-    fillers.set(size, filler);
+    head = new CrcHead(FILLER_AT, message.subarray(FILLER_AT, size - CRC_BYTES));
+    heads.set(size, head);
   }
-  return filler;
+  return head;
 }
 
 /** Printable bytes over all the messages: what is not filler is written over them. */

@@ -79,6 +79,7 @@ describe(`client.ts on ${runtime}: the command line`, () => {
       ["--ack", "--offset-file", "no/such/file"],
       ["--ack", "--offset-file", "client.ts/x"],
     ],
+    "must be a file: it is a folder": [["--ack", "--offset-file", "src"]],
     "--ack and replies exclude each other": [
       ["--ack", "--mode", "naive"],
       ["--ack", "--reply", "hi"],
@@ -407,8 +408,12 @@ describe(`client.ts on ${runtime}: numbered messages`, () => {
 
   test("bytes that are no numbered messages: exit 1", async () => {
     const serve = (connection: Connection) => sendAndFinish(connection, 6400);
-    const { stdout, status } = await served(serve, (to) => client([to, "--verify", "--json"]));
+    const { stdout, stderr, status } = await served(
+      serve,
+      (to) => client([to, "--verify", "--json"]),
+    );
     assertEquals([JSON.parse(stdout).verified.damaged, status], [100, 1]);
+    assertStringIncludes(stderr, "does the server send --message seq, of that --size?");
   });
 });
 

@@ -2,6 +2,7 @@
 import { describe, test } from "node:test";
 import process from "node:process";
 import { assert, assertEquals, assertGreater, assertLess } from "#std/assert";
+import type { Queue } from "../src/queue.ts";
 import type { ServeOptions } from "../src/serve.ts";
 import { sleep } from "../src/sleep.ts";
 import {
@@ -148,6 +149,39 @@ describe("a reader that stops", () => {
         assertEquals([result.messages, result.dropped], [150_000, 0]);
         assertGreater(all("overflow").length, 0);
         assertEquals(all("gap"), []);
+      });
+    }));
+
+  test("for a moment only: goes on from memory, though all of it is on disk", (t) =>
+    withQueues(async (open) => {
+      if (withoutKernel(t)) return;
+      const queue = await open();
+      let reads = 0;
+      const counting: Queue = {
+        names: queue.names,
+        async open(name) {
+          const reader = await queue.open(name);
+          const read = reader.read.bind(reader);
+          reader.read = (offset) => (reads++, read(offset));
+          return reader;
+        },
+        close: () => queue.close(),
+      };
+      const options: Partial<ServeOptions> = {
+        ...{ overflow: "spill", queue: counting, sendBuffer: SMALL, backlog: 64 << 10 },
+        ...{ rate: 100_000, durationMs: 1500 },
+      };
+      await relaying(options, async ({ server, saw, all, connect }) => {
+        const reader = await connect();
+        await untilLive(reader, all);
+        await saw("spilling", all("spilling").length + 1);
+        const stored = await queue.open("reader");
+        await until("2 MiB on disk", 5000, () => stored.stored.bytes > 2 * MIB);
+        reads = 0;
+        assertEquals(await reader.rest(), { reason: "eof" });
+        reader.assertWhole(150_000);
+        assertEquals(reads, 0);
+        await within("done", 5000, server.done);
       });
     }));
 
