@@ -197,10 +197,10 @@ function check(options: {
     const folder = dirname(resolve(offsetFile));
     const what = `--offset-file ${JSON.stringify(offsetFile)}`;
     const isFolder = (path: string) => statSync(path, { throwIfNoEntry: false })?.isDirectory();
-    if (isFolder(offsetFile)) throw new UsageError(`${what} must be a file: it is a folder`);
     if (!isFolder(folder)) {
       throw new UsageError(`${what} must be in a folder that exists: ${folder} is none`);
     }
+    if (isFolder(offsetFile)) throw new UsageError(`${what} must be a file: it is a folder`);
   }
   if (ack && (reply === undefined ? mode === "naive" : reply !== null)) {
     throw new UsageError(

@@ -462,7 +462,7 @@ describe(`client.ts on ${runtime}: acknowledgements`, () => {
     assertEquals(status, 0);
   });
 
-  test("a malformed offset file, or none that can be read: exit 1, untouched", async () => {
+  test("a malformed offset file: exit 1, untouched", async () => {
     const texts = ["", "\n", "5", `5 ${STREAM}`, `x ${STREAM}\n`, `5 ${STREAM}\n\n`, "5 5\n"];
     const files = Object.fromEntries(texts.map((text, i) => [`${i}`, text]));
     await withFiles(files, async (folder) => {
@@ -474,8 +474,6 @@ describe(`client.ts on ${runtime}: acknowledgements`, () => {
           assertEquals([peer.asked, readFileSync(file, "utf8")], [[], text]);
         });
       }
-      const folderResult = await client(["--ack", "--offset-file", folder]);
-      assertFails(folderResult, 1, `cannot read the offset file ${folder}: `);
     });
   });
 
