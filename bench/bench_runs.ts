@@ -32,7 +32,7 @@ const PATIENCE = 20;
 /** One that waited this much of its time was not the limit; one that was on a core longer may be. */
 const BUSY = 0.9;
 /** Of the limit: rates at which latency is measured, the last beyond it. */
-const LATENCY_SHARES = [0.1, 0.5, 0.8, 0.95, 1.05];
+const OFFERED_SHARES = [0.1, 0.5, 0.8, 0.95, 1.05];
 /** A read of the drain, and the most that a send of the control takes. Bytes. */
 const BLOCK = 65_536;
 
@@ -121,7 +121,7 @@ export async function runReader(
     figures.latency = await latencyByRate({
       ...{ runtime, mode: cell.mode, limit: base, size, server },
       // What lies above what it kept is not known to be above its limit.
-      shares: LATENCY_SHARES.filter((share) => share < 1 || limit !== null),
+      shares: OFFERED_SHARES.filter((share) => share < 1 || limit !== null),
       args: ["--runtime-reads"],
       onSkipped: (rate, most) =>
         options.onNote(

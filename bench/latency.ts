@@ -28,7 +28,7 @@ import { compileC } from "./readers/compile.ts";
 import { describeMachine, formatMachine } from "./rows.ts";
 
 /** Of the limit. */
-export const LATENCY_SHARES: readonly number[] = [0.1, 0.5, 0.8, 0.95, 0.99, 1.05];
+const LATENCY_SHARES: readonly number[] = [0.1, 0.5, 0.8, 0.95, 0.99, 1.05];
 
 export interface LatencyByRateOptions {
   /** What the reader runs on. */

@@ -94,18 +94,6 @@ export class Blocks {
     this.#blocks.splice(0, count);
   }
 
-  /** Forgets blocks that end at or before `offset`, oldest first, until no more than `most` bytes are left. */
-  trim(offset: number, most: number): void {
-    let excess = this.bytes - most;
-    let end = -Infinity;
-    for (const block of this.#blocks) {
-      if (excess <= 0 || block.end > offset) break;
-      excess -= block.length;
-      end = block.end;
-    }
-    this.release(end);
-  }
-
   #allocate(least: number): Uint8Array {
     // A longer message has one of its own.
     if (least > LONGEST_WRITE) return new Uint8Array(least);

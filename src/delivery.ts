@@ -85,7 +85,7 @@ export class Delivery implements Overflowing {
     this.delivered = this.sent = options.queue?.delivered ?? 0;
     this.#kept = new Kept(options, {
       onStored: () => {
-        this.#trim();
+        this.#releaseStored();
         this.#moved();
         options.onSafe?.();
       },
@@ -120,15 +120,6 @@ export class Delivery implements Overflowing {
   /** A stream that is new to a source which is under way begins there. */
   set position(position: number) {
     this.#kept.position = position;
-  }
-
-  /**
-   * What is on disk stays in memory, too, while there is room and a reader: one that stood still for a
-   * moment goes on from there, and need not come after all that the disk still has to do.
-   */
-  #trim(): void {
-    const most = this.connection === undefined ? 0 : this.#options.bound + DISK_LAG;
-    this.#kept.blocks.trim(this.#kept.storedEnd, most);
   }
 
   /** Bytes that wait in memory for the kernel or for the disk. */
@@ -283,7 +274,7 @@ export class Delivery implements Overflowing {
       this.#discard();
     } else {
       this.spill();
-      this.#trim();
+      this.#releaseStored();
     }
     this.#moved();
   }
@@ -344,6 +335,19 @@ export class Delivery implements Overflowing {
     }
     this.#room.look();
     if (this.#wake !== undefined) this.#wakeUp();
+  }
+
+  /**
+   * What is on disk stays in memory, too, for a reader that stood still for a moment: it goes on from
+   * there, and need not come after all that the disk still has to do. One whose next bytes are not there
+   * has to, and then the rest is of no use.
+   */
+  #releaseStored(): void {
+    const { blocks, storedEnd } = this.#kept;
+    const near = this.connection !== undefined &&
+      blocks.bytes <= this.#options.bound + DISK_LAG &&
+      (blocks.first?.offset ?? Infinity) <= this.sent;
+    if (!near) blocks.release(storedEnd);
   }
 
   #wakeUp(): void {

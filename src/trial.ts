@@ -3,13 +3,7 @@ import type { Flood } from "./flood.ts";
 import { type Meter, SAMPLE_EVERY_MS } from "./meter.ts";
 import type { Closed } from "./net.ts";
 import { sleep } from "./sleep.ts";
-import {
-  DEFAULT_EXCURSIONS,
-  DEFAULT_TOLERANCE,
-  judge,
-  type Sample,
-  type VerdictResult,
-} from "./verdict.ts";
+import { DEFAULT_EXCURSIONS, DEFAULT_TOLERANCE, judge, type Sample } from "./verdict.ts";
 
 /** A reader that is connected and fed. */
 export interface Feed {
@@ -163,9 +157,7 @@ export async function runTrial(
   const watches = feeds.map((feed) => new Watch(feed));
   await sleep(SETTLE_MS);
   const acceptedBefore = feeds.map(({ flood }) => flood.accepted);
-  const judged = watches.map(() =>
-    ({ verdict: undefined, marginal: false, backlogSlope: 0, drained: 0 }) as VerdictResult
-  );
+  const judged = watches.map(() => judge([], { offered: rate }));
   let verdict: TrialResult["verdict"] | undefined;
   let reader = 0;
   let judgeAt = minSeconds;
