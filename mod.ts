@@ -13,9 +13,9 @@
  *
  * @module
  */
-export { type Place, ProtocolError } from "./src/ack.ts";
-export { type AckOptions, OtherStreamError } from "./src/ack_reader.ts";
-export type { Ack, DeliveryEvent } from "./src/delivery.ts";
+export { type Place, ProtocolError } from "./src/message/protocol.ts";
+export { type AckOptions, OtherStreamError } from "./src/read/acknowledger.ts";
+export type { Ack, DeliveryEvent } from "./src/relay/delivery.ts";
 export {
   drain,
   type DrainEnd,
@@ -24,54 +24,44 @@ export {
   type DrainOptions,
   type DrainResult,
   type DrainVerified,
-} from "./src/drain.ts";
-export { type Environment, environment } from "./src/environment.ts";
-export { Flood, type FloodOptions, type Replies } from "./src/flood.ts";
+} from "./src/read/drain.ts";
+export { type Environment, environment } from "./src/kernel/environment.ts";
+export { Flood, type FloodOptions, type Replies } from "./src/send/flood.ts";
+export { abort, bufferSize, hasUnread, setBufferSize } from "./src/kernel/socket_calls.ts";
+export type { ConnectionState, SocketState, TcpInfo } from "./src/kernel/socket_state.ts";
 export {
-  abort,
-  bufferSize,
-  type ConnectionState,
   connectionState,
-  hasUnread,
   type KernelSource,
   kernelSource,
   kernelSourceReason,
-  setBufferSize,
-  type SocketState,
-  type TcpInfo,
-  tcpInfo,
-} from "./src/kernel.ts";
-export { type Latency, LatencyMeter, type LatencyOptions } from "./src/latency.ts";
-export {
-  findLimit,
-  type LimitEvent,
-  type LimitOptions,
-  type LimitResult,
-  type Purpose,
-  type Trial,
-} from "./src/limit.ts";
-export { formatLimits } from "./src/limit_table.ts";
+} from "./src/kernel/kernel.ts";
+export { tcpInfo } from "./src/kernel/tcp_info.ts";
+export { type Latency, LatencyMeter, type LatencyOptions } from "./src/read/latency.ts";
+export { findLimit } from "./src/measure/limit.ts";
+export type { LimitEvent, LimitOptions } from "./src/measure/limit_options.ts";
+export type { LimitResult, Purpose, Trial } from "./src/measure/limit_result.ts";
+export { formatLimits } from "./src/report/limit_table.ts";
 export {
   ARTICLE_MESSAGE,
   fillerMessage,
   type Message,
   repeatedMessage,
   textMessage,
-} from "./src/message.ts";
+} from "./src/message/message.ts";
 export {
   type Adapter,
-  type Address,
   type Closed,
   type Connection,
   type ConnectOptions,
   type Listener,
   type ListenOptions,
-  loadAdapter,
   NetError,
-  runtime,
-} from "./src/net.ts";
-export type { Policy } from "./src/overflow.ts";
-export { Schedule, Ticker } from "./src/pacer.ts";
+} from "./src/net/net.ts";
+export type { Address } from "./src/kernel/address.ts";
+export { loadAdapter } from "./src/net/load.ts";
+export { runtime } from "./src/kernel/runtime.ts";
+export type { Policy } from "./src/send/overflow.ts";
+export { Schedule, Ticker } from "./src/send/pacer.ts";
 export {
   type Batch,
   type Damage,
@@ -79,25 +69,24 @@ export {
   QueueError,
   QueueFull,
   type QueueReader,
-} from "./src/queue.ts";
-export type { ReaderId, RelayEvent } from "./src/relay.ts";
+} from "./src/queue/queue.ts";
+export type { ReaderId, RelayEvent } from "./src/relay/relay.ts";
 export {
   type Effort,
   searchLimit,
   type SearchOptions,
   type SearchResult,
   type TrialOutcome,
-} from "./src/search.ts";
+} from "./src/measure/search.ts";
+export type { ReaderTotals, ServeEvent, ServeResult } from "./src/relay/serve_event.ts";
+export { serve, type Server } from "./src/relay/serve.ts";
+export type { ServeOptions } from "./src/relay/serve_options.ts";
+export { FileSource, type FileSourceOptions } from "./src/source/file_source.ts";
 export {
-  type ReaderTotals,
-  serve,
-  type ServeEvent,
-  type ServeOptions,
-  type Server,
-  type ServeResult,
-} from "./src/serve.ts";
-export { FileSource, type FileSourceOptions } from "./src/file_source.ts";
-export { FloodSource, type FloodSourceOptions, type SequenceMessage } from "./src/flood_source.ts";
+  FloodSource,
+  type FloodSourceOptions,
+  type SequenceMessage,
+} from "./src/source/flood_source.ts";
 export {
   createFramer,
   type Frame,
@@ -105,14 +94,23 @@ export {
   FrameError,
   type Framer,
   parseFrame,
-} from "./src/frame.ts";
+} from "./src/message/frame.ts";
 export {
   fillSequence,
   type SequenceFill,
   type SequenceTotals,
   SequenceVerifier,
-} from "./src/sequence.ts";
-export { openSqliteQueue, type SqliteQueueOptions, type SyncMode } from "./src/sqlite_queue.ts";
-export type { Sink, Source, SourceEvent } from "./src/source.ts";
-export { TcpSource, type TcpSourceOptions } from "./src/tcp_source.ts";
-export { judge, type Sample, type VerdictOptions, type VerdictResult } from "./src/verdict.ts";
+} from "./src/message/numbered.ts";
+export {
+  openSqliteQueue,
+  type SqliteQueueOptions,
+  type SyncMode,
+} from "./src/queue/sqlite_queue.ts";
+export type { Sink, Source, SourceEvent } from "./src/source/source.ts";
+export { TcpSource, type TcpSourceOptions } from "./src/source/tcp_source.ts";
+export {
+  judge,
+  type Sample,
+  type VerdictOptions,
+  type VerdictResult,
+} from "./src/measure/verdict.ts";

@@ -1,5 +1,5 @@
 /**
- * How exact `limit` is: readers whose limit is known, measured by bench/limit.ts as a person would.
+ * How exact `limit` is: readers whose limit is known, measured by bin/limit.ts as a person would.
  *
  *     node --no-warnings bench/accuracy.ts --runtime deno --out accuracy.json
  */
@@ -11,21 +11,24 @@ import {
   judgeSearches,
   tellReader,
 } from "./accuracy_rows.ts";
-import { choice, flag, option, parseCommandLine } from "../src/command_line.ts";
-import type { LimitResult } from "../src/limit.ts";
-import { formatInterval } from "../src/limit_table.ts";
-import { print, runMain } from "../src/program.ts";
-import { ProgressLine } from "../src/progress.ts";
-import { formatByteRate, formatSeconds, parseCount } from "../src/units.ts";
-import { commandOn, Program, ROOT, type Runtime, RUNTIMES } from "./programs.ts";
+import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
+import type { LimitResult } from "../src/measure/limit_result.ts";
+import { formatInterval } from "../src/report/limit_table.ts";
+import { print, runMain } from "../src/cli/program.ts";
+import { ProgressLine } from "../src/text/progress.ts";
+import { formatByteRate, formatSeconds, parseCount } from "../src/text/units.ts";
+import { commandOn, Program, ROOT, RUNTIMES } from "./programs.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
 import { compileC } from "./readers/compile.ts";
-import { describeMachine, formatMachine, parseOutFile, writeResult } from "./rows.ts";
-import { formatTable } from "../src/table.ts";
+import { describeMachine, writeResult } from "./rows.ts";
+import { formatMachine } from "../src/report/machine.ts";
+import { parseOutFile } from "../src/cli/out_file.ts";
+import { formatTable } from "../src/text/table.ts";
 
 const spec = {
   name: "accuracy",
   summary:
-    "Measures readers whose speed limit is known with bench/limit.ts, one of them again and\n" +
+    "Measures readers whose speed limit is known with bin/limit.ts, one of them again and\n" +
     "again, and the article's two readers in Python, and tells which targets are met.",
   usage: ["accuracy.ts [OPTIONS]"],
   options: {
@@ -135,7 +138,7 @@ async function main(args: readonly string[]): Promise<void> {
 
 /** One search by the command that a person would use. It may find nothing, but it must say so. */
 async function findLimit(runtime: Runtime, command: readonly string[]): Promise<LimitResult> {
-  const words = commandOn(runtime, "bench/limit.ts", "--json", "--", ...command);
+  const words = commandOn(runtime, "bin/limit.ts", "--json", "--", ...command);
   const program = new Program(words, { seconds: LONGEST_SEARCH, statuses: [0, 1] });
   const result = await program.figures() as LimitResult;
   if (result.schema === "speedlimit/limit@1") return result;

@@ -1,10 +1,11 @@
 /** A reader's limit as it was found, beside the limit that it has, as bench/accuracy.ts tells it. */
-import type { LimitResult } from "../src/limit.ts";
-import { formatInterval } from "../src/limit_table.ts";
-import { formatByteRate, formatSeconds } from "../src/units.ts";
-import type { Runtime } from "./programs.ts";
-import { median } from "./rounds.ts";
-import { formatDeviation, meets, missedBy, type Target } from "./rows.ts";
+import type { LimitResult } from "../src/measure/limit_result.ts";
+import { formatInterval } from "../src/report/limit_table.ts";
+import { formatByteRate, formatSeconds } from "../src/text/units.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
+import { median } from "../src/measure/statistics.ts";
+import { formatDeviation } from "../src/text/deviation.ts";
+import { meets, missedBy, type Target } from "./rows.ts";
 
 /** How far the middle of an interval may be from what was asked, as a share of it. */
 const EXACT: Target = { least: -0.01, most: 0.01 };

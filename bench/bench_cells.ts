@@ -1,10 +1,11 @@
 /** The cells of the cross-runtime table: which there are, and what is installed to measure them. */
 import { resolve } from "node:path";
 import process from "node:process";
-import type { BenchCell } from "./bench_result.ts";
-import { commandOn, Program, ROOT, type Runtime, RUNTIMES, runtimeVersions } from "./programs.ts";
+import type { BenchCell } from "../src/report/bench_result.ts";
+import { commandOn, Program, ROOT, RUNTIMES, runtimeVersions } from "./programs.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
 import { compileC } from "./readers/compile.ts";
-import { formatSize } from "../src/units.ts";
+import { formatSize } from "../src/text/units.ts";
 
 /** Those whose reader is measured. */
 export const READERS = ["deno", "bun", "node", "python", "c"] as const;

@@ -1,16 +1,17 @@
 /** All runs of a benchmark that are still to come: in rounds, shuffled, each written as it ends. */
-import type { BenchCell, BenchHeader, BenchRun } from "./bench_result.ts";
-import type { BenchWriter } from "./bench_file.ts";
+import type { BenchCell, BenchHeader, BenchRun } from "../src/report/bench_result.ts";
+import type { BenchWriter } from "../src/report/bench_file.ts";
 import { type Installed, nameCell } from "./bench_cells.ts";
 import { type Effort, runReader, runSender } from "./bench_runs.ts";
 import { BenchTime, formatMinutes, type Pending } from "./bench_time.ts";
-import { type Runtime, RUNTIMES } from "./programs.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
+import { RUNTIMES } from "./programs.ts";
 import { shuffled } from "./rounds.ts";
-import { interrupted } from "../src/program.ts";
-import type { ProgressLine } from "../src/progress.ts";
-import { LEAST_SEQUENCE_SIZE } from "../src/sequence.ts";
-import { formatInterval } from "../src/limit_table.ts";
-import { formatByteRate, formatSeconds } from "../src/units.ts";
+import { interrupted } from "../src/cli/program.ts";
+import type { ProgressLine } from "../src/text/progress.ts";
+import { LEAST_SEQUENCE_SIZE } from "../src/message/numbered.ts";
+import { formatInterval } from "../src/report/limit_table.ts";
+import { formatByteRate, formatSeconds } from "../src/text/units.ts";
 
 const EFFORTS: Record<"quick" | "full", Effort> = {
   quick: {

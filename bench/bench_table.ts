@@ -1,10 +1,15 @@
 /** The results of the cross-runtime benchmark as tables for a terminal and a pipe. */
-import type { BenchResult, BenchRow, ReaderFigures, SenderFigures } from "./bench_result.ts";
+import type {
+  BenchResult,
+  BenchRow,
+  ReaderFigures,
+  SenderFigures,
+} from "../src/report/bench_result.ts";
 import { nameCell } from "./bench_cells.ts";
 import { formatMinutes } from "./bench_time.ts";
-import { formatMachine } from "./rows.ts";
-import { formatTable } from "../src/table.ts";
-import { formatByteRate, formatCount, formatSeconds } from "../src/units.ts";
+import { formatMachine } from "../src/report/machine.ts";
+import { formatTable } from "../src/text/table.ts";
+import { formatByteRate, formatCount, formatSeconds } from "../src/text/units.ts";
 
 const READER_HEAD = [
   "reader",

@@ -1,5 +1,5 @@
 /** How long a benchmark takes: a guess at first, then what its runs have taken so far. */
-import type { BenchCell, BenchRun } from "./bench_result.ts";
+import type { BenchCell, BenchRun } from "../src/report/bench_result.ts";
 import { nameCell } from "./bench_cells.ts";
 
 /** A run that is still to come. */

@@ -7,16 +7,19 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { choice, option, parseCommandLine } from "../src/command_line.ts";
-import { environment } from "../src/environment.ts";
-import { print, runMain } from "../src/program.ts";
-import { ProgressLine } from "../src/progress.ts";
-import { openSqliteQueue } from "../src/sqlite_queue.ts";
-import { formatTable } from "../src/table.ts";
-import { parseCount } from "../src/units.ts";
+import { choice, option, parseCommandLine } from "../src/cli/command_line.ts";
+import { environment } from "../src/kernel/environment.ts";
+import { print, runMain } from "../src/cli/program.ts";
+import { ProgressLine } from "../src/text/progress.ts";
+import { openSqliteQueue } from "../src/queue/sqlite_queue.ts";
+import { formatTable } from "../src/text/table.ts";
+import { parseCount } from "../src/text/units.ts";
 import { type KillOptions, killRounds, type KillTotals } from "./kill_rounds.ts";
-import { type Runtime, RUNTIMES } from "./programs.ts";
-import { describeMachine, formatMachine, parseOutFile, writeResult } from "./rows.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
+import { RUNTIMES } from "./programs.ts";
+import { describeMachine, writeResult } from "./rows.ts";
+import { formatMachine } from "../src/report/machine.ts";
+import { parseOutFile } from "../src/cli/out_file.ts";
 
 const spec = {
   name: "kill",

@@ -4,10 +4,12 @@
  */
 import { createReadStream } from "node:fs";
 import { join } from "node:path";
-import { type Connection, loadAdapter } from "../src/net.ts";
-import { SequenceVerifier } from "../src/sequence.ts";
-import { sleep } from "../src/sleep.ts";
-import { commandOn, Program, type Runtime } from "./programs.ts";
+import type { Connection } from "../src/net/net.ts";
+import { loadAdapter } from "../src/net/load.ts";
+import { SequenceVerifier } from "../src/message/numbered.ts";
+import { setTimeout as sleep } from "node:timers/promises";
+import { commandOn, Program } from "./programs.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
 
 export interface KillOptions {
   runtime: Runtime;

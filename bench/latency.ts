@@ -7,13 +7,13 @@
  * From the planned send to the read, so corrected for coordinated omission. The sender's tick, about
  * 1 ms, is in all of it: what becomes due within one leaves at its end.
  */
-import { choice, flag, option, parseCommandLine } from "../src/command_line.ts";
-import { formatPercentiles, type Latency, LATENCY_HEAD } from "../src/latency.ts";
-import type { LimitResult } from "../src/limit.ts";
-import { print, runMain } from "../src/program.ts";
-import { ProgressLine } from "../src/progress.ts";
-import { DEFAULT_SEQUENCE_SIZE, LEAST_SEQUENCE_SIZE } from "../src/sequence.ts";
-import { formatTable } from "../src/table.ts";
+import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
+import { formatPercentiles, type Latency, LATENCY_HEAD } from "../src/read/latency.ts";
+import type { LimitResult } from "../src/measure/limit_result.ts";
+import { print, runMain } from "../src/cli/program.ts";
+import { ProgressLine } from "../src/text/progress.ts";
+import { DEFAULT_SEQUENCE_SIZE, LEAST_SEQUENCE_SIZE } from "../src/message/numbered.ts";
+import { formatTable } from "../src/text/table.ts";
 import {
   formatByteRate,
   formatCount,
@@ -21,11 +21,13 @@ import {
   parseByteRate,
   parseBytes,
   parseDuration,
-} from "../src/units.ts";
-import type { BenchLatency } from "./bench_result.ts";
-import { commandOn, Program, runPair, type Runtime, RUNTIMES } from "./programs.ts";
+} from "../src/text/units.ts";
+import type { BenchLatency } from "../src/report/bench_result.ts";
+import { commandOn, Program, runPair, RUNTIMES } from "./programs.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
 import { compileC } from "./readers/compile.ts";
-import { describeMachine, formatMachine } from "./rows.ts";
+import { describeMachine } from "./rows.ts";
+import { formatMachine } from "../src/report/machine.ts";
 
 /** Of the limit. */
 const LATENCY_SHARES: readonly number[] = [0.1, 0.5, 0.8, 0.95, 0.99, 1.05];
@@ -177,7 +179,7 @@ async function findLimitOf(
   args: readonly string[],
 ): Promise<number> {
   const reader = commandOn(runtime, "client.ts", "{host}:{port}", ...args);
-  const words = commandOn(server, "bench/limit.ts", "--size", String(size), "--json");
+  const words = commandOn(server, "bin/limit.ts", "--size", String(size), "--json");
   // It exits 1 when nothing was found, and has told why.
   const program = new Program([...words, "--", ...reader], { seconds: 170, statuses: [0, 1] });
   const { limit, message } = await program.figures() as LimitResult;

@@ -11,21 +11,24 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { bench, boxplot, group, measure, run, summary } from "mitata";
-import { flag, option, parseCommandLine } from "../src/command_line.ts";
-import { environment } from "../src/environment.ts";
-import { connectionState, kernelSourceReason, tcpInfo } from "../src/kernel.ts";
-import { type Connection, loadAdapter, runtime } from "../src/net.ts";
-import { Schedule } from "../src/pacer.ts";
-import { interrupted, print, runMain } from "../src/program.ts";
-import { ProgressLine } from "../src/progress.ts";
-import type { QueueReader } from "../src/queue.ts";
-import { openSqliteQueue, takeBuffer } from "../src/sqlite_queue.ts";
-import { formatTable } from "../src/table.ts";
-import { formatSeconds, formatSize, parseCount } from "../src/units.ts";
+import { flag, option, parseCommandLine } from "../src/cli/command_line.ts";
+import { environment } from "../src/kernel/environment.ts";
+import { connectionState, kernelSourceReason } from "../src/kernel/kernel.ts";
+import { tcpInfo } from "../src/kernel/tcp_info.ts";
+import type { Connection } from "../src/net/net.ts";
+import { loadAdapter } from "../src/net/load.ts";
+import { runtime } from "../src/kernel/runtime.ts";
+import { Schedule } from "../src/send/pacer.ts";
+import { interrupted, print, runMain } from "../src/cli/program.ts";
+import { ProgressLine } from "../src/text/progress.ts";
+import type { QueueReader } from "../src/queue/queue.ts";
+import { openSqliteQueue, takeBuffer } from "../src/queue/sqlite_queue.ts";
+import { formatTable } from "../src/text/table.ts";
+import { formatSeconds, formatSize, parseCount } from "../src/text/units.ts";
 import { BARE_API, type Lane, lookedAt, openLanes } from "./micro_lanes.ts";
 import { compileC } from "./readers/compile.ts";
-import { median } from "./rounds.ts";
-import { formatDeviation } from "./rows.ts";
+import { median } from "../src/measure/statistics.ts";
+import { formatDeviation } from "../src/text/deviation.ts";
 
 /** Bytes of a piece, and what the adapter may cost of the bare API's time; undefined: it is told only. */
 const PIECES: readonly { size: number; most?: number }[] = [

@@ -3,7 +3,9 @@
  * in another, once through our adapter and once through the API of the runtime that lies under it.
  */
 import net from "node:net";
-import { type Connection, loadAdapter, runtime } from "../src/net.ts";
+import type { Connection } from "../src/net/net.ts";
+import { loadAdapter } from "../src/net/load.ts";
+import { runtime } from "../src/kernel/runtime.ts";
 import { Program } from "./programs.ts";
 
 /** One direction of one connection. */
@@ -220,7 +222,7 @@ const readNode: OpenReader = async (size, port) => {
   };
 };
 
-// Only what is used here of Bun's types, as in src/net_bun.ts.
+// Only what is used here of Bun's types, as in src/net/bun.ts.
 interface BunSocket {
   write(bytes: Uint8Array): number;
   pause(): void;

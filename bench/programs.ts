@@ -4,11 +4,11 @@ import { existsSync } from "node:fs";
 import { delimiter, resolve } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { interrupted } from "../src/program.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
+import { interrupted } from "../src/cli/program.ts";
 
 /** Those that everything is measured on. */
 export const RUNTIMES = ["deno", "bun", "node"] as const;
-export type Runtime = typeof RUNTIMES[number];
 
 /** The project's folder. */
 export const ROOT: string = resolve(fileURLToPath(import.meta.url), "../..");

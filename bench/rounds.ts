@@ -46,17 +46,3 @@ export function shuffled<T>(items: readonly T[]): T[] {
   }
   return result;
 }
-
-/** The middle one, or the mean of the middle two. Throws a RangeError when there are none. */
-export function median(values: readonly number[]): number {
-  if (values.length === 0) throw new RangeError("cannot take the median of no values");
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
-}
-
-/** The least and the most. Throws a RangeError when there are none. */
-export function spread(values: readonly number[]): { min: number; max: number } {
-  if (values.length === 0) throw new RangeError("cannot take the spread of no values");
-  return { min: Math.min(...values), max: Math.max(...values) };
-}

@@ -1,11 +1,10 @@
 /** The results of the benchmarks: rows with a target, as a table and as a file. */
 import { writeFileSync } from "node:fs";
 import { loadavg } from "node:os";
-import { type Environment, environment } from "../src/environment.ts";
-import { type Runtime, runtimeVersions } from "./programs.ts";
-
-export { formatDeviation } from "./deviation.ts";
-export { parseOutFile } from "./out_file.ts";
+import type { Machine } from "../src/report/machine.ts";
+import { environment } from "../src/kernel/environment.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
+import { runtimeVersions } from "./programs.ts";
 
 /** What a figure must be; both included. */
 export interface Target {
@@ -35,28 +34,11 @@ export const ROW_HEAD: readonly string[] = [
   "verdict",
 ];
 
-/** The machine and the versions of the runtimes that were measured on it. */
-export type Machine = Omit<Environment, "runtime" | "kernelSource"> & {
-  runtimes: Partial<Record<Runtime, string>>;
-  /** What ran here already, as a load average over one minute: a busy machine measures itself. */
-  loadBefore: number;
-};
-
 /** The machine as it is now. */
 export async function describeMachine(runtimes: readonly Runtime[]): Promise<Machine> {
   // What this benchmark itself runs on measures nothing.
   const { runtime: _runtime, kernelSource: _kernelSource, ...machine } = environment();
   return { ...machine, runtimes: await runtimeVersions(runtimes), loadBefore: loadavg()[0]! };
-}
-
-/** The machine in one line. */
-export function formatMachine(machine: Machine): string {
-  const { date, cpu, cores, kernel, congestionControl, runtimes, loadBefore } = machine;
-  const versions = Object.entries(runtimes).map((entry) => entry.join(" ")).join(", ");
-  return `${versions === "" ? "" : `${versions}; `}${cores} x ${cpu}, ${kernel}, ` +
-    `${congestionControl ?? "unknown congestion control"}; load ${
-      loadBefore.toFixed(1)
-    } before; ${date}`;
 }
 
 /** Writes a result as one JSON object. */

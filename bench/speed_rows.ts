@@ -1,8 +1,9 @@
 /** A figure of a runtime beside what it is measured against, as bench/speed.ts tells it. */
-import { formatByteRate, formatCount } from "../src/units.ts";
-import type { Runtime } from "./programs.ts";
-import { median, spread } from "./rounds.ts";
-import { formatDeviation, meets, missedBy, type Target } from "./rows.ts";
+import { formatByteRate, formatCount } from "../src/text/units.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
+import { median, spread } from "../src/measure/statistics.ts";
+import { formatDeviation } from "../src/text/deviation.ts";
+import { meets, missedBy, type Target } from "./rows.ts";
 
 /** One line of the result. */
 export interface SpeedRow {

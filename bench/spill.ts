@@ -5,10 +5,10 @@
  *     node --no-warnings bench/spill.ts --folder . --out spill.json
  */
 import { tmpdir } from "node:os";
-import { choice, flag, option, parseCommandLine } from "../src/command_line.ts";
-import { print, runMain } from "../src/program.ts";
-import { ProgressLine } from "../src/progress.ts";
-import { formatTable } from "../src/table.ts";
+import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
+import { print, runMain } from "../src/cli/program.ts";
+import { ProgressLine } from "../src/text/progress.ts";
+import { formatTable } from "../src/text/table.ts";
 import {
   formatByteRate,
   formatBytes,
@@ -16,11 +16,14 @@ import {
   parseByteRate,
   parseBytes,
   parseCount,
-} from "../src/units.ts";
-import { type Runtime, RUNTIMES } from "./programs.ts";
+} from "../src/text/units.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
+import { RUNTIMES } from "./programs.ts";
 import { type Cell, runRounds } from "./rounds.ts";
 import { compileC } from "./readers/compile.ts";
-import { describeMachine, formatMachine, parseOutFile, ROW_HEAD, writeResult } from "./rows.ts";
+import { describeMachine, ROW_HEAD, writeResult } from "./rows.ts";
+import { formatMachine } from "../src/report/machine.ts";
+import { parseOutFile } from "../src/cli/out_file.ts";
 import { type AwayRun, runAway } from "./spill_away.ts";
 import { Folder, runDd } from "./spill_disk.ts";
 import {

@@ -1,7 +1,8 @@
 /** A reader that was away, as bench/spill.ts runs it: what its server stores, and how that goes out. */
 import { statSync } from "node:fs";
-import type { DrainResult } from "../src/drain.ts";
-import { commandOn, Program, type Runtime } from "./programs.ts";
+import type { DrainResult } from "../src/read/drain.ts";
+import { commandOn, Program } from "./programs.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
 import { type Folder, PATIENCE, pause, runColdRead } from "./spill_disk.ts";
 import { type Memory, MemoryWatch, rateOption, ServerRun, storedIn, SYNC } from "./spill_server.ts";
 

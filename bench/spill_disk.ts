@@ -2,8 +2,8 @@
 import { mkdtempSync, rmSync, statfsSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import process from "node:process";
-import { interrupted } from "../src/program.ts";
-import { sleep } from "../src/sleep.ts";
+import { interrupted } from "../src/cli/program.ts";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Program } from "./programs.ts";
 
 /** A program that hangs is killed this long after it should have ended. Seconds. */

@@ -1,7 +1,7 @@
 /** A figure of the durable queue in use, as bench/spill.ts tells it. */
-import { formatByteRate, formatBytes, formatSeconds } from "../src/units.ts";
-import type { Runtime } from "./programs.ts";
-import { median, spread } from "./rounds.ts";
+import { formatByteRate, formatBytes, formatSeconds } from "../src/text/units.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
+import { median, spread } from "../src/measure/statistics.ts";
 import { meets, missedBy, type Target } from "./rows.ts";
 import type { AwayRun } from "./spill_away.ts";
 import type { SpillRun, WindowRun } from "./spill_runs.ts";

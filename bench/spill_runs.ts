@@ -1,9 +1,10 @@
 /** Servers that spill for a stopped reader: how fast, and what others notice of it. */
 import { readFileSync } from "node:fs";
-import type { DrainResult } from "../src/drain.ts";
-import type { Connection } from "../src/net.ts";
+import type { DrainResult } from "../src/read/drain.ts";
+import type { Connection } from "../src/net/net.ts";
 import type { UpstreamFigures } from "./peers/upstream.ts";
-import { commandOn, Program, type Runtime } from "./programs.ts";
+import { commandOn, Program } from "./programs.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
 import { type Folder, PATIENCE, pause } from "./spill_disk.ts";
 import { connectStopped, rateOption, ServerRun, storedIn, SYNC } from "./spill_server.ts";
 

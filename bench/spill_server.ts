@@ -1,11 +1,13 @@
 /** Servers that spill, and their readers, as bench/spill.ts runs them. */
 import { readFileSync } from "node:fs";
-import { formatHello } from "../src/ack.ts";
-import { type Connection, loadAdapter } from "../src/net.ts";
-import { interrupted } from "../src/program.ts";
-import { queueStatus } from "../src/sqlite_check.ts";
-import { loadSqlite } from "../src/sqlite_file.ts";
-import { commandOn, Program, type Runtime } from "./programs.ts";
+import { formatHello } from "../src/message/protocol.ts";
+import type { Connection } from "../src/net/net.ts";
+import { loadAdapter } from "../src/net/load.ts";
+import { interrupted } from "../src/cli/program.ts";
+import { queueStatus } from "../src/queue/sqlite_check.ts";
+import { loadSqlite } from "../src/queue/sqlite_file.ts";
+import { commandOn, Program } from "./programs.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
 import { PATIENCE } from "./spill_disk.ts";
 
 /** The server's default. */

@@ -1,6 +1,7 @@
 /** As fast as it goes: our flood and our drain client, each against the same in C, through a C peer. */
 import type { FloodFigures } from "./peers/flood.ts";
-import { commandOn, runPair, type Runtime, RUNTIMES } from "./programs.ts";
+import { commandOn, runPair, RUNTIMES } from "./programs.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
 import type { Cell } from "./rounds.ts";
 import type { Target } from "./rows.ts";
 import { judge, type SpeedRow } from "./speed_rows.ts";

@@ -4,14 +4,14 @@
  *     npx speedlimit limit -- python3 my_reader.py {host} {port}
  *     bun run bin/speedlimit.ts serve --rate 20MB/s
  */
-import { main as limit } from "../bench/limit.ts";
-import { main as report } from "../bench/report.ts";
-import { main as client } from "../client.ts";
+import { main as limit } from "../src/cli/limit.ts";
+import { main as report } from "../src/cli/report.ts";
+import { main as client } from "../src/cli/client.ts";
 import manifest from "../package.json" with { type: "json" };
-import { main as serve } from "../server.ts";
-import { choice, flag, option, parseCommandLine, UsageError } from "../src/command_line.ts";
-import { print, runMain } from "../src/program.ts";
-import { main as queue } from "./queue.ts";
+import { main as serve } from "../src/cli/server.ts";
+import { choice, flag, option, parseCommandLine, UsageError } from "../src/cli/command_line.ts";
+import { print, runMain } from "../src/cli/program.ts";
+import { main as queue } from "../src/cli/queue.ts";
 
 const COMMANDS = { limit, report, serve, client, queue };
 const command = choice({ help: "", choices: ["limit", "report", "serve", "client", "queue"] });

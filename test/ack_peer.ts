@@ -6,10 +6,10 @@ import {
   parseHello,
   parseResume,
   type Place,
-} from "../src/ack.ts";
-import type { Connection } from "../src/net.ts";
-import { nextTurn } from "../src/pacer.ts";
-import { fillSequence } from "../src/sequence.ts";
+} from "../src/message/protocol.ts";
+import type { Connection } from "../src/net/net.ts";
+import { nextTurn } from "../src/send/pacer.ts";
+import { fillSequence } from "../src/message/numbered.ts";
 import { send } from "./peer.ts";
 
 export const STREAM = "00c0ffee0123abcd";

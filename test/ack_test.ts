@@ -15,7 +15,7 @@ import {
   parseHello,
   parseResume,
   ProtocolError,
-} from "../src/ack.ts";
+} from "../src/message/protocol.ts";
 
 const STREAM = "0123456789abcdef";
 const bytesOf = (text: string): Uint8Array => new TextEncoder().encode(text);

@@ -12,9 +12,9 @@ import {
   assertLess,
   assertMatch,
 } from "#std/assert";
-import type { DrainResult } from "../src/drain.ts";
-import { runtime } from "../src/net.ts";
-import type { ServeEvent } from "../src/serve.ts";
+import type { DrainResult } from "../src/read/drain.ts";
+import { runtime } from "../src/kernel/runtime.ts";
+import type { ServeEvent } from "../src/relay/serve_event.ts";
 import { hasRuntime, type Program, type RunResult, type Runtime, start } from "./process.ts";
 import { within } from "./within.ts";
 

@@ -5,10 +5,10 @@ import {
   type BenchLatency,
   type BenchResult,
   type ReaderFigures,
-} from "../bench/bench_result.ts";
-import { assemble } from "../bench/bench_file.ts";
-import type { LimitResult, Trial } from "../src/limit.ts";
-import type { TrialSeries } from "../src/series.ts";
+} from "../src/report/bench_result.ts";
+import { assemble } from "../src/report/bench_file.ts";
+import type { LimitResult, Trial } from "../src/measure/limit_result.ts";
+import type { TrialSeries } from "../src/measure/series.ts";
 
 export interface MadeReader {
   who: string;

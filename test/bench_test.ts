@@ -17,15 +17,15 @@ import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import process from "node:process";
 import { assert, assertEquals, assertGreater, assertMatch, assertThrows } from "#std/assert";
-import { assemble, readBench, readBenchLines } from "../bench/bench_file.ts";
+import { assemble, readBench, readBenchLines } from "../src/report/bench_file.ts";
 import {
   BENCH_SCHEMA,
   type BenchHeader,
   type BenchResult,
   type BenchRun,
   type ReaderFigures,
-} from "../bench/bench_result.ts";
-import { runtime } from "../src/net.ts";
+} from "../src/report/bench_result.ts";
+import { runtime } from "../src/kernel/runtime.ts";
 import { run, type RunResult } from "./process.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "speedlimit-bench-"));

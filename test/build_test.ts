@@ -16,7 +16,7 @@ import { basename, delimiter, join, resolve } from "node:path";
 import process from "node:process";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "#std/assert";
 import manifest from "../package.json" with { type: "json" };
-import { runtime } from "../src/net.ts";
+import { runtime } from "../src/kernel/runtime.ts";
 import { hasRuntime, Program, ROOT, run, type RunResult, type Runtime, start } from "./process.ts";
 import { within } from "./within.ts";
 
@@ -35,7 +35,7 @@ before(async () => {
   dist = join(folder, "dist");
   // The executable is Bun's: the other two runs of this suite do without.
   const only = runtime === "bun" ? [] : ["--package"];
-  const result = await run(["bin/build.ts", "--out", dist, ...only], {
+  const result = await run(["tools/build.ts", "--out", dist, ...only], {
     runtime: "node",
     timeoutMs: 60_000,
   });

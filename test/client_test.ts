@@ -4,10 +4,12 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "#std/assert";
-import { type Connection, loadAdapter, runtime } from "../src/net.ts";
-import { readOffset } from "../src/offset_file.ts";
-import { fillSequence, SequenceVerifier } from "../src/sequence.ts";
-import { formatHostPort } from "../src/units.ts";
+import type { Connection } from "../src/net/net.ts";
+import { loadAdapter } from "../src/net/load.ts";
+import { runtime } from "../src/kernel/runtime.ts";
+import { readOffset } from "../src/message/offset_file.ts";
+import { fillSequence, SequenceVerifier } from "../src/message/numbered.ts";
+import { formatHostPort } from "../src/text/units.ts";
 import { AckPeer, type AckPeerOptions, STREAM } from "./ack_peer.ts";
 import { flood, PATTERN, readAll, send, sendAndFinish, withServer } from "./peer.ts";
 import { run, type RunOptions, type RunResult, start } from "./process.ts";

@@ -10,8 +10,8 @@ import {
   option,
   parseCommandLine,
   UsageError,
-} from "../src/command_line.ts";
-import { parseBytes, parseHostPort, parseRate } from "../src/units.ts";
+} from "../src/cli/command_line.ts";
+import { parseBytes, parseHostPort, parseRate } from "../src/text/units.ts";
 import { run, start } from "./process.ts";
 import { within } from "./within.ts";
 

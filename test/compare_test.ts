@@ -1,8 +1,8 @@
 /** Two files of results against each other: the statistics of `report --against`. */
 import { describe, test } from "node:test";
 import { assert, assertAlmostEquals, assertEquals } from "#std/assert";
-import { compare, ratioOf, regressions } from "../bench/report/compare.ts";
-import { fromBench, fromLimits } from "../bench/report/results.ts";
+import { compare, ratioOf, regressions } from "../src/report/compare.ts";
+import { fromBench, fromLimits } from "../src/report/report.ts";
 import { MADE_READERS, madeLimit, madeResult } from "./bench_results.ts";
 
 const runsOf = (...rates: number[]) => rates.map((rate) => ({ lower: rate, upper: rate }));

@@ -5,10 +5,10 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { assertEquals, assertGreater, assertMatch } from "#std/assert";
-import type { DrainResult } from "../src/drain.ts";
-import type { ServeEvent } from "../src/serve.ts";
+import type { DrainResult } from "../src/read/drain.ts";
+import type { ServeEvent } from "../src/relay/serve_event.ts";
 import { type Program, run, type RunOptions, SERVE_PERMISSIONS, start } from "./process.ts";
-import { sleep } from "../src/sleep.ts";
+import { setTimeout as sleep } from "node:timers/promises";
 import { numbered, SIZE } from "./relaying.ts";
 import { within } from "./within.ts";
 

@@ -8,12 +8,15 @@ import {
   assertLessOrEqual,
   assertRejects,
 } from "#std/assert";
-import { ProtocolError } from "../src/ack.ts";
-import { OtherStreamError } from "../src/ack_reader.ts";
-import { type Connection, loadAdapter, NetError, runtime } from "../src/net.ts";
-import { drain, type DrainOptions, type DrainResult, NAIVE_REPLY } from "../src/drain.ts";
-import { bufferSize, connectionState } from "../src/kernel.ts";
-import { fillSequence } from "../src/sequence.ts";
+import { ProtocolError } from "../src/message/protocol.ts";
+import { OtherStreamError } from "../src/read/acknowledger.ts";
+import { type Connection, NetError } from "../src/net/net.ts";
+import { loadAdapter } from "../src/net/load.ts";
+import { runtime } from "../src/kernel/runtime.ts";
+import { drain, type DrainOptions, type DrainResult, NAIVE_REPLY } from "../src/read/drain.ts";
+import { bufferSize } from "../src/kernel/socket_calls.ts";
+import { connectionState } from "../src/kernel/kernel.ts";
+import { fillSequence } from "../src/message/numbered.ts";
 import { AckPeer, type AckPeerOptions, STREAM } from "./ack_peer.ts";
 import { flood, PATTERN, readAll, send, sendAndFinish, withServer } from "./peer.ts";
 import { until, within } from "./within.ts";

@@ -1,9 +1,15 @@
 /** Frames: every way to cut a stream, against a plain search for where its messages end. */
 import { describe, test } from "node:test";
 import { assert, assertEquals, assertMatch, assertThrows } from "#std/assert";
-import { createFramer, formatFrame, type Frame, FrameError, parseFrame } from "../src/frame.ts";
-import { Reassembly } from "../src/source.ts";
-import { UnitError } from "../src/units.ts";
+import {
+  createFramer,
+  formatFrame,
+  type Frame,
+  FrameError,
+  parseFrame,
+} from "../src/message/frame.ts";
+import { Reassembly } from "../src/source/reassembly.ts";
+import { UnitError } from "../src/text/units.ts";
 
 const LF = 10;
 

@@ -3,17 +3,12 @@ import { describe, test } from "node:test";
 import net from "node:net";
 import { execFileSync } from "node:child_process";
 import { assert, assertEquals, assertGreater } from "#std/assert";
-import {
-  abort,
-  bufferSize,
-  connectionState,
-  hasUnread,
-  kernelSource,
-  kernelSourceReason,
-  setBufferSize,
-  tcpInfo,
-} from "../src/kernel.ts";
-import { type Connection, loadAdapter, runtime } from "../src/net.ts";
+import { abort, bufferSize, hasUnread, setBufferSize } from "../src/kernel/socket_calls.ts";
+import { connectionState, kernelSource, kernelSourceReason } from "../src/kernel/kernel.ts";
+import { tcpInfo } from "../src/kernel/tcp_info.ts";
+import type { Connection } from "../src/net/net.ts";
+import { loadAdapter } from "../src/net/load.ts";
+import { runtime } from "../src/kernel/runtime.ts";
 import { until, within } from "./within.ts";
 
 async function openPair(

@@ -12,7 +12,7 @@
 import { describe, test } from "node:test";
 import { assertEquals, assertGreater } from "#std/assert";
 import { brokenPromises, killCase } from "../bench/kill.ts";
-import { runtime } from "../src/net.ts";
+import { runtime } from "../src/kernel/runtime.ts";
 import { within } from "./within.ts";
 
 const CASES = [

@@ -2,11 +2,12 @@
 import { describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "#std/assert";
-import { drain, type DrainOptions } from "../src/drain.ts";
-import { type Latency, LatencyMeter } from "../src/latency.ts";
-import { type Connection, runtime } from "../src/net.ts";
-import { fillSequence } from "../src/sequence.ts";
-import { formatHostPort } from "../src/units.ts";
+import { drain, type DrainOptions } from "../src/read/drain.ts";
+import { type Latency, LatencyMeter } from "../src/read/latency.ts";
+import type { Connection } from "../src/net/net.ts";
+import { runtime } from "../src/kernel/runtime.ts";
+import { fillSequence } from "../src/message/numbered.ts";
+import { formatHostPort } from "../src/text/units.ts";
 import { send, withServer } from "./peer.ts";
 import { run, type RunResult, start } from "./process.ts";
 import { within } from "./within.ts";

@@ -1,4 +1,4 @@
-/** findLimit() as a library, and bench/limit.ts as a process: what readers do, and what is left of them. */
+/** findLimit() as a library, and bin/limit.ts as a process: what readers do, and what is left of them. */
 import { describe, test, type TestContext } from "node:test";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
@@ -17,13 +17,17 @@ import {
   assertStringIncludes,
 } from "#std/assert";
 import { compileC } from "../bench/readers/compile.ts";
-import { findLimit, type LimitEvent, type LimitResult } from "../src/limit.ts";
-import { textMessage } from "../src/message.ts";
-import { type Connection, loadAdapter, runtime } from "../src/net.ts";
+import { findLimit } from "../src/measure/limit.ts";
+import type { LimitEvent } from "../src/measure/limit_options.ts";
+import type { LimitResult } from "../src/measure/limit_result.ts";
+import { textMessage } from "../src/message/message.ts";
+import type { Connection } from "../src/net/net.ts";
+import { loadAdapter } from "../src/net/load.ts";
+import { runtime } from "../src/kernel/runtime.ts";
 import { Program, ROOT, run, type RunResult, start } from "./process.ts";
 import { until, within } from "./within.ts";
 
-const LIMIT = "bench/limit.ts";
+const LIMIT = "bin/limit.ts";
 const MESSAGE = textMessage("Hello World!\0");
 
 /** How this runtime starts a file of ours. */
@@ -324,7 +328,7 @@ describe("the range", () => {
   });
 });
 
-/** bench/limit.ts that waits for readers, and the port that they may come to. */
+/** bin/limit.ts that waits for readers, and the port that they may come to. */
 async function attaching(
   options: readonly string[],
   use: (program: Program, port: number) => Promise<void>,
@@ -501,7 +505,7 @@ describe("findLimit()", () => {
   });
 });
 
-describe("bench/limit.ts refuses", () => {
+describe("bin/limit.ts refuses", () => {
   async function refuses(args: string[], status: number, says: RegExp): Promise<void> {
     const result = await run([LIMIT, ...args], { timeoutMs: 15_000 });
     const what = `${args.join(" ").slice(0, 60)}: ${result.stderr}${result.stdout}`;

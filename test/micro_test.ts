@@ -3,7 +3,7 @@ import { describe, test } from "node:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "#std/assert";
-import { runtime } from "../src/net.ts";
+import { runtime } from "../src/kernel/runtime.ts";
 import { hasRuntime, Program, ROOT, run } from "./process.ts";
 
 const MARK = "SPEEDLIMIT_MICRO_TEST";

@@ -1,9 +1,12 @@
-/** The contract of src/net.ts, over every adapter that this runtime can load. */
+/** The contract of src/net/net.ts, over every adapter that this runtime can load. */
 import { describe, test } from "node:test";
 import { readdirSync } from "node:fs";
 import { assert, assertEquals, assertGreater, assertLess } from "#std/assert";
-import { type Adapter, type Connection, loadAdapter, NetError, runtime } from "../src/net.ts";
-import { connectionState, kernelSource, setBufferSize } from "../src/kernel.ts";
+import { type Adapter, type Connection, NetError } from "../src/net/net.ts";
+import { loadAdapter } from "../src/net/load.ts";
+import { runtime } from "../src/kernel/runtime.ts";
+import { connectionState, kernelSource } from "../src/kernel/kernel.ts";
+import { setBufferSize } from "../src/kernel/socket_calls.ts";
 import { until, within } from "./within.ts";
 
 const MIB = 1 << 20;

@@ -8,9 +8,9 @@ import process from "node:process";
 import { pathToFileURL } from "node:url";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { assert, assertEquals, assertMatch, assertNotEquals } from "#std/assert";
-import { preparePage } from "../bench/report/page.ts";
-import { fromBench, fromLimits } from "../bench/report/results.ts";
-import type { LimitResult } from "../src/limit.ts";
+import { preparePage } from "../src/report/page.ts";
+import { fromBench, fromLimits } from "../src/report/report.ts";
+import type { LimitResult } from "../src/measure/limit_result.ts";
 import { madeLimit, madeResult } from "./bench_results.ts";
 import { within } from "./within.ts";
 

@@ -1,5 +1,7 @@
 /** Servers within a test's own process, for the programs and functions that connect to them. */
-import { type Address, type Connection, loadAdapter } from "../src/net.ts";
+import type { Address } from "../src/kernel/address.ts";
+import type { Connection } from "../src/net/net.ts";
+import { loadAdapter } from "../src/net/load.ts";
 
 const net = await loadAdapter();
 

@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import process from "node:process";
-import { runtime as thisRuntime } from "../src/net.ts";
+import { runtime as thisRuntime } from "../src/kernel/runtime.ts";
 
 export type Runtime = "deno" | "bun" | "node";
 export const ROOT = resolve(import.meta.dirname!, "..");

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { assertEquals } from "#std/assert";
 import { Buffer } from "node:buffer";
-import type { Batch, QueueReader } from "../src/queue.ts";
+import type { Batch, QueueReader } from "../src/queue/queue.ts";
 import { within } from "./within.ts";
 
 /** Byte i of the stream; its period, a prime, fits no page and no batch. */

@@ -23,10 +23,10 @@ import {
   assertRejects,
   assertStringIncludes,
 } from "#std/assert";
-import { QueueError } from "../src/queue.ts";
-import { type QueueStatus, queueStatus } from "../src/sqlite_check.ts";
-import { loadSqlite } from "../src/sqlite_file.ts";
-import { openSqliteQueue } from "../src/sqlite_queue.ts";
+import { QueueError } from "../src/queue/queue.ts";
+import { type QueueStatus, queueStatus } from "../src/queue/sqlite_check.ts";
+import { loadSqlite } from "../src/queue/sqlite_file.ts";
+import { openSqliteQueue } from "../src/queue/sqlite_queue.ts";
 import { run, start } from "./process.ts";
 import { assertHolds, batchAt, batchBytes, fill, hash, withFolder } from "./queue_batches.ts";
 import { within } from "./within.ts";

@@ -15,9 +15,9 @@ import {
   assertRejects,
   assertStringIncludes,
 } from "#std/assert";
-import { runtime } from "../src/net.ts";
-import { QueueError, type QueueReader } from "../src/queue.ts";
-import { openSqliteQueue } from "../src/sqlite_queue.ts";
+import { runtime } from "../src/kernel/runtime.ts";
+import { QueueError, type QueueReader } from "../src/queue/queue.ts";
+import { openSqliteQueue } from "../src/queue/sqlite_queue.ts";
 import { Program, ROOT, run, type RunResult, start } from "./process.ts";
 import { assertBatch, batchAt, hash, withFolder } from "./queue_batches.ts";
 import { within } from "./within.ts";

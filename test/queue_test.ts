@@ -10,9 +10,9 @@ import {
   assertRejects,
   assertStringIncludes,
 } from "#std/assert";
-import { type Queue, QueueError, QueueFull, type QueueReader } from "../src/queue.ts";
-import { runtime } from "../src/net.ts";
-import { openSqliteQueue, type SqliteQueueOptions, takeBuffer } from "../src/sqlite_queue.ts";
+import { type Queue, QueueError, QueueFull, type QueueReader } from "../src/queue/queue.ts";
+import { runtime } from "../src/kernel/runtime.ts";
+import { openSqliteQueue, type SqliteQueueOptions, takeBuffer } from "../src/queue/sqlite_queue.ts";
 import { Program, ROOT, run } from "./process.ts";
 import {
   assertBatch,

@@ -1,9 +1,9 @@
 /** What a relay does when its reader, or its disk, takes no more. */
 import { describe, test } from "node:test";
 import { assert, assertEquals, assertGreater, assertGreaterOrEqual, assertLess } from "#std/assert";
-import { setBufferSize } from "../src/kernel.ts";
-import type { ServeOptions } from "../src/serve.ts";
-import { sleep } from "../src/sleep.ts";
+import { setBufferSize } from "../src/kernel/socket_calls.ts";
+import type { ServeOptions } from "../src/relay/serve_options.ts";
+import { setTimeout as sleep } from "node:timers/promises";
 import {
   numberIn,
   type Reader,

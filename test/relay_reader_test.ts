@@ -2,9 +2,9 @@
 import { describe, test } from "node:test";
 import { connect as connectSocket, type Socket } from "node:net";
 import { assert, assertEquals, assertGreater, assertMatch } from "#std/assert";
-import { connectionState, kernelSource } from "../src/kernel.ts";
-import type { ServeOptions } from "../src/serve.ts";
-import { sleep } from "../src/sleep.ts";
+import { connectionState, kernelSource } from "../src/kernel/kernel.ts";
+import type { ServeOptions } from "../src/relay/serve_options.ts";
+import { setTimeout as sleep } from "node:timers/promises";
 import {
   numbered,
   numberIn,

@@ -2,9 +2,9 @@
 import { describe, test } from "node:test";
 import process from "node:process";
 import { assert, assertEquals, assertGreater, assertLess } from "#std/assert";
-import type { Queue } from "../src/queue.ts";
-import type { ServeOptions } from "../src/serve.ts";
-import { sleep } from "../src/sleep.ts";
+import type { Queue } from "../src/queue/queue.ts";
+import type { ServeOptions } from "../src/relay/serve_options.ts";
+import { setTimeout as sleep } from "node:timers/promises";
 import {
   NOTHING,
   type Reader,

@@ -7,10 +7,10 @@ import process from "node:process";
 import { test } from "node:test";
 import { assert, assertEquals } from "#std/assert";
 import { compileC } from "../bench/readers/compile.ts";
-import { kernelSource } from "../src/kernel.ts";
-import { findLimit } from "../src/limit.ts";
-import { textMessage } from "../src/message.ts";
-import { runtime } from "../src/net.ts";
+import { kernelSource } from "../src/kernel/kernel.ts";
+import { findLimit } from "../src/measure/limit.ts";
+import { textMessage } from "../src/message/message.ts";
+import { runtime } from "../src/kernel/runtime.ts";
 import { within } from "./within.ts";
 
 const RATE = 20e6;

@@ -4,14 +4,14 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "#std/assert";
-import type { BenchResult } from "../bench/bench_result.ts";
-import { curveOf } from "../bench/report/curve.ts";
-import { embeddedJson, escapeMarkup } from "../bench/report/escape.ts";
-import { formatShort, ticksOf } from "../bench/report/log_scale.ts";
-import { preparePage } from "../bench/report/page.ts";
-import { fromBench, fromLimits, type ReaderReport } from "../bench/report/results.ts";
-import { formatSvg } from "../bench/report/svg.ts";
-import { formatTextCurve } from "../bench/report/text_curve.ts";
+import type { BenchResult } from "../src/report/bench_result.ts";
+import { curveOf } from "../src/report/curve.ts";
+import { embeddedJson, escapeMarkup } from "../src/text/escape.ts";
+import { formatShort, ticksOf } from "../src/report/log_scale.ts";
+import { preparePage } from "../src/report/page.ts";
+import { fromBench, fromLimits, type ReaderReport } from "../src/report/report.ts";
+import { formatSvg } from "../src/report/svg.ts";
+import { formatTextCurve } from "../src/report/text_curve.ts";
 import { MADE_READERS, madeFigures, madeLimit, madeResult } from "./bench_results.ts";
 import { ROOT, run } from "./process.ts";
 
@@ -162,7 +162,7 @@ describe("limit --html", () => {
     const { tasks } = JSON.parse(readFileSync(join(ROOT, "deno.json"), "utf8"));
     const permissions = tasks.limit.match(/--allow-\S+/g);
     const args = ["--max-rate", "1MB/s", "--html", html];
-    const { status, stdout, stderr } = await run(["bench/limit.ts", ...args], {
+    const { status, stdout, stderr } = await run(["bin/limit.ts", ...args], {
       permissions,
       timeoutMs: 60_000,
     });
@@ -179,7 +179,7 @@ const file = (name: string, content: unknown): string => {
   writeFileSync(path, typeof content === "string" ? content : JSON.stringify(content));
   return path;
 };
-const report = (...args: string[]) => run(["bench/report.ts", ...args]);
+const report = (...args: string[]) => run(["bin/report.ts", ...args]);
 
 describe("the command report", () => {
   const made = file("made.json", madeResult());
@@ -204,7 +204,7 @@ describe("the command report", () => {
   test("writes a page and a picture, with the permissions of its task", async () => {
     const [html, svg] = [join(folder, "a.html"), join(folder, "a.svg")];
     const permissions = ["--allow-read", "--allow-write", "--allow-env", "--allow-sys=uid"];
-    const ran = await run(["bench/report.ts", made, "--html", html, "--svg", svg], { permissions });
+    const ran = await run(["bin/report.ts", made, "--html", html, "--svg", svg], { permissions });
     assertEquals([ran.status, ran.stdout], [0, ""], ran.stderr);
     assertStringIncludes(readFileSync(html, "utf8"), "<!doctype html>");
     assertStringIncludes(readFileSync(svg, "utf8"), "<svg ");

@@ -4,7 +4,8 @@ import { realpathSync } from "node:fs";
 import { basename } from "node:path";
 import process from "node:process";
 import { assert, assertEquals, assertMatch } from "#std/assert";
-import { loadAdapter, runtime } from "../src/net.ts";
+import { loadAdapter } from "../src/net/load.ts";
+import { runtime } from "../src/kernel/runtime.ts";
 
 const expected = process.env.SPEEDLIMIT_EXPECT_RUNTIME;
 const versions = process.versions as Readonly<Record<string, string | undefined>>;

@@ -1,7 +1,12 @@
 /** The search, without a socket: over readers that are formulas. */
 import { describe, test } from "node:test";
 import { assert, assertAlmostEquals, assertEquals, assertLessOrEqual } from "#std/assert";
-import { type Effort, searchLimit, type SearchOptions, type TrialOutcome } from "../src/search.ts";
+import {
+  type Effort,
+  searchLimit,
+  type SearchOptions,
+  type TrialOutcome,
+} from "../src/measure/search.ts";
 
 const OPTIONS: SearchOptions = {
   startRate: 500_000,

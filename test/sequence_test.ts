@@ -2,8 +2,8 @@
 import { describe, test } from "node:test";
 import { crc32 as zlibCrc32 } from "node:zlib";
 import { assert, assertEquals, assertThrows } from "#std/assert";
-import { crc32, CrcHead } from "../src/crc32.ts";
-import { fillSequence, type SequenceTotals, SequenceVerifier } from "../src/sequence.ts";
+import { crc32, CrcHead } from "../src/message/crc32.ts";
+import { fillSequence, type SequenceTotals, SequenceVerifier } from "../src/message/numbered.ts";
 
 /** Messages with these numbers, one after the other. */
 function messages(numbers: readonly number[], size = 64): Uint8Array {

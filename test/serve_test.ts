@@ -9,13 +9,16 @@ import {
   assertLess,
   assertLessOrEqual,
 } from "#std/assert";
-import { connectionState, kernelSource } from "../src/kernel.ts";
-import { libc } from "../src/libc.ts";
-import { fillerMessage, LONGEST_WRITE, textMessage } from "../src/message.ts";
-import { type Adapter, type Closed, type Connection, loadAdapter, NetError } from "../src/net.ts";
-import { serve, type ServeEvent, type ServeOptions, type Server } from "../src/serve.ts";
-import { sleep } from "../src/sleep.ts";
-import { fitLine } from "../src/verdict.ts";
+import { connectionState, kernelSource } from "../src/kernel/kernel.ts";
+import { libc } from "../src/kernel/libc.ts";
+import { fillerMessage, LONGEST_WRITE, textMessage } from "../src/message/message.ts";
+import { type Adapter, type Closed, type Connection, NetError } from "../src/net/net.ts";
+import { loadAdapter } from "../src/net/load.ts";
+import { serve, type Server } from "../src/relay/serve.ts";
+import type { ServeEvent } from "../src/relay/serve_event.ts";
+import type { ServeOptions } from "../src/relay/serve_options.ts";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fitLine } from "../src/measure/statistics.ts";
 import { until, within } from "./within.ts";
 
 /** Of a size that fits no buffer, and a period that fits no other size. */

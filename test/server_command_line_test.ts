@@ -236,7 +236,7 @@ describe("server.ts refuses", () => {
 });
 
 describe("--help", () => {
-  for (const file of ["server.ts", "client.ts", "bench/limit.ts"]) {
+  for (const file of ["server.ts", "client.ts", "bin/limit.ts"]) {
     test(`of ${file}`, async () => {
       const { status, stdout, stderr } = await run([file, "--help"]);
       assertEquals([status, stderr], [0, ""]);

@@ -12,7 +12,7 @@ import {
   assertLessOrEqual,
   assertMatch,
 } from "#std/assert";
-import type { ServeEvent } from "../src/serve.ts";
+import type { ServeEvent } from "../src/relay/serve_event.ts";
 import { connect, eventsOf, json, serving, withFolder } from "./serving.ts";
 import { until, within } from "./within.ts";
 

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { connect as connectSocket, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { ServeEvent } from "../src/serve.ts";
+import type { ServeEvent } from "../src/relay/serve_event.ts";
 import { type Program, start } from "./process.ts";
 import { within } from "./within.ts";
 

@@ -6,15 +6,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "#std/assert";
-import { FileSource } from "../src/file_source.ts";
-import { FloodSource } from "../src/flood_source.ts";
-import { createFramer, type Frame } from "../src/frame.ts";
-import { ARTICLE_MESSAGE, fillerMessage, textMessage } from "../src/message.ts";
-import { type Connection, loadAdapter, NetError, runtime } from "../src/net.ts";
-import { SequenceVerifier } from "../src/sequence.ts";
-import { parseSource, type Sink, type Source, type SourceEvent } from "../src/source.ts";
-import { TcpSource } from "../src/tcp_source.ts";
-import { type Rate, UnitError } from "../src/units.ts";
+import { FileSource } from "../src/source/file_source.ts";
+import { FloodSource } from "../src/source/flood_source.ts";
+import { createFramer, type Frame } from "../src/message/frame.ts";
+import { ARTICLE_MESSAGE, fillerMessage, textMessage } from "../src/message/message.ts";
+import { type Connection, NetError } from "../src/net/net.ts";
+import { loadAdapter } from "../src/net/load.ts";
+import { runtime } from "../src/kernel/runtime.ts";
+import { SequenceVerifier } from "../src/message/numbered.ts";
+import { parseSource, type Sink, type Source, type SourceEvent } from "../src/source/source.ts";
+import { TcpSource } from "../src/source/tcp_source.ts";
+import { type Rate, UnitError } from "../src/text/units.ts";
 import { PATTERN, send, withServer } from "./peer.ts";
 import { until, within } from "./within.ts";
 
@@ -592,7 +594,7 @@ describe(`file source on ${runtime}`, () => {
 /** A program that reads its standard input, and tells of it; it has no exit of its own. */
 const CHILD = `
 import { FileSource } from ${
-  JSON.stringify(new URL("../src/file_source.ts", import.meta.url).href)
+  JSON.stringify(new URL("../src/source/file_source.ts", import.meta.url).href)
 };
 const frame = { kind: process.argv[2] };
 const stopAt = Number(process.argv[3]);

@@ -1,8 +1,8 @@
 /** What of a stream goes to the queue when that takes only some of it. */
 import { test } from "node:test";
 import { assertEquals } from "#std/assert";
-import { Blocks } from "../src/blocks.ts";
-import { Spiller } from "../src/spiller.ts";
+import { Blocks } from "../src/relay/blocks.ts";
+import { Spiller } from "../src/relay/spiller.ts";
 import { withQueues } from "./relaying.ts";
 import { until } from "./within.ts";
 

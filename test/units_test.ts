@@ -17,7 +17,7 @@ import {
   parsePort,
   parseRate,
   UnitError,
-} from "../src/units.ts";
+} from "../src/text/units.ts";
 
 /** What nobody means by a quantity of any kind. */
 const NONSENSE = ["", " ", "-", "-1", "+", "NaN", "Infinity", "-Infinity", "x", "1x", "1,5", "1 2"]

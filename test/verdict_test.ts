@@ -1,7 +1,8 @@
 /** The verdict, on readers that are simulated: their true limit is known, and so is each mistake. */
 import { describe, test } from "node:test";
 import { assert, assertAlmostEquals, assertEquals, assertGreater } from "#std/assert";
-import { fitLine, judge, type Sample } from "../src/verdict.ts";
+import { fitLine } from "../src/measure/statistics.ts";
+import { judge, type Sample } from "../src/measure/verdict.ts";
 
 /** Uniform in [0, 1), the same series for a seed (Numerical Recipes' generator). */
 function random(seed: number): () => number {

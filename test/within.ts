@@ -1,5 +1,5 @@
 /** Every wait in a test has a deadline. */
-import { sleep } from "../src/sleep.ts";
+import { setTimeout as sleep } from "node:timers/promises";
 
 /** The promise's value, or an error that names what was waited for. */
 export async function within<T>(what: string, ms: number, promise: T | Promise<T>): Promise<T> {

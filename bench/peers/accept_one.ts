@@ -1,6 +1,7 @@
 /** How a peer written in TypeScript begins and ends, like those in C. */
-import { type Closed, type Connection, loadAdapter } from "../../src/net.ts";
-import { print } from "../../src/program.ts";
+import type { Closed, Connection } from "../../src/net/net.ts";
+import { loadAdapter } from "../../src/net/load.ts";
+import { print } from "../../src/cli/program.ts";
 
 /** Listens on 127.0.0.1, prints "listening PORT", and gives the first connection: no other comes. */
 export async function acceptOne(): Promise<Connection> {

@@ -8,12 +8,17 @@
  */
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
-import { option, parseCommandLine } from "../../src/command_line.ts";
-import { Flood } from "../../src/flood.ts";
-import { ARTICLE_MESSAGE, fillerMessage, LONGEST_WRITE, textMessage } from "../../src/message.ts";
-import { nextTurn, Ticker } from "../../src/pacer.ts";
-import { print, runMain } from "../../src/program.ts";
-import { parseBytes, parseDuration, parseRate, UnitError } from "../../src/units.ts";
+import { option, parseCommandLine } from "../../src/cli/command_line.ts";
+import { Flood } from "../../src/send/flood.ts";
+import {
+  ARTICLE_MESSAGE,
+  fillerMessage,
+  LONGEST_WRITE,
+  textMessage,
+} from "../../src/message/message.ts";
+import { nextTurn, Ticker } from "../../src/send/pacer.ts";
+import { print, runMain } from "../../src/cli/program.ts";
+import { parseBytes, parseDuration, parseRate, UnitError } from "../../src/text/units.ts";
 import { acceptOne, checkEnd } from "./accept_one.ts";
 
 /** What it prints at its end. */

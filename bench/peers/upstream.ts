@@ -1,18 +1,18 @@
 /**
  * A server that will not wait: sends messages at a fixed rate to the first who connects, and tells
- * what its kernel saw of the window that it sends into. Needs libc (see src/libc.ts).
+ * what its kernel saw of the window that it sends into. Needs libc (see src/kernel/libc.ts).
  *
  *     bun bench/peers/upstream.ts --rate 50MB/s --size 64 --seconds 30s
  *
  * Like the peers in C it prints "listening PORT" first, and one JSON line at the end.
  */
-import { option, parseCommandLine } from "../../src/command_line.ts";
-import { Flood } from "../../src/flood.ts";
-import { tcpInfo } from "../../src/kernel.ts";
-import { fillerMessage } from "../../src/message.ts";
-import { Ticker } from "../../src/pacer.ts";
-import { print, runMain } from "../../src/program.ts";
-import { parseByteRate, parseBytes, parseDuration } from "../../src/units.ts";
+import { option, parseCommandLine } from "../../src/cli/command_line.ts";
+import { Flood } from "../../src/send/flood.ts";
+import { tcpInfo } from "../../src/kernel/tcp_info.ts";
+import { fillerMessage } from "../../src/message/message.ts";
+import { Ticker } from "../../src/send/pacer.ts";
+import { print, runMain } from "../../src/cli/program.ts";
+import { parseByteRate, parseBytes, parseDuration } from "../../src/text/units.ts";
 import { acceptOne, checkEnd } from "./accept_one.ts";
 
 /** What it prints at its end. */

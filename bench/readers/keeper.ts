@@ -19,10 +19,10 @@ import {
   writeSync,
 } from "node:fs";
 import process from "node:process";
-import { drain } from "../../src/drain.ts";
-import { NetError } from "../../src/net.ts";
-import { interrupted } from "../../src/program.ts";
-import { sleep } from "../../src/sleep.ts";
+import { drain } from "../../src/read/drain.ts";
+import { NetError } from "../../src/net/net.ts";
+import { interrupted } from "../../src/cli/program.ts";
+import { setTimeout as sleep } from "node:timers/promises";
 
 const COME_BACK_MS = 10;
 

@@ -1,0 +1,167 @@
+/**
+ * The README's figures and its picture, from the committed results: nothing between its markers is
+ * written by hand, nor docs/curve.svg.
+ *
+ *     npm run readme               # after a new results file
+ *     npm run readme -- --check    # exit 1 when the README does not match the results
+ */
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { flag, parseCommandLine } from "../src/cli/command_line.ts";
+import { formatInterval } from "../src/report/limit_table.ts";
+import { print, runMain } from "../src/cli/program.ts";
+import { formatByteRate, formatCount, formatSeconds } from "../src/text/units.ts";
+import { ACCURACY_HEAD, type AccuracyRow, formatAccuracyRow } from "./accuracy_rows.ts";
+import { captionOf, readResults, type Results as Report } from "../src/report/report.ts";
+import { formatSvg } from "../src/report/svg.ts";
+import { READER_HEAD, readerCells } from "../src/report/table.ts";
+import { formatMachine, type Machine } from "../src/report/machine.ts";
+import { ROW_HEAD } from "./rows.ts";
+import { formatSpeedRow, type SpeedRow } from "./speed_rows.ts";
+import { formatSpillRow, type SpillRow } from "./spill_rows.ts";
+
+const ROOT = new URL("../", import.meta.url);
+
+interface Results<Row> {
+  environment: Machine;
+  rows: Row[];
+}
+
+const read = <Row>(name: string): Results<Row> =>
+  JSON.parse(readFileSync(new URL(`bench/results/${name}.json`, ROOT), "utf8"));
+
+function markdown(rows: readonly (readonly string[])[]): string {
+  const [head, ...body] = rows.map((cells) =>
+    `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`
+  );
+  return [head, `|${"---|".repeat(rows[0]!.length)}`, ...body].join("\n");
+}
+
+const machineLine = ({ environment }: { environment: Machine }) => `${formatMachine(environment)}.`;
+
+/** The first table: the article's two readers in Python. */
+function limitTable(): string {
+  const results = read<AccuracyRow>("python");
+  const rows = results.rows.flatMap((row) => {
+    if (row.kind !== "reader") return [];
+    const { limit, overload, recovery } = row.found;
+    if (limit === null || overload === null || recovery === null) {
+      throw new Error(`bench/results/python.json: no limit of ${row.what}: ${row.found.message}`);
+    }
+    return [[
+      `${row.what} (server on ${row.runtime})`,
+      formatInterval(limit.lower, limit.upper),
+      `${formatCount(Math.round(limit.messagesPerSecond))}/s`,
+      `drains ${formatByteRate(overload.drained)}${overload.collapsed ? ": **collapsed**" : ""}`,
+      recovery.recovered
+        ? `clears its backlog in ${formatSeconds(recovery.seconds)}`
+        : "does not recover",
+    ]];
+  });
+  const head = [
+    "reader",
+    "speed limit",
+    "13-byte messages",
+    "offered twice that",
+    "then half of it",
+  ];
+  return `${markdown([head, ...rows])}\n\n${machineLine(results)}`;
+}
+
+function accuracyTable(): string {
+  const results = read<AccuracyRow>("accuracy");
+  const rows = results.rows.filter(({ kind }) => kind !== "reader").map(formatAccuracyRow);
+  return `${markdown([[...ACCURACY_HEAD], ...rows])}\n\n${machineLine(results)}`;
+}
+
+function speedTable(): string {
+  const results = read<SpeedRow>("speed");
+  const rows = results.rows.map(formatSpeedRow);
+  return `${markdown([[...ROW_HEAD], ...rows])}\n\n${machineLine(results)}`;
+}
+
+function spillTable(): string {
+  // Nobody has committed such a file yet.
+  if (!existsSync(new URL("bench/results/spill.json", ROOT))) return "Not measured yet.";
+  const results = read<SpillRow>("spill");
+  const rows = results.rows.map(formatSpillRow);
+  return `${markdown([[...ROW_HEAD], ...rows])}\n\n${machineLine(results)}`;
+}
+
+const PICTURE = "docs/curve.svg";
+
+/** What `deno task bench` measured last; undefined while nobody has committed such a file. */
+function latest(): Report | undefined {
+  const file = new URL("bench/results/latest.json", ROOT);
+  return existsSync(file) ? readResults(fileURLToPath(file)) : undefined;
+}
+
+/** The readers of the smallest messages, the article's: more would be too many for one picture. */
+function drawnReaders({ readers }: Report): Report["readers"] {
+  const size = Math.min(...readers.map((reader) => reader.size));
+  return readers.filter((reader) => reader.size === size);
+}
+
+function curvePicture(report: Report): string {
+  const title = "Drained against offered: where each reader falls behind";
+  return formatSvg(drawnReaders(report), { title, caption: captionOf(report) });
+}
+
+function curveTable(): string {
+  const report = latest();
+  if (report === undefined) return "Not measured yet: `deno task bench`, then `npm run readme`.";
+  const rows = report.readers.map((reader) => readerCells(reader).map(({ text }) => text));
+  const described = drawnReaders(report).map(({ name }) => name).join(", ");
+  return `![Drained against offered, both logarithmic, for ${described}](${PICTURE})\n\n` +
+    `${markdown([READER_HEAD, ...rows])}\n\n${captionOf(report)}; \`${report.command}\`.`;
+}
+
+const SECTIONS: Record<string, () => string> = {
+  curve: curveTable,
+  limit: limitTable,
+  accuracy: accuracyTable,
+  speed: speedTable,
+  spill: spillTable,
+};
+
+function fill(readme: string): string {
+  for (const [name, make] of Object.entries(SECTIONS)) {
+    const between = new RegExp(
+      `(<!-- ${name}: begin[^\\n]*-->\\n)[\\s\\S]*?(<!-- ${name}: end -->)`,
+    );
+    if (!between.test(readme)) throw new Error(`README.md has no markers for ${name}`);
+    const table = make();
+    readme = readme.replace(between, (_, begin: string, end: string) => `${begin}${table}\n${end}`);
+  }
+  return readme;
+}
+
+const spec = {
+  name: "readme",
+  summary: "Writes the figures of bench/results/ into README.md, and draws docs/curve.svg.",
+  usage: ["readme.ts [--check]"],
+  options: { check: flag("writes nothing; exit 1 when README.md does not match") },
+};
+
+function main(args: readonly string[]): number {
+  const { options } = parseCommandLine(spec, args);
+  const report = latest();
+  const wanted: Record<string, string> = {
+    "README.md": fill(readFileSync(new URL("README.md", ROOT), "utf8")),
+    ...(report === undefined ? {} : { [PICTURE]: curvePicture(report) }),
+  };
+  for (const [name, text] of Object.entries(wanted)) {
+    const file = fileURLToPath(new URL(name, ROOT));
+    if (existsSync(file) && readFileSync(file, "utf8") === text) {
+      print(`${name} matches bench/results/`);
+    } else if (options.check) {
+      throw new Error(`${name} does not match bench/results/: run npm run readme`);
+    } else {
+      writeFileSync(file, text);
+      print(`${name}: renewed`);
+    }
+  }
+  return 0;
+}
+
+if (import.meta.main) await runMain("readme", main);

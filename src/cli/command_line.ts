@@ -1,0 +1,303 @@
+/**
+ * Command lines: a table of options becomes typed values and a help text, and every way to get a
+ * command line wrong becomes one line that says what would be right.
+ */
+// @ts-types="../types/std_cli.d.ts"
+import { parseArgs } from "#std/cli";
+// @ts-types="../types/std_text.d.ts"
+import { closestString, levenshteinDistance } from "#std/text";
+import { UnitError } from "../text/units.ts";
+
+/** The command line is wrong: one line, what was asked, what is wrong with it, what would be right. */
+export class UsageError extends Error {
+  override name = "UsageError";
+}
+
+/** Not an error: the help was asked for. */
+export class HelpRequest extends Error {
+  override name = "HelpRequest";
+}
+
+/** One option, or one positional argument; T is what it comes to. */
+export interface Option<T> {
+  /** The word for its value in the help; undefined: a flag. */
+  readonly value: string | undefined;
+  /** One line for the help, without the default. */
+  readonly help: string;
+  /** As on the command line; it is parsed like any other value. */
+  readonly default?: string | undefined;
+  /** Throws a UnitError whose message says what would be right: "must be ...". */
+  readonly parse: (text: string) => T;
+}
+
+interface OptionSpec<T> {
+  value: string;
+  help: string;
+  parse: (text: string) => T;
+}
+
+/** An option with a value: `option({ value: "RATE", help: "...", default: "1M/s", parse: parseRate })`. */
+export function option<T>(spec: OptionSpec<T> & { default: string }): Option<T>;
+/** Without a default it is undefined when not given. */
+export function option<T>(spec: OptionSpec<T>): Option<T | undefined>;
+export function option<T>(spec: OptionSpec<T> & { default?: string }): Option<T | undefined> {
+  return spec;
+}
+
+/** An option with a few words to choose from. */
+export function choice<const T extends string>(
+  spec: { help: string; choices: readonly T[]; default: NoInfer<T> },
+): Option<T>;
+/** Without a default it is undefined when not given. */
+export function choice<const T extends string>(
+  spec: { help: string; choices: readonly T[] },
+): Option<T | undefined>;
+export function choice<const T extends string>(
+  spec: { help: string; choices: readonly T[]; default?: T },
+): Option<T | undefined> {
+  const { help, choices } = spec;
+  return {
+    value: choices.join("|"),
+    help,
+    default: spec.default,
+    parse(text) {
+      const found = choices.find((word) => word === text);
+      if (found !== undefined) return found;
+      const closest = suggestion(text, choices);
+      const hint = closest === undefined ? "" : `; did you mean ${closest}?`;
+      throw new UnitError(`must be ${listed(choices)}${hint}`);
+    },
+  };
+}
+
+/** An option without a value: true when given. */
+export function flag(help: string): Option<boolean> {
+  return { value: undefined, help, parse: () => true };
+}
+
+/** Options by their names in camelCase: `readSize` is `--read-size`. */
+export type OptionTable = Readonly<Record<string, Option<unknown>>>;
+
+/** What a table of options comes to. */
+export type Values<Table extends OptionTable> = {
+  [Name in keyof Table]: Table[Name] extends Option<infer T> ? T : never;
+};
+
+/** What a program takes on its command line. */
+export interface CommandSpec<
+  Options extends OptionTable,
+  Positionals extends OptionTable = Record<never, never>,
+> {
+  /** As in messages: `client`. */
+  name: string;
+  /** What it does, in a sentence or two. */
+  summary: string;
+  /** Ways to call it, one a line. */
+  usage: readonly string[];
+  options: Options;
+  /** Arguments without a name, in their order; each may be left out if it has a default or none. */
+  positionals?: Positionals;
+  /** One line for the help on what follows `--`; undefined: nothing may. */
+  command?: string;
+}
+
+/** A command line, taken apart. */
+export interface CommandLine<Options extends OptionTable, Positionals extends OptionTable> {
+  options: Values<Options>;
+  positionals: Values<Positionals>;
+  /** The options that were given, as opposed to defaulted. */
+  given: ReadonlySet<keyof Options>;
+  /** What followed `--`, untouched; undefined when there was none. */
+  command: string[] | undefined;
+}
+
+/**
+ * Takes a command line apart. Throws a UsageError, or a HelpRequest when `--help` or `-h` comes
+ * before any `--`.
+ */
+export function parseCommandLine<
+  Options extends OptionTable,
+  Positionals extends OptionTable = Record<never, never>,
+>(
+  spec: CommandSpec<Options, Positionals>,
+  args: readonly string[],
+): CommandLine<Options, Positionals> {
+  const { own, command } = splitCommand(spec, args);
+  if (own.includes("--help") || own.includes("-h")) throw new HelpRequest(formatHelp(spec));
+  const names = new Map(Object.keys(spec.options).map((name) => [dashed(name), name]));
+  const isFlag = (name: string) => spec.options[names.get(name)!]!.value === undefined;
+  const strings = [...names.keys()].filter((name) => !isFlag(name));
+  const parsed = parseArgs(joinValues(own, new Set(strings), names), {
+    string: ["_", ...strings],
+    boolean: [...names.keys()].filter(isFlag),
+    collect: [...names.keys()],
+    unknown(argument, key) {
+      if (key === undefined) return true;
+      throw new UsageError(unknownOption(argument, [...names.keys()]));
+    },
+  });
+
+  const given = new Set<keyof Options>();
+  const options: Record<string, unknown> = {};
+  for (const [flagName, name] of names) {
+    const texts = parsed[flagName] as (string | boolean)[];
+    const { value, default: fallback, parse } = spec.options[name]!;
+    if (texts.length > 1) throw new UsageError(`--${flagName} is given ${times(texts.length)}`);
+    const [text] = texts;
+    if (text !== undefined) given.add(name);
+    if (value === undefined) options[name] = text === true;
+    else if (text === "") throw new UsageError(`--${flagName} needs a value: ${value}`);
+    else options[name] = valueOf(`--${flagName}`, (text as string | undefined) ?? fallback, parse);
+  }
+
+  const positionals: Record<string, unknown> = {};
+  const rest = parsed._.map(String);
+  for (
+    const [name, { value, default: fallback, parse }] of Object.entries(spec.positionals ?? {})
+  ) {
+    positionals[name] = valueOf(value ?? name, rest.shift() ?? fallback, parse);
+  }
+  if (rest.length > 0) {
+    const most = Object.values(spec.positionals ?? {}).map(({ value }) => value).join(" ");
+    throw new UsageError(
+      `${quoted(rest[0]!)} is one argument too many: takes ${most || "options only"}`,
+    );
+  }
+  if (command !== undefined && spec.command === undefined) {
+    throw new UsageError("nothing may follow --");
+  }
+  return {
+    options: options as Values<Options>,
+    positionals: positionals as Values<Positionals>,
+    given,
+    command,
+  };
+}
+
+/**
+ * What is ours, and the command after `--`. Where we take no positional ourselves, the first one
+ * starts the command: `bun run` and `npm run` take a leading `--` away (Bun 1.4.5).
+ */
+function splitCommand<Options extends OptionTable, Positionals extends OptionTable>(
+  spec: CommandSpec<Options, Positionals>,
+  args: readonly string[],
+): { own: readonly string[]; command: string[] | undefined } {
+  let at = 0;
+  if (spec.command === undefined || spec.positionals !== undefined) {
+    at = args.indexOf("--");
+    if (at < 0) return { own: args, command: undefined };
+  } else {
+    const withValue = Object.keys(spec.options)
+      .filter((name) => spec.options[name]!.value !== undefined)
+      .map((name) => `--${dashed(name)}`);
+    while (args[at]?.startsWith("-") && args[at] !== "--") {
+      const next = args[at + 1];
+      const hasValue = withValue.includes(args[at]!) &&
+        (!next?.startsWith("-") || DASHED_VALUE.test(next));
+      at += hasValue ? 2 : 1;
+    }
+    if (at >= args.length) return { own: args, command: undefined };
+    if (args[at] !== "--") return { own: args.slice(0, at), command: args.slice(at) };
+  }
+  return { own: args.slice(0, at), command: args.slice(at + 1) };
+}
+
+/**
+ * `--rate -5` as `--rate=-5`, `--source -` too, and an empty value with its option: parseArgs would take the one for
+ * an option of its own, and the other for a positional. A flag that is given a value is refused,
+ * where parseArgs would take whatever it is for true.
+ */
+function joinValues(
+  args: readonly string[],
+  strings: ReadonlySet<string>,
+  names: ReadonlyMap<string, string>,
+): string[] {
+  const joined: string[] = [];
+  for (let i = 0; i < args.length; i++) {
+    const argument = args[i]!;
+    const next = args[i + 1];
+    const name = argument.startsWith("--") ? argument.slice(2) : "";
+    // To parseArgs this is the name of its list of positionals.
+    if (/^--?_/.test(argument)) throw new UsageError(unknownOption(argument, [...names.keys()]));
+    const flagName = /^--([^=]+)=/.exec(argument)?.[1] ?? name;
+    if (names.has(flagName) && !strings.has(flagName)) {
+      if (flagName !== name || next === "true" || next === "false") {
+        throw new UsageError(`--${flagName} takes no value`);
+      }
+    }
+    if (strings.has(name) && next !== undefined && (next === "" || DASHED_VALUE.test(next))) {
+      joined.push(`${argument}=${next}`);
+      i++;
+    } else {
+      joined.push(argument);
+    }
+  }
+  return joined;
+}
+
+function valueOf<T>(what: string, text: string | undefined, parse: (text: string) => T) {
+  if (text === undefined) return undefined;
+  try {
+    return parse(text);
+  } catch (error) {
+    if (!(error instanceof UnitError)) throw error;
+    throw new UsageError(`${what} ${quoted(text)} ${error.message}`, { cause: error });
+  }
+}
+
+function unknownOption(argument: string, known: readonly string[]): string {
+  const name = /^-*(?:no-)?([^=]*)/.exec(argument)![1]!;
+  const closest = suggestion(name, ["help", ...known]);
+  const hint = closest === undefined ? "" : `; did you mean --${closest}?`;
+  return `unknown option ${quoted(argument.replace(/=.*/s, ""))}${hint}`;
+}
+
+/** The known word that was probably meant. */
+function suggestion(word: string, known: readonly string[]): string | undefined {
+  if (word.length < 2 || word.length > 30) return undefined;
+  const longer = known.filter((each) => each.startsWith(word));
+  if (longer.length === 1) return longer[0];
+  const closest = closestString(word, known);
+  // Two letters that changed places count as two.
+  const most = word.length < 4 ? 1 : Math.max(2, Math.floor(word.length / 3));
+  return levenshteinDistance(word.toLowerCase(), closest) <= most ? closest : undefined;
+}
+
+/** What a person typed, on one line and not longer than one. */
+function quoted(text: string): string {
+  return JSON.stringify(text.length > 60 ? `${text.slice(0, 57)}...` : text);
+}
+
+/** A value, not an option; none of ours is a digit, and - alone is standard input. */
+const DASHED_VALUE = /^-(?:[\d.]|$)/;
+const dashed = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+const times = (count: number) => count === 2 ? "twice" : `${count} times`;
+const listed = (words: readonly string[]) =>
+  words.length < 2 ? words.join() : `${words.slice(0, -1).join(", ")} or ${words.at(-1)}`;
+
+/** The help text: what it does, how it is called, what each option means and its default. */
+export function formatHelp<Options extends OptionTable, Positionals extends OptionTable>(
+  spec: CommandSpec<Options, Positionals>,
+): string {
+  const rows: [string, string][] = [];
+  const add = (
+    left: string,
+    { help, default: fallback }: Pick<Option<unknown>, "help" | "default">,
+  ) => rows.push([left, fallback === undefined ? help : `${help} (default ${fallback})`]);
+  for (const entry of Object.values<Option<unknown>>(spec.positionals ?? {})) {
+    add(entry.value!, entry);
+  }
+  for (const [name, entry] of Object.entries<Option<unknown>>(spec.options)) {
+    add(`--${dashed(name)}${entry.value === undefined ? "" : ` ${entry.value}`}`, entry);
+  }
+  if (spec.command !== undefined) add("-- COMMAND", { help: spec.command });
+  add("--help, -h", { help: "print this" });
+  const width = Math.min(30, Math.max(...rows.map(([left]) => left.length)));
+  const gap = " ".repeat(width + 4);
+  const lines = rows.map(([left, help]) =>
+    left.length > width ? `  ${left}\n${gap}${help}` : `  ${left.padEnd(width)}  ${help}`
+  );
+  return `${spec.summary}\n\nUsage:\n${
+    spec.usage.map((line) => `  ${line}\n`).join("")
+  }\nOptions:\n${lines.join("\n")}\n`;
+}

@@ -1,0 +1,256 @@
+/**
+ * Looks into the durable queue that a server with --overflow spill keeps, and repairs it.
+ *
+ *     npx speedlimit queue status feed.queue
+ *     bun run bin/queue.ts repair feed.queue --apply
+ */
+import { once } from "node:events";
+import { createWriteStream } from "node:fs";
+import process from "node:process";
+import { finished } from "node:stream/promises";
+import {
+  choice,
+  type CommandSpec,
+  flag,
+  option,
+  parseCommandLine,
+  UsageError,
+} from "./command_line.ts";
+import { interrupted, print, report } from "./program.ts";
+import { type Damage, QueueError } from "../queue/queue.ts";
+import { toNumber } from "../queue/sqlite_batch.ts";
+import {
+  checkQueue,
+  type CheckResult,
+  QueueContent,
+  type QueueStatus,
+  queueStatus,
+} from "../queue/sqlite_check.ts";
+import { loadSqlite } from "../queue/sqlite_file.ts";
+import { planRepair, repairQueue } from "../queue/sqlite_repair.ts";
+import { formatTable } from "../text/table.ts";
+import { formatBytes } from "../text/units.ts";
+
+const NAMES = ["status", "check", "export", "repair"] as const;
+type Name = typeof NAMES[number];
+
+const spec = {
+  name: "queue",
+  summary: "Looks into the durable queue that a server keeps for its readers.\n\n" +
+    "  status  what waits for each reader, also while a server has it open\n" +
+    "  check   looks at every byte, and names all that is damaged\n" +
+    "  export  writes what waits for a reader to standard output or a file\n" +
+    "  repair  tells what can be done about damage, and does it with --apply",
+  positionals: {
+    command: option({
+      value: "COMMAND",
+      help: "status, check, export or repair",
+      parse: choice({ help: "", choices: NAMES, default: "status" }).parse,
+    }),
+  },
+  options: {},
+};
+
+const FILE = {
+  file: option({ value: "FILE", help: "the queue's file", parse: (text) => text }),
+};
+
+/** The command, by the name that it was called by; its exit status. Throws a UsageError or a QueueError. */
+export async function main(args: readonly string[], called = "queue.ts"): Promise<number> {
+  const own = args[0]?.startsWith("-") ? args : args.slice(0, 1);
+  const usage = [...NAMES.map((name) => `${called} ${name} FILE [OPTIONS]`)];
+  const { command } = parseCommandLine({ ...spec, usage }, own).positionals;
+  if (command === undefined) {
+    throw new UsageError("no command: must be status, check, export or repair");
+  }
+  return await COMMANDS[command](args.slice(1), `${called} ${command}`);
+}
+
+const COMMANDS: Record<Name, (args: readonly string[], called: string) => Promise<number>> = {
+  async status(args, called) {
+    const { file, options } = parse(args, {
+      name: called,
+      summary: "What waits for each reader in a queue, also while a server has it open.",
+      usage: [`${called} FILE [--json]`],
+      options: { json: flag("prints one JSON object") },
+    });
+    const status = await queueStatus(await loadSqlite(), file);
+    print(options.json ? JSON.stringify(status) : statusText(status));
+    return 0;
+  },
+
+  async check(args, called) {
+    const { file } = parse(args, {
+      name: called,
+      summary: "Looks at every byte of a queue that no server has open. Exits 1 on any damage.",
+      usage: [`${called} FILE`],
+      options: {},
+    });
+    const found = checkQueue(await loadSqlite(), file);
+    for (const line of findings(found)) print(line);
+    for (const { reader, offset, bytes } of found.gaps) {
+      print(`gap: reader ${quoted(reader)} has no ${bytes} bytes at ${offset}`);
+    }
+    const bad = found.broken.length + found.damages.length + found.setAside.length > 0;
+    print(`${bad ? "good" : "all is in order"}: ${amount(found.good)}`);
+    return bad ? 1 : 0;
+  },
+
+  async export(args, called) {
+    const { file, options } = parse(args, {
+      name: called,
+      summary: "Writes what waits for a reader, as it would have been sent; tells what is missing.",
+      usage: [`${called} FILE [--reader NAME] [--out FILE] > messages`],
+      options: {
+        reader: option({
+          value: "NAME",
+          help: "whose (default: the only one)",
+          parse: (text) => text,
+        }),
+        out: option({
+          value: "FILE",
+          help: "where to, a new file; -: standard output",
+          default: "-",
+          parse: (text) => text,
+        }),
+      },
+    });
+    const content = new QueueContent(await loadSqlite(), file);
+    try {
+      return await exportReader(content, file, options.reader, options.out!);
+    } finally {
+      content.close();
+    }
+  },
+
+  async repair(args, called) {
+    const { file, options } = parse(args, {
+      name: called,
+      summary: "Tells what can be done about damage in a queue; does nothing without --apply.\n" +
+        "Nothing is thrown away: damaged batches are set aside, a broken file is kept.",
+      usage: [`${called} FILE [--apply]`],
+      options: { apply: flag("does it") },
+    });
+    const sqlite = await loadSqlite();
+    const plan = planRepair(sqlite, file);
+    for (const line of plan.found === undefined ? [] : findings(plan.found)) print(line);
+    if (!options.apply || plan.kind === "nothing") {
+      print(PLANS[plan.kind]);
+      if (plan.kind !== "nothing") print(`nothing was changed: ${called} ${file} --apply does it`);
+      return 0;
+    }
+    const { damages, kept } = repairQueue(sqlite, file, plan);
+    if (plan.kind === "undo") print("undone: a transaction that was cut off");
+    for (const damage of damages) print(`set aside: ${damageText(damage)}`);
+    if (kept !== undefined) print(`a new file has all that was good; the old one is ${kept}`);
+    return 0;
+  },
+};
+
+const PLANS = {
+  nothing: "all is in order: there is nothing to repair",
+  undo: "plan: undo a transaction that was cut off, as opening the queue does; then look again",
+  "set-aside": "plan: set the damaged batches aside, within the file",
+  copy: "plan: copy all that is good into a new file, and keep the old one beside it",
+};
+
+/** The file and the options of one command. */
+function parse<const T extends CommandSpec<Record<never, never>>["options"]>(
+  args: readonly string[],
+  spec: CommandSpec<T>,
+) {
+  const { options, positionals } = parseCommandLine({ ...spec, positionals: FILE }, args);
+  const { file } = positionals;
+  if (file === undefined) throw new UsageError("no FILE: which queue?");
+  return { options, file };
+}
+
+function statusText({ file, fileBytes, freeBytes, open, damaged, readers }: QueueStatus): string {
+  const rows = readers.map((reader) => [
+    reader.name,
+    formatBytes(reader.bytes),
+    String(reader.messages),
+    String(reader.batches),
+    String(reader.delivered),
+    reader.oldest ?? "-",
+  ]);
+  const lines = [
+    `${file}: ${formatBytes(fileBytes)}, of which ${formatBytes(freeBytes)} free; ` +
+    (open ? "open in another process" : "not open"),
+  ];
+  if (damaged > 0) lines.push(`${damaged} damaged batches were set aside: see check`);
+  const head = ["reader", "waiting", "messages", "batches", "delivered", "oldest"];
+  lines.push(rows.length === 0 ? "no readers yet" : formatTable([head, ...rows]));
+  return lines.join("\n");
+}
+
+function* findings({ broken, damages, setAside }: CheckResult): Generator<string> {
+  for (const line of broken) yield `broken: ${line}`;
+  for (const damage of damages) yield `damaged: ${damageText(damage)}`;
+  for (const { damage, foundAt } of setAside) {
+    yield `set aside at ${foundAt}: ${damageText(damage)}`;
+  }
+}
+
+function damageText({ reader, offset, bytes, messages, reason }: Damage): string {
+  return `reader ${quoted(reader)}, ${bytes} bytes (${messages} messages) at ${offset}: ${reason}`;
+}
+
+const quoted = (name: string) => JSON.stringify(name);
+const amount = ({ batches, bytes, messages }: CheckResult["good"]) =>
+  `${batches} batches, ${formatBytes(bytes)}, ${messages} messages`;
+
+async function exportReader(
+  content: QueueContent,
+  file: string,
+  wanted: string | undefined,
+  out: string,
+): Promise<number> {
+  const names = content.readers.map(({ name }) => name);
+  const name = wanted ?? (names.length === 1 ? names[0] : undefined);
+  if (name === undefined && names.length > 0) {
+    throw new UsageError(`${file} has ${names.length} readers: --reader chooses one of ${names}`);
+  }
+  if (name === undefined || !names.includes(name)) {
+    throw new QueueError(`${file} has no reader ${quoted(name ?? "")}: has ${names || "none"}`);
+  }
+  const stream = out === "-" ? process.stdout : createWriteStream(out, { flags: "wx" });
+  const failed = Promise.withResolvers<never>();
+  failed.promise.catch(() => {});
+  // Of standard output runMain tells.
+  if (out !== "-") {
+    stream.on(
+      "error",
+      ({ message }: Error) => failed.reject(new Error(`cannot write ${out}: ${message}`)),
+    );
+  }
+  const signal = interrupted();
+  const total = { batches: 0, bytes: 0, messages: 0 };
+  let end: number | undefined;
+  for (const { row, reader, bytes } of content.batches()) {
+    if (signal.aborted) return 130;
+    if (reader?.name !== name) continue;
+    const offset = toNumber(row.offset);
+    if (typeof bytes === "string") {
+      report(`missing: ${toNumber(row.length)} bytes at ${offset}: ${bytes}`);
+      // Told already, and its numbers may be wrong.
+      end = undefined;
+      continue;
+    }
+    if (end !== undefined && offset > end) report(`missing: ${offset - end} bytes at ${end}`);
+    end = offset + bytes.length;
+    if (!stream.write(bytes)) {
+      await Promise.race([once(stream, "drain", { signal }), failed.promise]);
+    }
+    total.batches++;
+    total.bytes += bytes.length;
+    total.messages += toNumber(row.messages);
+  }
+  for (const line of content.broken) report(`broken: ${line}`);
+  if (out !== "-") {
+    stream.end();
+    await Promise.race([finished(stream), failed.promise]);
+  }
+  report(`exported ${amount(total)}`);
+  return 0;
+}

@@ -1,0 +1,165 @@
+/**
+ * The flood server: the article's server A, as a command and as `serve()`.
+ *
+ *     deno task serve                       # 13-byte messages at 1M/s on 127.0.0.1:8000
+ *     bun run server.ts --rate 20MB/s --overflow drop
+ */
+import { closeSync, openSync, statSync } from "node:fs";
+import { FileSource } from "../source/file_source.ts";
+import type { Frame } from "../message/frame.ts";
+import { readOffset, writeOffset } from "../message/offset_file.ts";
+import { interrupted, print, report } from "./program.ts";
+import type { Queue } from "../queue/queue.ts";
+import { type ServerDescription, tellPeople } from "./server_events.ts";
+import { Log } from "./server_log.ts";
+import { serve } from "../relay/serve.ts";
+import type { ServeEvent } from "../relay/serve_event.ts";
+import type { ServeOptions } from "../relay/serve_options.ts";
+import { chooseServed, parseServerCommandLine, type ServerCommand } from "./server_options.ts";
+import { openSqliteQueue } from "../queue/sqlite_queue.ts";
+import type { Source } from "../source/source.ts";
+import { TcpSource } from "../source/tcp_source.ts";
+import { formatBytes, type Rate } from "../text/units.ts";
+
+/** A rate in messages a second. */
+function messagesPerSecond(rate: Rate, { size }: { readonly size: number }): number {
+  if (rate === "max") return Infinity;
+  return "messagesPerSecond" in rate ? rate.messagesPerSecond : rate.bytesPerSecond / size;
+}
+
+/** It ends at once: what waits on disk is all there is. */
+const NOTHING: Source = { replayable: true, run: () => Promise.resolve(), stop() {} };
+
+const NO_FRAME: Frame = { kind: "none" };
+
+function openSource(options: ServerCommand): Source | undefined {
+  const { source, frame = NO_FRAME, rate, maxMessage, sourceAck: acknowledged, spill } = options;
+  if (source === undefined) return undefined;
+  if (source === "none") return NOTHING;
+  if (source.kind === "file") {
+    const { path } = source;
+    if (path !== "-") checkReadable(path);
+    return new FileSource({ path, frame, maxMessage, rate });
+  }
+  const { host, port } = source;
+  const stream = spill === undefined ? undefined : readOffset(upstreamFile(spill))?.stream;
+  return new TcpSource({ host, port, frame, maxMessage, acknowledged, stream });
+}
+
+/** Now, and not when the first reader comes. Throws an Error with one line. */
+function checkReadable(path: string): void {
+  const fail = (why: string, options?: ErrorOptions) => {
+    throw new Error(`cannot read the source ${path}: ${why}`, options);
+  };
+  try {
+    const stat = statSync(path);
+    if (stat.isDirectory()) fail("it is a directory, and must be a file");
+    if (!stat.isFile()) fail("it is not a regular file: it can be piped into --source -");
+    // Not accessSync: for that Deno wants to be allowed more than to read.
+    closeSync(openSync(path, "r"));
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (code === undefined) throw cause;
+    fail(code === "ENOENT" ? "there is no such file" : message, { cause });
+  }
+}
+
+/** Beside the queue: whose offsets the positions in it are, for a source that acknowledges. */
+const upstreamFile = (spill: string): string => `${spill}.upstream`;
+
+/** A server that starts again has to know which stream of the upstream's it goes on with. */
+async function keepUpstream(spill: string, event: ServeEvent): Promise<void> {
+  if (event.event !== "source" || event.what.event !== "connected") return;
+  const { stream, position = 0 } = event.what;
+  const file = upstreamFile(spill);
+  if (stream === undefined || readOffset(file)?.stream === stream) return;
+  await writeOffset(file, { offset: position, stream });
+}
+
+async function openQueue({ spill, sync, spillMax }: ServerCommand): Promise<Queue | undefined> {
+  if (spill === undefined) return undefined;
+  return await openSqliteQueue(spill, {
+    sync: sync ?? { intervalMs: 100 },
+    ...(spillMax === undefined ? {} : { maxBytes: spillMax }),
+    onDamage: ({ reader, offset, bytes, reason }) =>
+      report(
+        `${spill}: ${
+          formatBytes(bytes)
+        } for ${reader} at offset ${offset} are set aside: ${reason}`,
+      ),
+  });
+}
+
+/** The command, by the name that it was called by; its exit status. Throws a UsageError or a NetError. */
+export async function main(args: readonly string[], called = "server.ts"): Promise<number> {
+  const options = parseServerCommandLine(args, called);
+  const message = chooseServed(options);
+  const rate = messagesPerSecond(options.rate ?? { messagesPerSecond: 1e6 }, message);
+  const log = options.log === undefined ? undefined : new Log(options.log, rate);
+  const signal = interrupted();
+  const source = openSource(options);
+  const description = describeServer(options, message, rate);
+  const tell = options.json
+    ? (event: ServeEvent) => print(JSON.stringify(event))
+    : (event: ServeEvent) => tellPeople(event, description);
+  let queue: Queue | undefined;
+  try {
+    queue = await openQueue(options);
+    const server = await serve({
+      ...defined({
+        host: options.host,
+        port: options.port,
+        message,
+        rate,
+        overflow: options.overflow,
+        backlog: options.backlog,
+        low: options.low,
+        replies: options.replies,
+        sendBuffer: options.sndbuf,
+        durationMs: options.duration,
+        maxReaders: options.maxReaders,
+        sentEveryMs: log?.everyMs,
+        source,
+        frame: options.frame,
+        queue,
+        whenFull: options.spillFull,
+        ack: options.ack,
+        readerId: options.readerId,
+        deadAfterMs: options.deadAfter,
+      }),
+      signal,
+      onEvent(event) {
+        log?.write(event);
+        if (options.spill !== undefined) {
+          keepUpstream(options.spill, event).catch((error) => report(error.message));
+        }
+        if (event.event !== "sent") tell(event);
+      },
+    });
+    await server.done;
+  } finally {
+    await queue?.close();
+    log?.close();
+  }
+  return signal.aborted ? 130 : 0;
+}
+
+/** Without the properties that are undefined. */
+function defined(
+  options: { [K in keyof ServeOptions]: ServeOptions[K] | undefined },
+): ServeOptions {
+  return Object.fromEntries(
+    Object.entries(options).filter(([, value]) => value !== undefined),
+  ) as ServeOptions;
+}
+
+function describeServer(
+  { source, frame = NO_FRAME, overflow: policy }: ServerCommand,
+  { size }: { readonly size: number },
+  rate: number,
+): ServerDescription {
+  if (source === undefined) return { flood: { size, rate }, policy };
+  if (source === "none") return { source: { name: "nothing new", frame }, policy };
+  const name = source.kind === "tcp" ? `tcp://${source.host}:${source.port}` : source.path;
+  return { source: { name, frame }, policy };
+}

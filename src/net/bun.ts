@@ -1,0 +1,277 @@
+/** Bun.listen and Bun.connect behind the contract of net.ts. */
+import { type Adapter, type Closed, type Connection, type Listener, NetError } from "./net.ts";
+import type { Address } from "../kernel/address.ts";
+import { DirectReads } from "./direct_reads.ts";
+
+// Only what is used here of Bun's types: its own package redeclares globals that Deno also has.
+interface BunSocket {
+  data: BunConnection;
+  readonly localAddress: string;
+  readonly localPort: number;
+  readonly remoteAddress: string;
+  readonly remotePort: number;
+  readonly fd: number;
+  write(bytes: Uint8Array): number;
+  pause(): void;
+  resume(): void;
+  end(): void;
+  shutdown(): void;
+  terminate(): void;
+}
+interface BunHandlers {
+  open(socket: BunSocket): void;
+  data(socket: BunSocket, chunk: Uint8Array): void;
+  drain(socket: BunSocket): void;
+  end(socket: BunSocket): void;
+  error(socket: BunSocket, error: unknown): void;
+  close(socket: BunSocket, error?: unknown): void;
+  connectError?(socket: BunSocket, error: unknown): void;
+}
+interface BunOptions {
+  hostname: string;
+  port: number;
+  allowHalfOpen: boolean;
+  socket: BunHandlers;
+}
+interface BunApi {
+  listen(options: BunOptions): { hostname: string; port: number; stop(force: boolean): void };
+  connect(options: BunOptions): Promise<BunSocket>;
+}
+const bun = (globalThis as unknown as { Bun: BunApi }).Bun;
+
+/** Bun reads in pieces of up to this much whatever is asked (measured on 1.4.5; oven-sh/bun#37099). */
+const READ_AHEAD = 512 * 1024;
+
+const errnoOf = (error: unknown): string =>
+  (error as { code?: string } | undefined)?.code ?? String(error);
+
+/** For a name that does not resolve, listen fails without a code (Bun 1.4.5). */
+const listenErrnoOf = (error: unknown): string => (error as { code?: string }).code ?? "ENOTFOUND";
+
+class BunConnection implements Connection {
+  readonly local: Address;
+  readonly remote: Address;
+  readonly held: number | undefined = 0;
+  readonly readAhead = READ_AHEAD;
+  readonly closed: Promise<Closed>;
+  readonly #socket: BunSocket;
+  readonly #end: (closed: Closed) => void;
+  readonly #direct: DirectReads;
+  /** What Bun delivered and nobody has read: a chunk at most, but for what comes while paused. */
+  readonly #chunks: Uint8Array[] = [];
+  #taken = 0;
+  #paused = false;
+  #sawEof = false;
+  #ended = false;
+  #blockedSince: number | undefined;
+  #reader: (() => void) | undefined;
+  #writer: (() => void) | undefined;
+
+  constructor(socket: BunSocket, directReads: boolean) {
+    this.#socket = socket;
+    this.#direct = new DirectReads(directReads);
+    this.local = { host: socket.localAddress, port: socket.localPort };
+    this.remote = { host: socket.remoteAddress, port: socket.remotePort };
+    const { promise, resolve } = Promise.withResolvers<Closed>();
+    this.closed = promise;
+    this.#end = resolve;
+    this.#pause();
+  }
+
+  get fd(): number | undefined {
+    return this.#ended ? undefined : this.#socket.fd;
+  }
+
+  get blockedSince(): number | undefined {
+    return this.#blockedSince;
+  }
+
+  write(bytes: Uint8Array): number | Promise<number> {
+    if (this.#ended) return 0;
+    const taken = this.#socket.write(bytes);
+    if (taken === bytes.length) {
+      this.#blockedSince = undefined;
+      return taken;
+    }
+    if (taken < 0) return this.#dead();
+    this.#blockedSince ??= performance.now();
+    return taken > 0 ? taken : this.#writeLater(bytes);
+  }
+
+  /**
+   * Every negative count is a dead socket (oven-sh/bun#36422), and while it is paused no event will
+   * follow (seen in 1.4.5). Bun does not tell the errno: send(2) gives ECONNRESET first, and EPIPE
+   * where the peer had sent its FIN before.
+   */
+  #dead(): number {
+    this.finish({ reason: "reset", errno: this.#sawEof ? "EPIPE" : "ECONNRESET" });
+    this.#socket.terminate();
+    return 0;
+  }
+
+  /** "Drain" is a hint that may come early or for nothing (oven-sh/bun#37099): ask again. */
+  async #writeLater(bytes: Uint8Array): Promise<number> {
+    while (true) {
+      await new Promise<void>((resolve) => this.#writer = resolve);
+      if (this.#ended) return 0;
+      const taken = this.#socket.write(bytes);
+      if (taken < 0) return this.#dead();
+      if (taken === bytes.length) this.#blockedSince = undefined;
+      if (taken > 0) return taken;
+    }
+  }
+
+  read(limit: number): Uint8Array | null | Promise<Uint8Array | null> {
+    const chunk = this.#chunks[0];
+    if (chunk === undefined) {
+      if (this.#sawEof || this.#ended) return null;
+      const now = this.#direct.active ? this.#direct.now(this.#socket.fd, limit) : undefined;
+      return now ?? this.#readLater(limit);
+    }
+    const rest = chunk.length - this.#taken;
+    if (rest > limit) {
+      this.#taken += limit;
+      return chunk.subarray(this.#taken - limit, this.#taken);
+    }
+    this.#chunks.shift();
+    const view = this.#taken === 0 ? chunk : chunk.subarray(this.#taken);
+    this.#taken = 0;
+    return view;
+  }
+
+  async #readLater(limit: number): Promise<Uint8Array | null> {
+    if (this.#direct.active) {
+      if (!this.#paused) this.#pause();
+      const chunk = await this.#direct.later(() => this.fd, limit);
+      if (chunk !== undefined) return chunk;
+      if (this.#ended) return this.read(limit);
+    }
+    if (this.#paused) {
+      this.#paused = false;
+      this.#socket.resume();
+    }
+    await new Promise<void>((resolve) => this.#reader = resolve);
+    const chunk = this.#chunks[0];
+    if (chunk !== undefined) this.#direct.runtimeRead(chunk.length, limit);
+    return this.read(limit);
+  }
+
+  closeWrite(): Promise<void> {
+    if (!this.#ended) this.#socket.shutdown();
+    return Promise.resolve();
+  }
+
+  close(): void {
+    if (this.#ended) return;
+    this.finish(this.#sawEof ? { reason: "eof" } : { reason: "local" });
+    this.#socket.end();
+  }
+
+  reset(): void {
+    if (this.#ended) return;
+    this.finish({ reason: "local" });
+    this.#socket.terminate();
+  }
+
+  #pause(): void {
+    this.#paused = true;
+    this.#socket.pause();
+  }
+
+  deliver(chunk: Uint8Array): void {
+    this.#chunks.push(chunk);
+    const reader = this.#reader;
+    this.#reader = undefined;
+    if (reader !== undefined) reader();
+    else if (!this.#paused) this.#pause();
+  }
+
+  drain(): void {
+    const writer = this.#writer;
+    this.#writer = undefined;
+    writer?.();
+  }
+
+  eof(): void {
+    this.#sawEof = true;
+    this.#reader?.();
+    this.#reader = undefined;
+  }
+
+  fail(error: unknown): void {
+    const errno = errnoOf(error);
+    const reset = errno === "ECONNRESET" || errno === "EPIPE";
+    this.finish({ reason: reset ? "reset" : "error", errno });
+  }
+
+  finish(closed: Closed): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#blockedSince = undefined;
+    this.#reader?.();
+    this.#writer?.();
+    this.#end(closed);
+  }
+}
+
+function handlers(
+  directReads: boolean,
+  onOpen: (connection: BunConnection) => void,
+): BunHandlers {
+  return {
+    open(socket) {
+      socket.data = new BunConnection(socket, directReads);
+      onOpen(socket.data);
+    },
+    data: (socket, chunk) => socket.data.deliver(chunk),
+    drain: (socket) => socket.data.drain(),
+    end: (socket) => socket.data.eof(),
+    error: (socket, error) => socket.data.fail(error),
+    close(socket, error) {
+      if (error !== undefined && error !== null) socket.data.fail(error);
+      else socket.data.finish({ reason: "eof" });
+    },
+  };
+}
+
+export const adapter: Adapter = {
+  name: "bun",
+  canReset: true,
+
+  listen({ host, port, onConnection }) {
+    try {
+      const listener = bun.listen({
+        hostname: host,
+        port,
+        allowHalfOpen: true,
+        socket: handlers(true, onConnection),
+      });
+      const result: Listener = {
+        address: { host, port: listener.port },
+        close() {
+          listener.stop(false);
+          return Promise.resolve();
+        },
+      };
+      return Promise.resolve(result);
+    } catch (error) {
+      return Promise.reject(
+        new NetError(`cannot listen on ${host}:${port}`, listenErrnoOf(error), error),
+      );
+    }
+  },
+
+  async connect({ host, port, runtimeReads = false }) {
+    try {
+      const socket = await bun.connect({
+        hostname: host,
+        port,
+        allowHalfOpen: true,
+        socket: { ...handlers(!runtimeReads, () => {}), connectError() {} },
+      });
+      return socket.data;
+    } catch (error) {
+      throw new NetError(`cannot connect to ${host}:${port}`, errnoOf(error), error);
+    }
+  },
+};

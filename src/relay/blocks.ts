@@ -1,0 +1,108 @@
+/**
+ * What of a stream is in memory: whole messages, gathered into blocks of about 1 MiB, oldest first.
+ *
+ * A block is what one write offers to the kernel and what one batch stores on disk, so that neither
+ * costs anything a message.
+ */
+import { LONGEST_WRITE } from "../message/message.ts";
+
+/** Buffers that wait to be used again: without them the garbage of 1 GB/s grows to hundreds of MB. */
+const MOST_SPARE = 8;
+
+export class Block {
+  /** Of its first byte, in the stream. */
+  readonly offset: number;
+  /** Where the source stood before its first message. */
+  readonly position: number;
+  /** When its first message came; ms of `performance.now()`. */
+  readonly sinceMs: number;
+  readonly buffer: Uint8Array;
+  length = 0;
+  messages = 0;
+  /** Nothing more is added. */
+  sealed = false;
+  /** Somebody still looks at its bytes (a write in flight): the buffer may not be used again. */
+  pinned = false;
+
+  constructor(offset: number, position: number, sinceMs: number, buffer: Uint8Array) {
+    this.offset = offset;
+    this.position = position;
+    this.sinceMs = sinceMs;
+    this.buffer = buffer;
+  }
+
+  get end(): number {
+    return this.offset + this.length;
+  }
+
+  get bytes(): Uint8Array {
+    return this.buffer.subarray(0, this.length);
+  }
+}
+
+export class Blocks {
+  readonly #blocks: Block[] = [];
+  readonly #spare: Uint8Array[] = [];
+  /** All that they hold; bytes. */
+  bytes = 0;
+
+  get first(): Block | undefined {
+    return this.#blocks[0];
+  }
+
+  get last(): Block | undefined {
+    return this.#blocks.at(-1);
+  }
+
+  /** Copies whole messages to the end. `offset` is the stream's end, `position` the source's. */
+  push(bytes: Uint8Array, messages: number, offset: number, position: number): void {
+    let block = this.last;
+    const room = block === undefined || block.sealed ? 0 : block.buffer.length - block.length;
+    if (block === undefined || bytes.length > room || block.end !== offset) {
+      if (block !== undefined) block.sealed = true;
+      block = new Block(offset, position, performance.now(), this.#allocate(bytes.length));
+      this.#blocks.push(block);
+    }
+    block.buffer.set(bytes, block.length);
+    block.length += bytes.length;
+    block.messages += messages;
+    this.bytes += bytes.length;
+  }
+
+  /** The block that holds the byte at `offset`, if it is in memory. */
+  at(offset: number): Block | undefined {
+    for (const block of this.#blocks) {
+      if (offset < block.offset) return undefined;
+      if (offset < block.end) return block;
+    }
+    return undefined;
+  }
+
+  /** The first block that ends after `offset`. */
+  after(offset: number): Block | undefined {
+    return this.#blocks.find((block) => block.end > offset);
+  }
+
+  /** Forgets the blocks that end at or before `offset`. */
+  release(offset: number): void {
+    let count = 0;
+    for (const block of this.#blocks) {
+      if (block.end > offset) break;
+      this.#recycle(block);
+      count++;
+    }
+    this.#blocks.splice(0, count);
+  }
+
+  #allocate(least: number): Uint8Array {
+    // A longer message has one of its own.
+    if (least > LONGEST_WRITE) return new Uint8Array(least);
+    return this.#spare.pop() ?? new Uint8Array(LONGEST_WRITE);
+  }
+
+  #recycle(block: Block): void {
+    this.bytes -= block.length;
+    const usual = block.buffer.length === LONGEST_WRITE;
+    if (usual && !block.pinned && this.#spare.length < MOST_SPARE) this.#spare.push(block.buffer);
+  }
+}

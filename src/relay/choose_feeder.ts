@@ -1,0 +1,78 @@
+/** Which way a server's messages take: straight floods, or a relay that can keep them. */
+import { FloodSource, type SequenceMessage } from "../source/flood_source.ts";
+import { Floods } from "./floods.ts";
+import { createFramer } from "../message/frame.ts";
+import { ARTICLE_MESSAGE, textMessage } from "../message/message.ts";
+import { Ticker } from "../send/pacer.ts";
+import { Relay } from "./relay.ts";
+import { DEFAULT_SEQUENCE_SIZE } from "../message/numbered.ts";
+import type { Feeder } from "./feeder.ts";
+import type { UntimedEvent } from "./serve_event.ts";
+import type { ServeOptions } from "./serve_options.ts";
+
+/** What may wait in memory before it goes to disk, unless told otherwise. Bytes. */
+const SPILL_BACKLOG = 8 << 20;
+const DEFAULT_RATE = 1e6;
+/** For what a reader has to say first. */
+const PATIENCE_MS = 10_000;
+/** What is to arrive, all of it and in order, can tell whether it does. */
+const NUMBERED: SequenceMessage = { sequence: true, size: DEFAULT_SEQUENCE_SIZE };
+
+/**
+ * The article's floods, which cost nothing a message, as long as nobody has to keep anything; else
+ * a relay. Throws an Error for what cannot be had together.
+ */
+export function createFeeder(
+  options: ServeOptions,
+  emit: (event: UntimedEvent) => void,
+): Feeder {
+  const { overflow: policy = "close", queue, source, rate = DEFAULT_RATE, durationMs } = options;
+  const { message = policy === "spill" ? NUMBERED : textMessage(ARTICLE_MESSAGE) } = options;
+  if (policy === "spill" && queue === undefined) {
+    throw new Error("cannot spill: there is no queue to spill to");
+  }
+  const kept = queue !== undefined || source !== undefined || options.ack !== undefined ||
+    options.readerId !== undefined || options.deadAfterMs !== undefined;
+  if (policy !== "spill" && !kept && !("sequence" in message)) {
+    return new Floods({
+      message,
+      rate,
+      policy,
+      bound: options.backlog ?? 0,
+      replies: options.replies ?? "ignore",
+      durationMs,
+      sentEveryMs: options.sentEveryMs,
+      onSent: (reader, messages) => emit({ event: "sent", reader, messages }),
+      onOverflow: (reader, messages, backlog) =>
+        emit({ event: "overflow", reader, policy, messages, backlog }),
+    });
+  }
+  const bound = options.backlog ?? (policy === "spill" ? SPILL_BACKLOG : 0);
+  const ticker = new Ticker();
+  const frame = source === undefined
+    ? { kind: "fixed", size: message.size } as const
+    : options.frame ?? { kind: "none" } as const;
+  const framer = createFramer(frame);
+  return new Relay({
+    source: () => source ?? new FloodSource({ message, rate, durationMs, ticker }),
+    shared: source !== undefined,
+    replayable: source?.replayable ?? true,
+    // A flood's positions are numbers of messages; those of a source that can go on are bytes.
+    positionPerByte: source === undefined ? 1 / message.size : source.replayable ? 1 : 0,
+    endsAfterMs: source === undefined ? undefined : durationMs,
+    floor: (bytes, offset) => framer.floor(bytes, offset),
+    policy,
+    bound,
+    low: options.low ?? bound / 2,
+    ack: options.ack,
+    queue: policy === "spill" ? queue : undefined,
+    whenFull: options.whenFull ?? "block",
+    readerId: options.readerId ?? "single",
+    patienceMs: options.patienceMs ?? PATIENCE_MS,
+    drainReplies: options.replies !== "ignore",
+    deadAfterMs: options.deadAfterMs ?? Infinity,
+    ticker,
+    sentEveryMs: options.sentEveryMs,
+    onEvent: emit,
+  });
+}

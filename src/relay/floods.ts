@@ -1,0 +1,105 @@
+/** The article's server: every reader that connects gets a flood of its own, like its fork. */
+import { Flood, type Replies } from "../send/flood.ts";
+import type { Message } from "../message/message.ts";
+import type { Connection } from "../net/net.ts";
+import type { Policy } from "../send/overflow.ts";
+import { Ticker } from "../send/pacer.ts";
+import type { ConnectionTotals, Feeder } from "./feeder.ts";
+
+export interface FloodsOptions {
+  message: Message;
+  /** Messages a second, to each; Infinity: as fast as its kernel takes them. */
+  rate: number;
+  policy: Exclude<Policy, "spill">;
+  /** Bytes that may wait for the kernel before the policy acts. */
+  bound: number;
+  replies: Replies;
+  /** Generates for so long from the first reader on; ms. */
+  durationMs?: number | undefined;
+  /** How often `onSent` is called; ms, default never. */
+  sentEveryMs?: number | undefined;
+  onSent: (reader: number, messages: number) => void;
+  onOverflow: (reader: number, messages: number, backlog: number) => void;
+}
+
+export class Floods implements Feeder {
+  readonly done: Promise<void>;
+  readonly #options: FloodsOptions;
+  readonly #ticker = new Ticker();
+  readonly #floods = new Set<Flood>();
+  readonly #resolve: () => void;
+  #endsAtMs = Infinity;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(options: FloodsOptions) {
+    this.#options = options;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.done = promise;
+    this.#resolve = resolve;
+  }
+
+  async feed(connection: Connection, reader: number): Promise<ConnectionTotals> {
+    const { message, rate, policy, bound, replies, durationMs, onOverflow } = this.#options;
+    const startedMs = performance.now();
+    if (durationMs !== undefined && this.#timer === undefined) {
+      this.#endsAtMs = startedMs + durationMs;
+      this.#timer = setTimeout(() => this.#finish(), durationMs);
+    }
+    let tellSent = () => {};
+    const flood = new Flood({
+      connection,
+      message,
+      ticker: this.#ticker,
+      policy,
+      bound,
+      replies,
+      onOverflow: (flood) => {
+        tellSent();
+        onOverflow(reader, sentBy(flood), flood.pendingMessages * message.size);
+      },
+    });
+    this.#floods.add(flood);
+    const reporting = this.#reportSent(flood, reader);
+    tellSent = reporting.tell;
+    flood.start(rate, startedMs, this.#endsAtMs);
+    const closed = await flood.done;
+    reporting.stop();
+    this.#floods.delete(flood);
+    const { accepted: bytes, dropped, overflows } = flood;
+    return { messages: sentBy(flood), bytes, dropped, overflows, closed };
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer);
+    for (const flood of this.#floods) flood.connection.close();
+    this.#resolve();
+  }
+
+  /** Those who are here get what they are owed. */
+  #finish(): void {
+    for (const flood of this.#floods) flood.finish(this.#endsAtMs);
+    this.#resolve();
+  }
+
+  #reportSent(flood: Flood, reader: number): { stop: () => void; tell: () => void } {
+    const { sentEveryMs, onSent } = this.#options;
+    if (sentEveryMs === undefined) return { stop() {}, tell() {} };
+    let reported = 0;
+    const tell = () => {
+      const messages = sentBy(flood);
+      if (messages > reported) onSent(reader, messages);
+      reported = messages;
+    };
+    const interval = setInterval(tell, sentEveryMs);
+    return {
+      stop() {
+        clearInterval(interval);
+        tell();
+      },
+      tell,
+    };
+  }
+}
+
+/** Whole messages that the kernel accepted. */
+const sentBy = (flood: Flood): number => Math.floor(flood.accepted / flood.message.size);

@@ -1,0 +1,192 @@
+/**
+ * The file of a benchmark: JSON lines while it runs, so that nothing measured is lost, and one
+ * object at the end. Either can be read back as a BenchResult.
+ */
+import { closeSync, fsyncSync, openSync, readFileSync, truncateSync, writeSync } from "node:fs";
+import {
+  BENCH_SCHEMA,
+  type BenchEnd,
+  type BenchHeader,
+  type BenchResult,
+  type BenchRow,
+  type BenchRun,
+  type ReaderFigures,
+} from "./bench_result.ts";
+import { median, spread } from "../measure/statistics.ts";
+
+/** What a file of JSON lines holds. */
+export interface BenchLines {
+  header: BenchHeader;
+  runs: BenchRun[];
+  /** Undefined: it was interrupted. */
+  end: BenchEnd | undefined;
+  /** The length of what is good; more than that is a line that was cut off. Bytes. */
+  goodBytes: number;
+}
+
+/**
+ * A result from a `.json` file or from the JSON lines of a benchmark that may have been interrupted.
+ * Throws an Error of one line when it is cut off, or of another schema.
+ */
+export function readBench(path: string): BenchResult {
+  const bytes = read(path);
+  if (path.endsWith(".jsonl")) {
+    const { header, runs, end, goodBytes } = parseLines(path, bytes);
+    if (goodBytes < bytes.length) {
+      throw new Error(`${path} is cut off in its last line: bench --resume goes on where it ended`);
+    }
+    return assemble(header, runs, end);
+  }
+  const result = parse(bytes.toString("utf8"), `${path} is cut off, or no JSON`);
+  checkSchema(path, result);
+  if (!Array.isArray(result.rows) || !Array.isArray(result.cells)) {
+    throw new Error(`${path} is no result of bench: it has no rows`);
+  }
+  return result as unknown as BenchResult;
+}
+
+/** The lines of a benchmark that is to be resumed: its last one may be cut off. */
+export function readBenchLines(path: string): BenchLines {
+  return parseLines(path, read(path));
+}
+
+/** The whole, as one object: what reports read. */
+export function assemble(
+  header: BenchHeader,
+  runs: readonly BenchRun[],
+  end: BenchEnd | undefined,
+): BenchResult {
+  const { type: _type, ...rest } = header;
+  const counted = runs.filter(({ round }) => round >= header.warmUps)
+    .toSorted((a, b) => a.round - b.round);
+  return {
+    ...rest,
+    complete: end !== undefined,
+    seconds: end?.seconds ?? runs.reduce((sum, { seconds }) => sum + seconds, 0),
+    rows: header.cells.map((cell, i) =>
+      row(cell, counted.filter((run) => run.cell === i).map(({ figures }) => figures))
+    ),
+  };
+}
+
+function row(cell: BenchRow["cell"], runs: BenchRow["runs"]): BenchRow {
+  if (cell.kind === "reader") {
+    const found = runs.filter((run): run is ReaderFigures => "outcome" in run);
+    const overloads = found.map(({ overload }) => overload).filter((each) => each !== null);
+    const recoveries = found.map(({ recovery }) => recovery).filter((each) => each !== null);
+    return {
+      cell,
+      runs,
+      rate: readerRate(found),
+      overload: overloads.length === 0 ? null : {
+        offered: median(overloads.map(({ offered }) => offered)),
+        drained: median(overloads.map(({ drained }) => drained)),
+        collapsed: most(overloads.map(({ collapsed }) => collapsed)),
+      },
+      recovery: recoveries.length === 0 ? null : {
+        recovered: most(recoveries.map(({ recovered }) => recovered)),
+        seconds: median(recoveries.map(({ seconds }) => seconds)),
+      },
+    };
+  }
+  const rates = runs.flatMap((run) => "bytesPerSecond" in run ? [run.bytesPerSecond] : []);
+  const rate = rates.length === 0 ? null : { median: median(rates), ...spread(rates) };
+  return { cell, runs, rate };
+}
+
+/** From the least lower to the most upper bound: what the reader may have, whichever run is right. */
+function readerRate(runs: readonly ReaderFigures[]): BenchRow["rate"] {
+  const found = runs.flatMap(({ limit, outcome, kept }) =>
+    limit !== null
+      ? [{ ...limit, middle: (limit.lower + limit.upper) / 2 }]
+      : outcome === "generator-limited" && kept > 0
+      ? [{ lower: kept, upper: kept, middle: kept }]
+      : []
+  );
+  if (found.length === 0) return null;
+  const rate = {
+    median: median(found.map(({ middle }) => middle)),
+    min: Math.min(...found.map(({ lower }) => lower)),
+    max: Math.max(...found.map(({ upper }) => upper)),
+  };
+  const limited = runs.some(({ outcome }) => outcome === "generator-limited");
+  return limited ? { ...rate, atLeast: true } : rate;
+}
+
+const most = (words: readonly boolean[]) => words.filter(Boolean).length * 2 > words.length;
+
+/** A benchmark's file while it runs: each line is on the disk when `append` returns. */
+export class BenchWriter {
+  readonly path: string;
+  readonly #fd: number;
+
+  /**
+   * A new file; or one that is gone on with, from the end of what is good in it. Throws an Error when
+   * it cannot be written, or is there already.
+   */
+  constructor(path: string, goodBytes?: number) {
+    this.path = path;
+    try {
+      if (goodBytes !== undefined) truncateSync(path, goodBytes);
+      this.#fd = openSync(path, goodBytes === undefined ? "wx" : "a");
+    } catch (cause) {
+      throw new Error(`cannot write ${path}: ${(cause as Error).message}`, { cause });
+    }
+  }
+
+  append(line: BenchHeader | BenchRun | BenchEnd): void {
+    writeSync(this.#fd, `${JSON.stringify(line)}\n`);
+    fsyncSync(this.#fd);
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+  }
+}
+
+function read(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (cause) {
+    throw new Error(`cannot read ${path}: ${(cause as Error).message}`, { cause });
+  }
+}
+
+function parseLines(path: string, bytes: Buffer): BenchLines {
+  // A line is whole with its end only.
+  const goodBytes = bytes.lastIndexOf("\n") + 1;
+  const [first, ...rest] = bytes.subarray(0, goodBytes).toString("utf8").split("\n").slice(0, -1)
+    .map((line, i) => parse(line, `${path} is damaged in line ${i + 1}: no JSON`));
+  if (first === undefined) throw new Error(`${path} is cut off in its first line`);
+  checkSchema(path, first);
+  if (first.type !== "header" || !Array.isArray(first.cells)) {
+    throw new Error(`${path} is no file of bench: its first line must be a header`);
+  }
+  const header = first as unknown as BenchHeader;
+  const runs: BenchRun[] = [];
+  let end: BenchEnd | undefined;
+  rest.forEach((line, i) => {
+    const run = line as unknown as BenchRun;
+    if (line.type === "end") end = line as unknown as BenchEnd;
+    else if (line.type === "run" && header.cells[run.cell] !== undefined) runs.push(run);
+    else throw new Error(`${path} is damaged in line ${i + 2}: neither a run nor the end`);
+  });
+  return { header, runs, end, goodBytes };
+}
+
+function parse(text: string, problem: string): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new Error(problem, { cause });
+  }
+  if (typeof value === "object" && value !== null) return value as Record<string, unknown>;
+  throw new Error(problem);
+}
+
+function checkSchema(path: string, { schema }: Record<string, unknown>): void {
+  if (schema === BENCH_SCHEMA) return;
+  const what = typeof schema === "string" ? `its schema is ${schema}` : "it names no schema";
+  throw new Error(`${path} cannot be read: ${what}, and must be ${BENCH_SCHEMA}`);
+}

@@ -1,0 +1,219 @@
+/** Two files of results against each other: what became faster, and what slower. */
+import { formatPercent } from "../text/deviation.ts";
+import type { Interval, ReaderReport, Results, SenderReport } from "./report.ts";
+
+export type Change = "faster" | "slower" | "no difference seen";
+
+/** One cell of both files. */
+export interface Comparison {
+  name: string;
+  size: number;
+  change: Change;
+  /** New / old; null where one of them has no figure. */
+  ratio: (Interval & { middle: number }) | null;
+  /** What is not simply as it should be, for a person. */
+  note?: string;
+}
+
+/** One sentence on the method, for those who read the result. */
+export const METHOD =
+  "The ratio is that of the geometric means of the runs, new to old, with a 95 % interval by Welch's " +
+  "t on their logarithms, widened by the interval of each limit; one cell in twenty seems to differ " +
+  "by chance.";
+
+/** A measurement of one cell in one file: natural logarithms. */
+interface Sample {
+  mean: number;
+  /** Of the mean: how far the runs lie apart. */
+  variance: number;
+  /** Of each run: what its own interval leaves open. Repeating does not make it smaller. */
+  open: number;
+  /** Degrees of freedom of the variance; Infinity: it was not estimated. */
+  freedom: number;
+  runs: number;
+}
+
+/** Student's t, two-sided 95 %, for 1 to 30 degrees of freedom. */
+// deno-fmt-ignore
+const T_95 = [
+  12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+  2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+  2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+];
+
+/** For fewer degrees of freedom than there are, when there is a fraction: that is the careful side. */
+function studentT(freedom: number): number {
+  return T_95[Math.max(1, Math.floor(freedom + 1e-9)) - 1] ?? 1.96;
+}
+
+function sampleOf(runs: readonly Interval[]): Sample | undefined {
+  if (runs.length === 0) return undefined;
+  const logs = runs.map(({ lower, upper }) => (Math.log(lower) + Math.log(upper)) / 2);
+  const mean = logs.reduce((sum, log) => sum + log, 0) / logs.length;
+  const squares = logs.reduce((sum, log) => sum + (log - mean) ** 2, 0);
+  const widths = runs.map(({ lower, upper }) => Math.log(upper / lower));
+  // Anywhere in its interval, with the same right: the variance of a uniform distribution.
+  const open = widths.reduce((sum, width) => sum + width ** 2 / 12, 0) / runs.length;
+  if (runs.length === 1) return { mean, variance: 0, open, freedom: 0, runs: 1 };
+  const variance = squares / (runs.length - 1) / runs.length;
+  return { mean, variance, open, freedom: runs.length - 1, runs: runs.length };
+}
+
+/**
+ * The ratio of two cells, new to old, with its interval. Undefined where one of them has no run.
+ * Where a cell has one run only, how far runs lie apart is taken from the other, or from
+ * `assumedSpread`, a share of the rate; with neither there is no interval: from 0 to Infinity.
+ */
+export function ratioOf(
+  oldRuns: readonly Interval[],
+  newRuns: readonly Interval[],
+  assumedSpread?: number,
+): NonNullable<Comparison["ratio"]> | undefined {
+  const before = sampleOf(oldRuns);
+  const after = sampleOf(newRuns);
+  if (before === undefined || after === undefined) return undefined;
+  const difference = after.mean - before.mean;
+  const filled = fillSpread(before, after, assumedSpread);
+  if (filled === undefined) return { middle: Math.exp(difference), lower: 0, upper: Infinity };
+  const { variance, freedom } = filled;
+  const error = Math.sqrt(variance + before.open + after.open);
+  // The intervals' part is known, not estimated: Welch and Satterthwaite's rule with that part free.
+  const degrees = variance === 0
+    ? Infinity
+    : freedom * ((variance + before.open + after.open) / variance) ** 2;
+  const half = studentT(degrees) * error;
+  return {
+    middle: Math.exp(difference),
+    lower: Math.exp(difference - half),
+    upper: Math.exp(difference + half),
+  };
+}
+
+function fillSpread(
+  before: Sample,
+  after: Sample,
+  assumedSpread: number | undefined,
+): { variance: number; freedom: number } | undefined {
+  if (before.runs > 1 && after.runs > 1) {
+    const variance = before.variance + after.variance;
+    const freedom = variance === 0 ? Infinity : variance ** 2 /
+      (before.variance ** 2 / before.freedom + after.variance ** 2 / after.freedom);
+    return { variance, freedom };
+  }
+  const measured = before.runs > 1 ? before : after;
+  if (measured.runs > 1) {
+    return {
+      variance: measured.variance * measured.runs * (1 / before.runs + 1 / after.runs),
+      freedom: measured.freedom,
+    };
+  }
+  if (assumedSpread === undefined) return undefined;
+  return { variance: 2 * assumedSpread ** 2, freedom: Infinity };
+}
+
+/** Every cell that is in either file. */
+export function compare(before: Results, after: Results): Comparison[] {
+  return [
+    ...pairs(before.readers, after.readers).map(([left, right]) => compareReaders(left, right)),
+    ...pairs(before.senders, after.senders).map(([left, right]) => compareSenders(left, right)),
+  ];
+}
+
+function pairs<Row extends { key: string }>(
+  before: readonly Row[],
+  after: readonly Row[],
+): [Row | undefined, Row | undefined][] {
+  const keys = new Set([...before, ...after].map(({ key }) => key));
+  return [...keys].map((key) => [
+    before.find((row) => row.key === key),
+    after.find((row) => row.key === key),
+  ]);
+}
+
+type Named = Pick<ReaderReport | SenderReport, "name" | "size" | "note">;
+
+function compareReaders(before?: ReaderReport, after?: ReaderReport): Comparison {
+  const bounded = boundedBy(before, after);
+  if (bounded !== undefined) return conclude(before, after, bounded.ratio, bounded.note);
+  // A search is made to be repeated within its precision: all there is to go by with one run.
+  const spread = Math.max(before?.precision ?? 0, after?.precision ?? 0);
+  const ratio = ratioOf(before?.runs ?? [], after?.runs ?? [], spread);
+  const single = before?.runs.length === 1 && after?.runs.length === 1;
+  const note = single
+    ? `one run each: a spread of ${formatPercent(spread)} between runs is assumed, not measured`
+    : undefined;
+  return conclude(before, after, ratio, note);
+}
+
+/** Where the sender was the limit, only a bound of the reader's is known. */
+function boundedBy(
+  before?: ReaderReport,
+  after?: ReaderReport,
+): { ratio: NonNullable<Comparison["ratio"]>; note: string } | undefined {
+  if (!before?.limit || !after?.limit || !(before.limit.atLeast || after.limit.atLeast)) {
+    return undefined;
+  }
+  return {
+    ratio: {
+      middle: after.limit.middle / before.limit.middle,
+      lower: before.limit.atLeast ? 0 : after.limit.lower / before.limit.upper,
+      upper: after.limit.atLeast ? Infinity : after.limit.upper / before.limit.lower,
+    },
+    note: "the sender was the limit: only a bound is known",
+  };
+}
+
+function compareSenders(before?: SenderReport, after?: SenderReport): Comparison {
+  const intervals = (row?: SenderReport) =>
+    (row?.runs ?? []).map((rate) => ({ lower: rate, upper: rate }));
+  const single = before?.runs.length === 1 && after?.runs.length === 1;
+  const note = single ? "one run each: how far runs lie apart is not known" : undefined;
+  return conclude(before, after, ratioOf(intervals(before), intervals(after)), note);
+}
+
+function conclude(
+  before: Named | undefined,
+  after: Named | undefined,
+  ratio: NonNullable<Comparison["ratio"]> | undefined,
+  note: string | undefined,
+): Comparison {
+  const { name, size } = (after ?? before)!;
+  const missing = before === undefined
+    ? "not in the old file"
+    : after === undefined
+    ? "not in the new file"
+    : ratio === undefined
+    ? after.note ?? before.note ?? "has no figure"
+    : undefined;
+  if (ratio === undefined || missing !== undefined) {
+    return { name, size, change: "no difference seen", ratio: null, note: missing ?? "" };
+  }
+  const change = ratio.lower > 1 ? "faster" : ratio.upper < 1 ? "slower" : "no difference seen";
+  return { name, size, change, ratio, ...(note === undefined ? {} : { note }) };
+}
+
+/** Cells that became slower by more than a share, beyond doubt. */
+export function regressions(cells: readonly Comparison[], threshold: number): Comparison[] {
+  return cells.filter(({ change, ratio }) =>
+    change === "slower" && ratio !== null && ratio.middle < 1 - threshold
+  );
+}
+
+/** How the machines of two files differ, one line each: `kernel: Linux 6.1, now Linux 6.18`. */
+export function machineDifferences(before: Results, after: Results): string[] {
+  const names = new Set([...Object.keys(before.machine), ...Object.keys(after.machine)]);
+  return [...names].flatMap((name) => {
+    const left = before.machine[name] ?? "unknown";
+    const right = after.machine[name] ?? "unknown";
+    return left === right ? [] : [`${name}: ${left}, now ${right}`];
+  });
+}
+
+/** Cells that had a figure and have none any more: a failure is no "no difference". */
+export function lost(before: Results, after: Results): string[] {
+  const figures = ({ readers, senders }: Results) =>
+    [...readers, ...senders]
+      .filter(({ runs }) => runs.length > 0);
+  const keys = new Set(figures(after).map(({ key }) => key));
+  return figures(before).filter(({ key }) => !keys.has(key)).map(({ name }) => name);
+}

@@ -1,0 +1,74 @@
+/** The results of `limit` as a table for people. */
+import type { LimitResult } from "../measure/limit_result.ts";
+import { formatTable } from "../text/table.ts";
+import { formatByteRate, formatCount, formatSeconds } from "../text/units.ts";
+
+/** Two rates with one unit: `19.98-20.17 MB/s`. Bytes a second. */
+export function formatInterval(lower: number, upper: number): string {
+  const [, unit = ""] = formatByteRate(upper).split(" ");
+  const scale = { "B/s": 1, "kB/s": 1e3, "MB/s": 1e6, "GB/s": 1e9, "TB/s": 1e12 }[unit] ?? 1;
+  // As many digits as it takes to tell the two apart, and one more.
+  const digits = Math.max(0, Math.ceil(-Math.log10((upper - lower) / scale)) + 1);
+  const show = (rate: number) => (rate / scale).toFixed(Math.min(digits, 6));
+  return `${show(lower)}-${show(upper)} ${unit}`;
+}
+
+const HEAD = ["reader", "speed limit", "messages", "offered twice that", "then at half of it"];
+
+function row(result: LimitResult): string[] {
+  const { reader, readers, outcome, limit, overload, recovery } = result;
+  const name = readers === 1 ? reader : `${readers} x ${reader}`;
+  const kept = Math.max(
+    0,
+    ...result.trials.filter((t) => t.verdict === "keeps-up").map((t) => t.offered),
+  );
+  const found = limit !== null
+    ? formatInterval(limit.lower, limit.upper)
+    : outcome === "generator-limited"
+    ? `above ${formatByteRate(kept)}`
+    : result.interrupted && kept > 0
+    ? `above ${formatByteRate(kept)}?`
+    : "-";
+  return [
+    name,
+    found,
+    limit === null ? "-" : `${formatCount(Math.round(limit.messagesPerSecond))}/s`,
+    overload === null
+      ? "-"
+      : `drains ${formatByteRate(overload.drained)}${overload.collapsed ? ": collapsed" : ""}`,
+    recovery === null
+      ? "-"
+      : recovery.recovered
+      ? `clears in ${formatSeconds(recovery.seconds)}`
+      : "does not recover",
+  ];
+}
+
+/** A table with a line a reader, then what is to be said of those whose limit was not just found. */
+export function formatLimits(results: readonly LimitResult[]): string {
+  const rows = [HEAD, ...results.map(row)];
+  const lines = [formatTable(rows)];
+  for (const { reader, outcome, message, firstBehind, readers, limit, queueSource } of results) {
+    const simple = outcome === "found" && message.startsWith("found");
+    if (!simple) lines.push(`${reader}: ${outcome}: ${message}`);
+    if (firstBehind !== undefined) {
+      lines.push(`${reader}: reader ${firstBehind + 1} of ${readers} fell behind first`);
+    }
+    if (limit !== null && queueSource !== "socket") {
+      lines.push(
+        queueSource === "window"
+          ? `${reader}: its receive queue was judged by its advertised window: not on this host`
+          : `${reader}: its receive queue could not be seen: the limit may be lower`,
+      );
+    }
+  }
+  const { environment, seconds } = results.at(-1)!;
+  const total = results.reduce((sum, result) => sum + result.seconds, 0) || seconds;
+  lines.push(
+    "",
+    `${formatSeconds(total)}, ${results.reduce((n, r) => n + r.trials.length, 0)} trials; ` +
+      `server on ${environment.runtime}; ${environment.cores} x ${environment.cpu}, ` +
+      `${environment.kernel}, ${environment.congestionControl ?? "unknown congestion control"}`,
+  );
+  return lines.join("\n");
+}

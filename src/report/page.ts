@@ -1,0 +1,247 @@
+/** A report as one HTML file, which opens from a disk and needs no network. */
+import { createHash } from "node:crypto";
+import { formatByteRate, formatCount, formatSeconds } from "../text/units.ts";
+import { embeddedJson, escapeMarkup } from "../text/escape.ts";
+import { makeLogScale } from "./log_scale.ts";
+import type { Look } from "./looks.ts";
+import { makeCurveChart } from "./page_curve.ts";
+import { pageData, type PageReader } from "./page_data.ts";
+import { type PageFiles, readPageFiles } from "./page_files.ts";
+import { runPage } from "./page_main.ts";
+import { PAGE_STYLE } from "./page_style.ts";
+import { sortTables } from "./page_table.ts";
+import { makeTimeChart } from "./page_time.ts";
+import { formatMessageSize, type Results } from "./report.ts";
+import { markerPath } from "./svg.ts";
+import {
+  LATENCY_HEAD,
+  LATENCY_METHOD,
+  latencyRows,
+  notesOf,
+  READER_HEAD,
+  readerCells,
+  SENDER_HEAD,
+  senderCells,
+  type TableCell,
+} from "./table.ts";
+import { formatKnown } from "./text_curve.ts";
+
+/**
+ * What makes pages. Rejects with an Error of one line where uPlot cannot be read: better before a
+ * measurement than after it.
+ */
+export async function preparePage(): Promise<(results: Results) => string> {
+  const files = await readPageFiles();
+  return (results) => compose(results, files);
+}
+
+function compose(results: Results, uplot: PageFiles): string {
+  const { title, readers, senders, caveats, command, date } = results;
+  const data = pageData(results);
+  const late = readers.flatMap(latencyRows);
+  const program =
+    `(${runPage})({ uPlot, scale: (${makeLogScale})(), makeCurveChart: ${makeCurveChart},
+    makeTimeChart: ${makeTimeChart}, sortTables: ${sortTables} });`;
+  const scripts = [uplot.script, program];
+  for (const script of scripts) {
+    if (/<\/script|<!--/i.test(script)) {
+      throw new Error("a script of the page would end its element");
+    }
+  }
+  // Nothing but these two scripts runs, and nothing is fetched, whatever the data holds.
+  const policy = `default-src 'none'; style-src 'unsafe-inline'; script-src ${
+    scripts.map((script) => `'sha256-${createHash("sha256").update(script).digest("base64")}'`)
+      .join(" ")
+  }; base-uri 'none'; form-action 'none'`;
+  const text = escapeMarkup;
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="${policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>${text(title)}</title>
+<style>${uplot.style}</style>
+<style>${PAGE_STYLE}</style>
+</head>
+<body>
+<main>
+<header>
+<p class="mark"><svg viewBox="0 0 30 12" fill="none" stroke="currentColor" stroke-width="2" aria-hidden="true"><path d="M1 11 13 2h16"/></svg>speedlimit</p>
+<h1>${text(title)}</h1>
+<p class="lede">${text(summary(results))}</p>
+${list("caveats", caveats)}
+</header>
+${readers.length === 0 ? "" : curvePanel(data.readers, data.sizes)}
+<section class="panel" aria-labelledby="figures">
+<div class="head"><h2 id="figures">Figures</h2></div>
+${readers.length === 0 ? "" : table("Readers", READER_HEAD, readers.map(readerCells))}
+${senders.length === 0 ? "" : table("Senders", SENDER_HEAD, senders.map(senderCells))}
+${late.length === 0 ? "" : table("Latency", LATENCY_HEAD, late)}
+${
+    list("notes", [
+      ...notesOf([...readers, ...senders]),
+      ...(late.length === 0 ? [] : [LATENCY_METHOD]),
+    ])
+  }
+</section>
+${timePanel(data.readers)}
+<section class="panel" aria-labelledby="with">
+<div class="head"><h2 id="with">Measured with</h2></div>
+<dl>${
+    Object.entries({ ...results.machine, ...results.facts, measured: when(date) }).map((
+      [what, value],
+    ) => `<div><dt>${text(what)}</dt><dd>${text(value)}</dd></div>`).join("")
+  }</dl>
+<h3>To measure it again</h3>
+<div class="again"><pre id="command">${
+    text(command)
+  }</pre><button id="copy" type="button">Copy</button><span class="said" id="copied" role="status"></span></div>
+</section>
+</main>
+<script type="application/json" id="data">${embeddedJson(data)}</script>
+${scripts.map((script) => `<script>${script}</script>`).join("\n")}
+</body>
+</html>
+`;
+}
+
+/** What it comes to, in a sentence or two. */
+function summary({ readers }: Results): string {
+  const [only] = readers;
+  if (only === undefined) return "";
+  if (readers.length > 1) {
+    const found = readers.filter(({ limit }) => limit !== null && !limit.atLeast)
+      .toSorted((a, b) => a.limit!.middle - b.limit!.middle);
+    const sizes = new Set(readers.map((reader) => reader.size));
+    const of = ({ name, size, limit }: typeof only) => {
+      const messages = sizes.size < 2 ? "" : `, ${formatMessageSize(size)} messages`;
+      return `${name} (${formatKnown(limit)}${messages})`;
+    };
+    // Where the sender was the limit nobody knows who is the fastest.
+    const unmet = names(readers.filter(({ limit }) => limit?.atLeast));
+    const collapsing = names(readers.filter(({ overload }) => overload?.collapsed));
+    return [
+      ...(found.length < 2 ? [] : [`Limits from ${of(found[0]!)} to ${of(found.at(-1)!)}.`]),
+      ...(unmet === "" ? [] : [`Not met, as the sender could make no more: that of ${unmet}.`]),
+      ...(collapsing === "" ? [] : [`Pushed past the limit, these collapse: ${collapsing}.`]),
+    ].join(" ");
+  }
+  const { limit, overload, recovery, size, note } = only;
+  if (limit === null) return `No limit was found${note === undefined ? "" : `: ${note}`}.`;
+  return [
+    `It keeps up ${limit.atLeast ? "with all that the sender can make," : "to"} ${
+      formatKnown(limit)
+    } (${formatCount(Math.round(limit.lower / size))} messages a second).`,
+    ...(overload === null ? [] : [
+      `Offered twice that, it drains ${formatByteRate(overload.drained)}${
+        overload.collapsed ? ": it collapses" : ""
+      }.`,
+    ]),
+    ...(recovery === null ? [] : [
+      recovery.recovered
+        ? `Back at half its limit, it clears its backlog in ${formatSeconds(recovery.seconds)}.`
+        : "Back at half its limit, it does not recover.",
+    ]),
+  ].join(" ");
+}
+
+const names = (readers: Results["readers"]) =>
+  [...new Set(readers.map(({ name }) => name))].join(", ");
+
+/** `2026-11-20 12:00 UTC` */
+const when = (date: string) => date.replace(/^(\S+)T(\d+:\d+).*Z$/, "$1 $2 UTC");
+
+const list = (name: string, lines: readonly string[]) =>
+  lines.length === 0
+    ? ""
+    : `<ul class="${name}">${lines.map((line) => `<li>${escapeMarkup(line)}</li>`).join("")}</ul>`;
+
+function curvePanel(readers: readonly PageReader[], sizes: readonly string[]): string {
+  const choice = sizes.length < 2
+    ? ""
+    : `<fieldset id="sizes" aria-label="Size of a message">${
+      sizes.map((size, i) =>
+        `<label><input type="radio" name="size" value="${escapeMarkup(size)}"${
+          i === 0 ? " checked" : ""
+        }>${escapeMarkup(size)}</label>`
+      ).join("")
+    }</fieldset>`;
+  return `<section class="panel" aria-labelledby="drained">
+<div class="head"><h2 id="drained">Drained against offered</h2>${choice}
+<div class="tools"><button type="button" id="zoom-out" aria-label="Zoom out">−</button><button type="button" id="zoom-in" aria-label="Zoom in">+</button><button type="button" id="zoom-reset">Reset</button></div></div>
+<div class="bench">
+<div>
+<p class="axis">drained, up; dotted: all that is offered is drained; bars on the axis: the limit</p>
+<div id="curve" class="plot" tabindex="0" role="application" aria-describedby="readout" aria-label="Curves: arrow keys read values, left and right along a curve, up and down between readers; plus and minus zoom, 0 shows all"></div>
+<p class="axis below">offered, to the right</p>
+<output id="readout" class="readout">Point at a curve for its values; drag to zoom. With the keyboard: arrows, +, −, 0.</output>
+</div>
+<fieldset id="readers"><legend><span>Readers and their limits</span>${
+    readers.length < 2
+      ? ""
+      : '<span><button type="button" id="all">all</button> <button type="button" id="none">none</button></span>'
+  }</legend>${
+    readers.map((reader, i) =>
+      `<label style="--hue: var(--h${reader.look.hue})"><input type="checkbox" data-reader="${i}" checked>${
+        key(reader.look)
+      }<span class="name">${escapeMarkup(reader.name)}</span><span class="figure"><b>${
+        escapeMarkup(reader.limit?.text ?? "no limit found")
+      }</b></span></label>`
+    ).join("")
+  }</fieldset>
+</div>
+</section>`;
+}
+
+/** A reader's line and marker, small. */
+function key({ dash, marker }: Look): string {
+  const dashes = dash.length === 0 ? "" : ` stroke-dasharray="${dash.join(" ")}"`;
+  return `<svg class="key" viewBox="0 0 40 14" aria-hidden="true"><path class="line"${dashes} d="M0 7h40"/>` +
+    `<path class="point" d="${markerPath(marker, 20, 7, 4)}"/></svg>`;
+}
+
+function timePanel(readers: readonly PageReader[]): string {
+  const withSeries = readers.flatMap((reader, i) =>
+    reader.series === undefined ? [] : [{ reader, i }]
+  );
+  if (withSeries.length === 0) return "";
+  const line = (kind: string, dash: string) =>
+    `<svg viewBox="0 0 26 8" aria-hidden="true"><path class="${kind}"${
+      dash === "" ? "" : ` stroke-dasharray="${dash}"`
+    } d="M0 4h26"/></svg>`;
+  const trial = (which: string, title: string) =>
+    `<div><h3>${title}: <span id="${which}-rate"></span></h3><div id="${which}" class="plot" tabindex="0" role="application" aria-describedby="${which}-readout" aria-label="A trial ${title.toLowerCase()} over time: left and right read values"></div><output id="${which}-readout" class="readout"></output></div>`;
+  return `<section class="panel" id="time" aria-labelledby="over-time">
+<div class="head"><h2 id="over-time">Over time</h2><select id="time-reader" aria-label="Reader">${
+    withSeries.map(({ reader, i }) =>
+      `<option value="${i}">${escapeMarkup(`${reader.name}, ${reader.size}`)}</option>`
+    ).join("")
+  }</select></div>
+<ul class="keys"><li>${line("other", "2 3")}offered</li><li>${
+    line("own", "")
+  }drained (above)</li><li>${line("own", "")}backlog (below)</li><li>${
+    line("other", "8 4")
+  }window</li></ul>
+<div class="pair">${trial("below", "Below the limit")}${trial("above", "Above the limit")}</div>
+</section>`;
+}
+
+function table(
+  caption: string,
+  head: readonly string[],
+  rows: readonly (readonly TableCell[])[],
+): string {
+  const cell = ({ text, sort }: TableCell, column: number) => {
+    const tag = column === 0 ? "th" : "td";
+    const by = sort === undefined ? "" : ` data-sort="${escapeMarkup(String(sort))}"`;
+    const scope = column === 0 ? ' scope="row"' : "";
+    return `<${tag}${scope}${by}>${escapeMarkup(text)}</${tag}>`;
+  };
+  return `<div class="scroll"><table aria-label="${caption}"><thead><tr>${
+    head.map((what) => `<th scope="col"><button type="button">${escapeMarkup(what)}</button></th>`)
+      .join("")
+  }</tr></thead><tbody>${
+    rows.map((cells) => `<tr>${cells.map(cell).join("")}</tr>`).join("")
+  }</tbody></table></div>`;
+}

@@ -1,0 +1,103 @@
+/** What the script of a page gets: the data of its charts. */
+import type { SeriesAround, TrialSeries } from "../measure/series.ts";
+import { type Curve, type View, viewOf } from "./curve.ts";
+import { HUES, type Look } from "./looks.ts";
+import { formatMessageSize, type ReaderReport, type Results } from "./report.ts";
+import { formatKnown } from "./text_curve.ts";
+
+export interface PageReader {
+  name: string;
+  /** `13 B` */
+  size: string;
+  look: Look;
+  limit: { lower: number; upper: number; atLeast: boolean; text: string } | null;
+  curve: Curve;
+  series?: SeriesAround;
+}
+
+export interface PageData {
+  readers: PageReader[];
+  /** The sizes of messages, the smallest first. */
+  sizes: string[];
+  /** What to show of the curves of each size at first. */
+  views: Record<string, View>;
+  hues: number;
+}
+
+/** Samples of one time series: more than that no screen shows. */
+const SAMPLES = 160;
+/** All of a page's series together: it must stay small enough to be mailed. Bytes. */
+const SERIES_BYTES = 220_000;
+/** A sample of a series, as JSON. Bytes. */
+const SAMPLE_BYTES = 34;
+
+export function pageData({ readers }: Results): PageData {
+  const shown = readers.toSorted((a, b) => a.size - b.size);
+  const sizes = shown.map(({ size }) => formatMessageSize(size))
+    .filter((size, i, all) => all.indexOf(size) === i);
+  const count = shown.filter(({ series }) => series !== undefined).length * 2;
+  const samples = Math.min(SAMPLES, Math.floor(SERIES_BYTES / SAMPLE_BYTES / Math.max(1, count)));
+  return {
+    readers: shown.map((reader) => pageReader(reader, samples)),
+    sizes,
+    views: Object.fromEntries(
+      sizes.map((size) => [size, viewOf(shown.filter((r) => formatMessageSize(r.size) === size))]),
+    ),
+    hues: HUES.length,
+  };
+}
+
+function pageReader({ name, size, look, limit, curve, series }: ReaderReport, samples: number) {
+  const { points, line } = curve;
+  const reader: PageReader = {
+    name,
+    size: formatMessageSize(size),
+    look,
+    limit: limit && {
+      lower: rounded(limit.lower),
+      upper: rounded(limit.upper),
+      atLeast: limit.atLeast,
+      text: formatKnown(limit),
+    },
+    curve: {
+      points: points.map((point) => ({
+        ...point,
+        offered: rounded(point.offered),
+        drained: rounded(point.drained),
+        seconds: rounded(point.seconds),
+      })),
+      line: line.map(({ offered, drained }) => ({
+        offered: rounded(offered),
+        drained: rounded(drained),
+      })),
+    },
+  };
+  if (series === undefined) return reader;
+  const { below, above } = series;
+  return { ...reader, series: { below: thinned(below, samples), above: thinned(above, samples) } };
+}
+
+/** Six digits are more than a trial measures. */
+const rounded = (value: number) => Number(value.toPrecision(6));
+
+/** As many samples as asked for, evenly, the first and the last included. */
+function thinned(series: TrialSeries, samples: number): TrialSeries {
+  const { length } = series.time;
+  const kept = Math.min(length, Math.max(2, samples));
+  const places = Array.from(
+    { length: kept },
+    (_, i) => kept < 2 ? 0 : Math.round(i * (length - 1) / (kept - 1)),
+  );
+  const pick = (values: readonly number[]) => places.map((i) => rounded(values[i]!));
+  return {
+    rate: series.rate,
+    time: pick(series.time),
+    offered: pick(series.offered),
+    drained: pick(series.drained),
+    backlog: pick(series.backlog),
+    window: places.map((i) => {
+      const window = series.window[i] ?? null;
+      return window === null ? null : rounded(window);
+    }),
+  };
+}

@@ -1,3 +1,0 @@
-/** Settles after so many ms. */
-export const sleep = (ms: number): Promise<void> =>
-  new Promise((resolve) => setTimeout(resolve, ms));

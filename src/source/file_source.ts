@@ -1,0 +1,246 @@
+/**
+ * Messages from a file or from standard input: as fast as they are taken, or by a schedule, so that
+ * a recorded feed comes again at the rate that is asked for.
+ */
+import { open, stat } from "node:fs/promises";
+import process from "node:process";
+import { createFramer, type Frame, FrameError, type Framer } from "../message/frame.ts";
+import { Schedule, Ticker } from "../send/pacer.ts";
+import { Reassembly } from "./reassembly.ts";
+import type { Sink, Source } from "./source.ts";
+import type { Rate } from "../text/units.ts";
+
+export interface FileSourceOptions {
+  /** `-`: standard input. */
+  path: string;
+  frame: Frame;
+  /** See `createFramer`. */
+  maxMessage?: number | undefined;
+  /** Default max: as fast as they are taken. The schedule starts with the first message. */
+  rate?: Rate | undefined;
+  /** Shared with others; default: one of its own. */
+  ticker?: Ticker | undefined;
+}
+
+/** What one read of a file asks for. Bytes. */
+const BLOCK_BYTES = 1 << 20;
+
+type Deliver = (bytes: Uint8Array, messages: number) => void | Promise<void>;
+
+export class FileSource implements Source {
+  /** A file is, by the position of a byte. */
+  readonly replayable: boolean;
+  readonly #options: FileSourceOptions;
+  /** As in messages. */
+  readonly #name: string;
+  #pacing: Pacing | undefined;
+  #stopped = false;
+  #interrupt: (() => void) | undefined;
+
+  constructor(options: FileSourceOptions) {
+    this.#options = options;
+    this.replayable = options.path !== "-";
+    this.#name = this.replayable ? JSON.stringify(options.path) : "standard input";
+  }
+
+  async run(sink: Sink, from: number): Promise<void> {
+    const { frame, maxMessage, rate = "max", ticker } = this.#options;
+    let position = this.replayable ? from : 0;
+    let deliver: Deliver = (bytes, messages) => {
+      const before = position;
+      if (this.replayable) position += bytes.length;
+      return sink.push(bytes, messages, before);
+    };
+    if (rate !== "max") {
+      const pacing = new Pacing(rate, createFramer(frame, maxMessage), deliver, ticker);
+      deliver = (bytes, messages) => pacing.deliver(bytes, messages);
+      this.#pacing = pacing;
+    }
+    const messages = new Reassembly(createFramer(frame, maxMessage), deliver);
+    const chunks = this.replayable ? this.#file(from) : this.#standardInput();
+    try {
+      for await (const chunk of chunks) {
+        if (this.#stopped) return;
+        await messages.take(chunk);
+      }
+      if (this.#stopped) return;
+      let { partial: rest } = messages;
+      if (frame.kind === "line" && rest.length > 0) {
+        // A last line need not be ended.
+        await deliver(rest, 1);
+        rest = rest.subarray(rest.length);
+      }
+      if (!this.#stopped) sink.note({ event: "ended", discarded: rest.length });
+    } catch (error) {
+      if (!(error instanceof FrameError)) throw error;
+      throw new Error(`cannot take what ${this.#name} holds: ${error.message}`, { cause: error });
+    } finally {
+      this.#pacing?.stop();
+    }
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#interrupt?.();
+    this.#pacing?.stop();
+  }
+
+  async *#file(from: number): AsyncGenerator<Uint8Array> {
+    const { path } = this.#options;
+    await this.#try(check(path, from));
+    const file = await this.#try(open(path));
+    try {
+      const block = new Uint8Array(BLOCK_BYTES);
+      for (let at = from; !this.#stopped;) {
+        const { bytesRead } = await this.#try(file.read(block, 0, block.length, at));
+        if (bytesRead === 0) return;
+        at += bytesRead;
+        yield bytesRead === block.length ? block : block.subarray(0, bytesRead);
+      }
+    } finally {
+      await file.close();
+    }
+  }
+
+  /**
+   * Not node:fs: a read of a pipe cannot be ended, and would keep the process alive. Nor by
+   * iteration: on Deno 2.9.5 only a pause lets go of the process (denoland/deno#32086).
+   */
+  async *#standardInput(): AsyncGenerator<Uint8Array> {
+    const { stdin } = process;
+    const chunks: Uint8Array[] = [];
+    let over = false;
+    const ended = new Promise<void>((resolve, reject) => {
+      stdin.once("end", resolve).once("close", resolve).once("error", reject);
+    }).finally(() => {
+      over = true;
+      this.#interrupt?.();
+    });
+    ended.catch(() => {});
+    stdin.on("data", (chunk: Uint8Array) => {
+      chunks.push(chunk);
+      stdin.pause();
+      this.#interrupt?.();
+    });
+    try {
+      while (!this.#stopped) {
+        const chunk = chunks.shift();
+        if (chunk !== undefined) {
+          yield chunk;
+        } else if (over) {
+          return await this.#try(ended);
+        } else {
+          stdin.resume();
+          await new Promise<void>((resolve) => this.#interrupt = resolve);
+        }
+      }
+    } finally {
+      stdin.pause();
+      // A destroy that comes at once does not let go of Bun 1.4.5 (oven-sh/bun#35621).
+      stdin.unref?.();
+      stdin.destroy();
+    }
+  }
+
+  async #try<T>(what: Promise<T>): Promise<T> {
+    try {
+      return await what;
+    } catch (error) {
+      const { code = "", message } = error as { code?: string; message: string };
+      throw new Error(`cannot read ${this.#name}: ${MEANINGS[code] ?? message}`, { cause: error });
+    }
+  }
+}
+
+const MEANINGS: Record<string, string> = {
+  ENOENT: "there is no such file",
+  EACCES: "not permitted",
+  EISDIR: "it is a directory",
+};
+
+/** Throws where there is nothing to read from. */
+async function check(path: string, from: number): Promise<void> {
+  const found = await stat(path);
+  if (found.isDirectory()) throw new Error(MEANINGS["EISDIR"]);
+  if (!found.isFile()) throw new Error("it is not a regular file: it can be piped into -");
+  if (from <= found.size) return;
+  throw new Error(`it has ${found.size} bytes, and was read up to ${from}: is it another one?`);
+}
+
+/** Delivers what is due by an absolute schedule; what was not taken in time stays due. */
+class Pacing {
+  readonly #inBytes: boolean;
+  readonly #rate: number;
+  readonly #cutter: Framer;
+  readonly #push: Deliver;
+  readonly #ticker: Ticker;
+  /** Bytes or messages, as the rate has it. */
+  #due = 0;
+  #delivered = 0;
+  #stopTicking: (() => void) | undefined;
+  #wake: (() => void) | undefined;
+  #stopped = false;
+
+  constructor(
+    rate: Exclude<Rate, "max">,
+    cutter: Framer,
+    push: Deliver,
+    ticker: Ticker = new Ticker(),
+  ) {
+    this.#inBytes = "bytesPerSecond" in rate;
+    this.#rate = "bytesPerSecond" in rate ? rate.bytesPerSecond : rate.messagesPerSecond;
+    this.#cutter = cutter;
+    this.#push = push;
+    this.#ticker = ticker;
+  }
+
+  /** Whole messages, each when it is due: with a rate in bytes, when its last byte is. */
+  async deliver(bytes: Uint8Array, messages: number): Promise<void> {
+    this.#start();
+    while (bytes.length > 0 && !this.#stopped) {
+      const due = this.#due - this.#delivered;
+      let length = bytes.length;
+      let count = messages;
+      if (due < (this.#inBytes ? length : count)) {
+        this.#cutter.reset();
+        const cut = this.#inBytes
+          ? this.#cutter.push(bytes.subarray(0, due))
+          : this.#cutter.push(bytes, due);
+        length = cut.end;
+        count = cut.messages;
+      }
+      if (length === 0) {
+        await new Promise<void>((resolve) => this.#wake = resolve);
+        continue;
+      }
+      this.#delivered += this.#inBytes ? length : count;
+      const pushing = this.#push(bytes.subarray(0, length), count);
+      if (pushing instanceof Promise) await pushing;
+      bytes = bytes.subarray(length);
+      // A stream without messages is cut into as many as there are pieces.
+      messages = Math.max(1, messages - count);
+    }
+  }
+
+  #start(): void {
+    if (this.#stopTicking !== undefined || this.#stopped) return;
+    const schedule = new Schedule(this.#rate, performance.now());
+    this.#stopTicking = this.#ticker.add((nowMs) => {
+      this.#due = schedule.due(nowMs);
+      this.#wakeUp();
+    });
+  }
+
+  /** Delivers nothing more. */
+  stop(): void {
+    this.#stopped = true;
+    this.#stopTicking?.();
+    this.#wakeUp();
+  }
+
+  #wakeUp(): void {
+    const wake = this.#wake;
+    this.#wake = undefined;
+    wake?.();
+  }
+}
