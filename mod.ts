@@ -13,7 +13,7 @@
  *
  * @module
  */
-export { type Place, ProtocolError } from "./src/message/protocol.ts";
+export { ProtocolError, type StreamOffset } from "./src/message/protocol.ts";
 export { type AckOptions, OtherStreamError } from "./src/read/acknowledger.ts";
 export type { Ack, DeliveryEvent } from "./src/relay/delivery.ts";
 export {
@@ -39,7 +39,7 @@ export { tcpInfo } from "./src/kernel/tcp_info.ts";
 export { type Latency, LatencyMeter, type LatencyOptions } from "./src/read/latency.ts";
 export { findLimit } from "./src/measure/limit.ts";
 export type { LimitEvent, LimitOptions } from "./src/measure/limit_options.ts";
-export type { LimitResult, Purpose, Trial } from "./src/measure/limit_result.ts";
+export type { LimitResult, Trial, TrialPurpose } from "./src/measure/limit_result.ts";
 export { formatLimits } from "./src/report/limit_table.ts";
 export {
   ARTICLE_MESSAGE,
@@ -72,20 +72,21 @@ export {
 } from "./src/queue/queue.ts";
 export type { ReaderId, RelayEvent } from "./src/relay/relay.ts";
 export {
-  type Effort,
   searchLimit,
   type SearchOptions,
+  type SearchPhase,
   type SearchResult,
   type TrialOutcome,
 } from "./src/measure/search.ts";
-export type { ReaderTotals, ServeEvent, ServeResult } from "./src/relay/serve_event.ts";
+export type { ReaderTotals } from "./src/relay/feeder.ts";
+export type { ServeEvent, ServeResult } from "./src/relay/serve_event.ts";
 export { serve, type Server } from "./src/relay/serve.ts";
 export type { ServeOptions } from "./src/relay/serve_options.ts";
 export { FileSource, type FileSourceOptions } from "./src/source/file_source.ts";
 export {
   FloodSource,
   type FloodSourceOptions,
-  type SequenceMessage,
+  type NumberedMessage,
 } from "./src/source/flood_source.ts";
 export {
   createFramer,
@@ -96,10 +97,10 @@ export {
   parseFrame,
 } from "./src/message/frame.ts";
 export {
-  fillSequence,
-  type SequenceFill,
-  type SequenceTotals,
-  SequenceVerifier,
+  fillNumbered,
+  type NumberedFill,
+  type NumberedTotals,
+  NumberedVerifier,
 } from "./src/message/numbered.ts";
 export {
   openSqliteQueue,

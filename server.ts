@@ -8,7 +8,8 @@ import { runMain } from "./src/cli/program.ts";
 import { main } from "./src/cli/server.ts";
 
 export { serve, type Server } from "./src/relay/serve.ts";
-export type { ReaderTotals, ServeEvent, ServeResult } from "./src/relay/serve_event.ts";
+export type { ReaderTotals } from "./src/relay/feeder.ts";
+export type { ServeEvent, ServeResult } from "./src/relay/serve_event.ts";
 export type { ServeOptions } from "./src/relay/serve_options.ts";
 
 if (import.meta.main) await runMain("server", main);

@@ -12,7 +12,7 @@ import {
   tellReader,
 } from "./accuracy_rows.ts";
 import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
-import type { LimitResult } from "../src/measure/limit_result.ts";
+import { LIMIT_SCHEMA, type LimitResult } from "../src/measure/limit_result.ts";
 import { formatInterval } from "../src/report/limit_table.ts";
 import { print, runMain } from "../src/cli/program.ts";
 import { ProgressLine } from "../src/text/progress.ts";
@@ -141,7 +141,7 @@ async function findLimit(runtime: Runtime, command: readonly string[]): Promise<
   const words = commandOn(runtime, "bin/limit.ts", "--json", "--", ...command);
   const program = new Program(words, { seconds: LONGEST_SEARCH, statuses: [0, 1] });
   const result = await program.figures() as LimitResult;
-  if (result.schema === "speedlimit/limit@1") return result;
+  if (result.schema === LIMIT_SCHEMA) return result;
   throw new Error(`${words.join(" ")} printed something else than a limit`);
 }
 

@@ -2,18 +2,18 @@
 import type { BenchCell, BenchHeader, BenchRun } from "../src/report/bench_result.ts";
 import type { BenchWriter } from "../src/report/bench_file.ts";
 import { type Installed, nameCell } from "./bench_cells.ts";
-import { type Effort, runReader, runSender } from "./bench_runs.ts";
+import { runReader, runSender, type SearchPhase } from "./bench_runs.ts";
 import { BenchTime, formatMinutes, type Pending } from "./bench_time.ts";
 import type { Runtime } from "../src/kernel/runtime.ts";
 import { RUNTIMES } from "./programs.ts";
 import { shuffled } from "./rounds.ts";
 import { interrupted } from "../src/cli/program.ts";
 import type { ProgressLine } from "../src/text/progress.ts";
-import { LEAST_SEQUENCE_SIZE } from "../src/message/numbered.ts";
+import { LEAST_NUMBERED_SIZE } from "../src/message/numbered.ts";
 import { formatInterval } from "../src/report/limit_table.ts";
 import { formatByteRate, formatSeconds } from "../src/text/units.ts";
 
-const EFFORTS: Record<"quick" | "full", Effort> = {
+const PHASES: Record<"quick" | "full", SearchPhase> = {
   quick: {
     search: { trialScale: 0.4, maxTrialSeconds: 1, usualSeconds: 4, longestSeconds: 6 },
     seriesSeconds: 0.5,
@@ -45,7 +45,7 @@ export interface MeasureOptions {
 export async function measureRuns(options: MeasureOptions): Promise<boolean> {
   const { header, runs, writer, installed, progress } = options;
   const { cells, quick, warmUps } = header;
-  const effort = quick ? EFFORTS.quick : EFFORTS.full;
+  const effort = quick ? PHASES.quick : PHASES.full;
   const time = new BenchTime(cells, { quick, firstRound: warmUps });
   for (const run of runs) time.saw(run);
   const pending = listPending(header, runs);
@@ -120,7 +120,7 @@ function listPending({ cells, runs, warmUps }: BenchHeader, done: readonly Bench
 function measuresLatency({ cells, quick }: BenchHeader, cell: number): boolean {
   const { kind, who, size } = cells[cell]!;
   const sizes = cells.filter((each) => each.kind === "reader").map((each) => each.size)
-    .filter((each) => each >= LEAST_SEQUENCE_SIZE);
+    .filter((each) => each >= LEAST_NUMBERED_SIZE);
   return !quick && kind === "reader" && RUNTIMES.some((each) => each === who) &&
     size === Math.min(...sizes);
 }
@@ -132,19 +132,19 @@ function keptBefore(
   runs: readonly BenchRun[],
 ): number | undefined {
   const same = cells[cell]!;
-  const kept = runs.flatMap(({ cell, figures }) => {
+  const rates = runs.flatMap(({ cell, figures }) => {
     const other = cells[cell]!;
-    if (same.kind !== "reader" || other.kind !== "reader" || !("kept" in figures)) return [];
-    return other.who === same.who && other.mode === same.mode && figures.kept > 0
-      ? [figures.limit?.lower ?? figures.kept]
+    if (same.kind !== "reader" || other.kind !== "reader" || !("keepsUpAt" in figures)) return [];
+    return other.who === same.who && other.mode === same.mode && figures.keepsUpAt > 0
+      ? [figures.limit?.lower ?? figures.keepsUpAt]
       : [];
   });
-  return kept.length === 0 ? undefined : Math.min(...kept);
+  return rates.length === 0 ? undefined : Math.min(...rates);
 }
 
 interface RunOptions {
   installed: Installed;
-  effort: Effort;
+  effort: SearchPhase;
   precision: number;
   keptBefore: number | undefined;
   series: boolean;
@@ -170,9 +170,9 @@ async function measure(
 function tell(figures: BenchRun["figures"]): string {
   if ("failed" in figures) return `failed: ${figures.failed}`;
   if ("bytesPerSecond" in figures) return formatByteRate(figures.bytesPerSecond);
-  const { limit, outcome, kept } = figures;
+  const { limit, outcome, keepsUpAt } = figures;
   if (limit !== null) return formatInterval(limit.lower, limit.upper);
   return outcome === "generator-limited"
-    ? `above ${formatByteRate(kept)}`
+    ? `above ${formatByteRate(keepsUpAt)}`
     : `${outcome}: ${figures.message}`;
 }

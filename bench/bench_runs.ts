@@ -17,7 +17,7 @@ import { latencyByRate } from "./latency.ts";
 import { checkPair, MESSAGE_SIZE, type PeerFigures } from "./throughput.ts";
 
 /** How long runs take, and how exact they are. */
-export interface Effort {
+export interface SearchPhase {
   /** Of a reader's search. */
   search: Required<
     Pick<LimitOptions, "trialScale" | "maxTrialSeconds" | "usualSeconds" | "longestSeconds">
@@ -61,7 +61,7 @@ function readerCommand({ who, mode }: ReaderCell, installed: Installed): string[
 
 export interface ReaderRunOptions {
   installed: Installed;
-  effort: Effort;
+  effort: SearchPhase;
   precision: number;
   /** What the same reader kept in an earlier run; bytes a second. */
   keptBefore: number | undefined;
@@ -103,7 +103,7 @@ export async function runReader(
     overload,
     recovery,
     trials,
-    kept: highestKept(result),
+    keepsUpAt: highestKept(result),
     // Also where its interval stayed wide: it kept up below, and fell behind above.
     limitedBy: limit !== null
       ? "reader"
@@ -116,7 +116,7 @@ export async function runReader(
     if (series === null) return null;
     if (series !== undefined) figures.series = series;
   }
-  const base = limit === null ? figures.kept : (limit.lower + limit.upper) / 2;
+  const base = limit === null ? figures.keepsUpAt : (limit.lower + limit.upper) / 2;
   const { latencyServer: server } = options;
   if (server === undefined || base === 0) return figures;
   const runtime = cell.who as Runtime;
@@ -147,7 +147,7 @@ function highestKept({ trials }: LimitResult): number {
 /** One flood, of another kind than a reader's cell. */
 export async function runSender(
   cell: Exclude<BenchCell, { kind: "reader" }>,
-  { installed, effort }: { installed: Installed; effort: Effort },
+  { installed, effort }: { installed: Installed; effort: SearchPhase },
 ): Promise<SenderFigures> {
   const { size } = cell;
   const seconds = effort.floodSeconds;

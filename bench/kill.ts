@@ -111,25 +111,25 @@ const NOTED_S = 0.5;
  * what it had and the server had not seen acknowledged.
  */
 export function brokenPromises({ victim, ack }: KillCase, figures: KillFigures): string[] {
-  const { kills, messages, gaps, doubles, reordered, damaged, left, delivered } = figures;
-  const most = { gaps: 0, doubles: 0 };
+  const { kills, messages, missing, duplicates, outOfOrder, damaged, left, delivered } = figures;
+  const most = { missing: 0, duplicates: 0 };
   if (ack === "tcp") {
     const held = (environment().tcpRmem?.[2] ?? RECEIVE_BUFFER) + IN_USER_SPACE;
-    if (victim === "reader") most.gaps = kills * held / SIZE;
-    most.doubles = kills * CATCH_UP * (victim === "reader" ? NOTICED_S : NOTED_S) / SIZE;
+    if (victim === "reader") most.missing = kills * held / SIZE;
+    most.duplicates = kills * CATCH_UP * (victim === "reader" ? NOTICED_S : NOTED_S) / SIZE;
   }
   const broken: string[] = [];
   const check = (what: string, value: number, most: number) => {
     if (value > most) broken.push(`${value} ${what}, at most ${Math.floor(most)}`);
   };
-  check("missing", gaps, most.gaps);
-  check("twice", doubles, most.doubles);
-  check("out of order", reordered, 0);
+  check("missing", missing, most.missing);
+  check("twice", duplicates, most.duplicates);
+  check("out of order", outOfOrder, 0);
   check("damaged", damaged, 0);
   check("left in the queue", left, 0);
   // The end may be missing, too, and nothing that came tells of it. The flood of a server that was
   // killed goes on where the disk knew of it, and may end before it is where it was.
-  const ended = messages - doubles + gaps;
+  const ended = messages - duplicates + missing;
   if (victim === "server" ? ended < delivered : ended !== delivered) {
     broken.push(`ends after message ${ended}, the queue's note says ${delivered}`);
   }
@@ -153,9 +153,9 @@ async function measure(
   const total: KillFigures = {
     kills: 0,
     messages: 0,
-    gaps: 0,
-    doubles: 0,
-    reordered: 0,
+    missing: 0,
+    duplicates: 0,
+    outOfOrder: 0,
     damaged: 0,
     left: 0,
     delivered: 0,
@@ -187,10 +187,10 @@ const HEAD = [
 
 function formatRow(row: KillRow): string[] {
   const { runtime, victim, ack, sync, broken } = row;
-  const { kills, messages, gaps, doubles, reordered, damaged } = row;
+  const { kills, messages, missing, duplicates, outOfOrder, damaged } = row;
   return [
     ...[runtime, victim, ack, sync],
-    ...[kills, messages, gaps, doubles, reordered, damaged].map(String),
+    ...[kills, messages, missing, duplicates, outOfOrder, damaged].map(String),
     broken.length === 0 ? "met" : `missed: ${broken.join("; ")}`,
   ];
 }

@@ -6,7 +6,7 @@ import { createReadStream } from "node:fs";
 import { join } from "node:path";
 import type { Connection } from "../src/net/net.ts";
 import { loadAdapter } from "../src/net/load.ts";
-import { SequenceVerifier } from "../src/message/numbered.ts";
+import { NumberedVerifier } from "../src/message/numbered.ts";
 import { setTimeout as sleep } from "node:timers/promises";
 import { commandOn, Program } from "./programs.ts";
 import type { Runtime } from "../src/kernel/runtime.ts";
@@ -34,11 +34,11 @@ export interface KillOptions {
 /** What came of it. */
 export interface KillTotals {
   kills: number;
-  /** Messages that came, and what was wrong with them: see SequenceTotals. */
+  /** Messages that came, and what was wrong with them: see NumberedTotals. */
   messages: number;
-  gaps: number;
-  doubles: number;
-  reordered: number;
+  missing: number;
+  duplicates: number;
+  outOfOrder: number;
   damaged: number;
 }
 
@@ -67,8 +67,8 @@ export async function killRounds(options: KillOptions): Promise<KillTotals> {
     await stage.drain();
     const verifier = sink?.verifier ?? await verifyFile(stage.file);
     await sink?.settled();
-    const { messages, gaps, doubles, reordered, damaged } = verifier;
-    return { kills, messages, gaps, doubles, reordered, damaged };
+    const { messages, missing, duplicates, outOfOrder, damaged } = verifier;
+    return { kills, messages, missing, duplicates, outOfOrder, damaged };
   } finally {
     await stage.end();
     await sink?.close();
@@ -97,7 +97,7 @@ class Stage {
     const { runtime, ack, sync, rate, folder } = this.#options;
     const what = more.length > 0
       ? more
-      : ["--message", "seq", "--size", String(SIZE), "--rate", `${rate}B/s`];
+      : ["--message", "numbered", "--size", String(SIZE), "--rate", `${rate}B/s`];
     const spill = ["--overflow", "spill", "--spill", join(folder, "queue.db"), "--sync", sync];
     const args = ["--port", this.#port, "--backlog", "64k", "--ack", ack, ...spill, ...what];
     this.#server = new Program(commandOn(runtime, "server.ts", ...args), { seconds: PATIENCE_S });
@@ -170,8 +170,8 @@ async function killed(program: Program): Promise<void> {
   await program.ended().catch(() => {});
 }
 
-async function verifyFile(file: string): Promise<SequenceVerifier> {
-  const verifier = new SequenceVerifier(SIZE);
+async function verifyFile(file: string): Promise<NumberedVerifier> {
+  const verifier = new NumberedVerifier(SIZE);
   for await (const chunk of createReadStream(file, { highWaterMark: 1 << 20 })) {
     verifier.push(chunk as Uint8Array);
   }
@@ -181,7 +181,7 @@ async function verifyFile(file: string): Promise<SequenceVerifier> {
 
 interface Sink {
   port: number;
-  verifier: SequenceVerifier;
+  verifier: NumberedVerifier;
   /** All connections so far have been read to their ends. */
   settled(): Promise<void>;
   close(): Promise<void>;
@@ -189,7 +189,7 @@ interface Sink {
 
 /** Takes what readers pass on, one after the other, in whole messages. */
 async function openSink(): Promise<Sink> {
-  const verifier = new SequenceVerifier(SIZE);
+  const verifier = new NumberedVerifier(SIZE);
   let last: Promise<void> = Promise.resolve();
   const net = await loadAdapter();
   const listener = await net.listen({
@@ -211,22 +211,22 @@ async function openSink(): Promise<Sink> {
 }
 
 /** What a killed reader has begun of a message comes again, whole. */
-async function take(connection: Connection, verifier: SequenceVerifier): Promise<void> {
+async function take(connection: Connection, verifier: NumberedVerifier): Promise<void> {
   const begun = new Uint8Array(SIZE);
-  let kept = 0;
+  let begunBytes = 0;
   for (let chunk; (chunk = await connection.read(65_536)) !== null;) {
     let at = 0;
-    if (kept > 0) {
-      at = Math.min(SIZE - kept, chunk.length);
-      begun.set(chunk.subarray(0, at), kept);
-      kept += at;
-      if (kept < SIZE) continue;
+    if (begunBytes > 0) {
+      at = Math.min(SIZE - begunBytes, chunk.length);
+      begun.set(chunk.subarray(0, at), begunBytes);
+      begunBytes += at;
+      if (begunBytes < SIZE) continue;
       verifier.push(begun);
     }
     const whole = at + Math.floor((chunk.length - at) / SIZE) * SIZE;
     verifier.push(chunk.subarray(at, whole));
     begun.set(chunk.subarray(whole));
-    kept = chunk.length - whole;
+    begunBytes = chunk.length - whole;
   }
   connection.close();
 }

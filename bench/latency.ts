@@ -12,7 +12,7 @@ import { formatPercentiles, type Latency, LATENCY_HEAD } from "../src/read/laten
 import type { LimitResult } from "../src/measure/limit_result.ts";
 import { print, runMain } from "../src/cli/program.ts";
 import { ProgressLine } from "../src/text/progress.ts";
-import { DEFAULT_SEQUENCE_SIZE, LEAST_SEQUENCE_SIZE } from "../src/message/numbered.ts";
+import { DEFAULT_NUMBERED_SIZE, LEAST_NUMBERED_SIZE } from "../src/message/numbered.ts";
 import { formatTable } from "../src/text/table.ts";
 import {
   formatByteRate,
@@ -86,11 +86,11 @@ export async function latencyByRate(options: LatencyByRateOptions): Promise<Benc
 
 /** The flood of numbered messages to one reader, which asks for nothing and need not be waited for. */
 function serverCommand(rate: string, seconds: number, options: LatencyByRateOptions): string[] {
-  const { server = "deno", size = DEFAULT_SEQUENCE_SIZE } = options;
+  const { server = "deno", size = DEFAULT_NUMBERED_SIZE } = options;
   return commandOn(
     server,
     "server.ts",
-    ...["--port", "0", "--message", "seq", "--size", String(size), "--rate", rate],
+    ...["--port", "0", "--message", "numbered", "--size", String(size), "--rate", rate],
     ...["--overflow", "block", "--ack", "none", "--duration", `${seconds}s`, "--json"],
   );
 }
@@ -101,7 +101,7 @@ const pairOptions = (seconds: number) => ({
 });
 
 async function measure(rate: number, options: LatencyByRateOptions): Promise<Latency> {
-  const { runtime, mode, size = DEFAULT_SEQUENCE_SIZE, seconds = 1, args = [] } = options;
+  const { runtime, mode, size = DEFAULT_NUMBERED_SIZE, seconds = 1, args = [] } = options;
   const all = SETTLE_SECONDS + seconds;
   const { read } = await runPair(
     serverCommand(`${Math.round(rate)}B/s`, all, options),
@@ -145,7 +145,7 @@ const spec = {
     size: option({
       value: "SIZE",
       help: "bytes of a message (default 64; 64k when drain)",
-      parse: (text) => parseBytes(text, { least: LEAST_SEQUENCE_SIZE, most: 2 ** 28 }),
+      parse: (text) => parseBytes(text, { least: LEAST_NUMBERED_SIZE, most: 2 ** 28 }),
     }),
     limit: option({
       value: "RATE",
@@ -190,7 +190,7 @@ async function findLimitOf(
 async function main(args: readonly string[]): Promise<void> {
   const { options } = parseCommandLine(spec, args);
   const { runtime, mode, server, work, json, quick } = options;
-  const { size = mode === "drain" ? 65_536 : DEFAULT_SEQUENCE_SIZE } = options;
+  const { size = mode === "drain" ? 65_536 : DEFAULT_NUMBERED_SIZE } = options;
   const seconds = quick ? 0.3 : options.seconds / 1000;
   const extra = work === undefined ? [] : ["--work", work];
   const machine = await describeMachine([...new Set([server, runtime])]);

@@ -29,7 +29,7 @@ const CLOCKS_DIFFER = 0.02;
 export interface KeptRate {
   asked: number;
   /** Between two instants of the sender's clock. */
-  kept: number;
+  achieved: number;
   /** What the C drain got, over all its time, by its own clock. */
   drained: number;
   /** What was due and not accepted at the second instant, in seconds of the rate. */
@@ -67,7 +67,7 @@ async function measurePace(
   checkPair(bytes, drained, `pacer, ${cellName(asked, runtime)}`);
   return {
     asked,
-    kept: window.bytes / MESSAGE_SIZE / window.seconds,
+    achieved: window.bytes / MESSAGE_SIZE / window.seconds,
     drained: drained.bytes / MESSAGE_SIZE / drained.seconds,
     behindSeconds: (owed ?? 0) / MESSAGE_SIZE / asked,
     blocked,
@@ -90,7 +90,7 @@ export function paceRows(results: ReadonlyMap<string, KeptRate[]>): PaceRow[] {
         against: "the rate asked",
         runtime,
         unit: "messages/s",
-        runs: runs.map(({ kept }) => kept),
+        runs: runs.map(({ achieved }) => achieved),
         target: { least: 0.999, most: 1.001 },
         ...(note === undefined ? {} : { note }),
       }, asked);
@@ -101,14 +101,14 @@ export function paceRows(results: ReadonlyMap<string, KeptRate[]>): PaceRow[] {
 
 function noteOn(runs: readonly KeptRate[]): string | undefined {
   const middle = (of: (run: KeptRate) => number) => median(runs.map(of));
-  const kept = middle((run) => run.kept);
+  const achieved = middle((run) => run.achieved);
   const drained = middle((run) => run.drained);
   if (middle((run) => run.behindSeconds) > BEHIND_SECONDS) {
     // A kernel that took no more is full because of the reader, not of us.
     const whose = middle((run) => run.blocked) > 0.5 ? "the C drain's" : "this sender's";
-    return `kept ${formatCount(kept)}/s: ${whose} most`;
+    return `kept ${formatCount(achieved)}/s: ${whose} most`;
   }
-  if (Math.abs(drained / kept - 1) > CLOCKS_DIFFER) {
+  if (Math.abs(drained / achieved - 1) > CLOCKS_DIFFER) {
     return `the C drain counted ${formatCount(drained)}/s by its own clock`;
   }
   return undefined;

@@ -5,11 +5,11 @@ import {
   LineReader,
   parseHello,
   parseResume,
-  type Place,
+  type StreamOffset,
 } from "../src/message/protocol.ts";
 import type { Connection } from "../src/net/net.ts";
 import { nextTurn } from "../src/send/pacer.ts";
-import { fillSequence } from "../src/message/numbered.ts";
+import { fillNumbered } from "../src/message/numbered.ts";
 import { send } from "./peer.ts";
 
 export const STREAM = "00c0ffee0123abcd";
@@ -24,7 +24,7 @@ export interface AckPeerOptions {
   /** Readers say their name first. */
   hello?: boolean;
   /** What it answers; default: where it was asked to go on, or all that is not acknowledged. */
-  answer?: (asked: Place | undefined) => string;
+  answer?: (asked: StreamOffset | undefined) => string;
   /** Changes a batch on its way: its messages are whole, `first` is the number of the first one. */
   change?: (batch: Uint8Array, first: number) => Uint8Array;
 }
@@ -33,7 +33,7 @@ export interface AckPeerOptions {
 export class AckPeer {
   /** What each connection said first. */
   readonly names: string[] = [];
-  readonly asked: (Place | undefined)[] = [];
+  readonly asked: (StreamOffset | undefined)[] = [];
   /** The acknowledgements of all connections, in their order. */
   readonly acks: number[] = [];
   /** Settles when the last connection has ended. */
@@ -87,7 +87,7 @@ export class AckPeer {
     void connection.closed.then(() => gone = true);
     while (first * size < end && !gone) {
       const count = Math.min(BATCH, end / size - first);
-      fillSequence(batch, { first, count, size, plannedMs: Date.now(), everyMs: 0 });
+      fillNumbered(batch, { first, count, size, plannedMs: Date.now(), everyMs: 0 });
       await send(connection, change(batch.subarray(0, count * size), first));
       first += count;
       // Where writes are answered at once, acknowledgements would never have their turn.

@@ -36,7 +36,7 @@ export function madeFigures(limit: number, drains = limit): ReaderFigures {
   const upper = limit * 1.004;
   const trial = (offered: number, purpose: Trial["purpose"], drained: number): Trial => ({
     offered,
-    kept: offered,
+    achieved: offered,
     drained,
     backlogSlope: offered - drained,
     stalled: drained < offered ? 0.9 : 0,
@@ -61,7 +61,7 @@ export function madeFigures(limit: number, drains = limit): ReaderFigures {
     overload: { offered: 2 * upper, drained: past(2 * upper), collapsed: drains < lower / 2 },
     recovery: { recovered: drains === limit, seconds: 1.5 },
     trials,
-    kept: lower,
+    keepsUpAt: lower,
     limitedBy: "reader",
   };
 }
@@ -173,10 +173,10 @@ export function madeResult(
 
 /** A result of `limit --json`. */
 export function madeLimit(reader: string, limit: number, drains = limit): LimitResult {
-  const { kept: _kept, limitedBy: _limitedBy, ...found } = madeFigures(limit, drains);
+  const { keepsUpAt: _keepsUpAt, limitedBy: _limitedBy, ...found } = madeFigures(limit, drains);
   return {
     ...found,
-    schema: "speedlimit/limit@1",
+    schema: "speedlimit/limit@2",
     reader,
     readers: 1,
     interrupted: false,

@@ -234,7 +234,7 @@ function search(round: number, figures: Partial<ReaderFigures>): BenchRun {
       overload: null,
       recovery: null,
       trials: [],
-      kept: 0,
+      keepsUpAt: 0,
       limitedBy: "reader",
       ...figures,
     },
@@ -263,7 +263,7 @@ describe("a result of bench", () => {
 
   test("takes a limit of the generator for no limit of the reader", () => {
     const outcome = "generator-limited" as const;
-    const runs = [search(1, { limit: limit(10, 12) }), search(2, { outcome, kept: 20 })];
+    const runs = [search(1, { limit: limit(10, 12) }), search(2, { outcome, keepsUpAt: 20 })];
     assertEquals(assemble(header, runs, undefined).rows[0]!.rate, {
       median: 15.5,
       min: 10,
@@ -283,14 +283,14 @@ describe("a result of bench", () => {
 
   for (
     const [name, text, message] of [
-      ["cut.json", '{"schema":"speedlimit/bench@1","rows":[', "is cut off, or no JSON"],
+      ["cut.json", '{"schema":"speedlimit/bench@2","rows":[', "is cut off, or no JSON"],
       [
         "other.json",
-        '{"schema":"speedlimit/bench@2"}',
-        "its schema is speedlimit/bench@2, and must",
+        '{"schema":"speedlimit/bench@9"}',
+        "its schema is speedlimit/bench@9, and must",
       ],
       ["none.json", "{}", "it names no schema"],
-      ["rows.json", '{"schema":"speedlimit/bench@1"}', "it has no rows"],
+      ["rows.json", '{"schema":"speedlimit/bench@2"}', "it has no rows"],
       ["empty.jsonl", "", "is cut off in its first line"],
       ["other.jsonl", '{"schema":"x"}\n', "its schema is x"],
       ["damaged.jsonl", `${JSON.stringify(header)}\n{"type":\n`, "is damaged in line 2"],

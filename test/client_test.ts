@@ -8,7 +8,7 @@ import type { Connection } from "../src/net/net.ts";
 import { loadAdapter } from "../src/net/load.ts";
 import { runtime } from "../src/kernel/runtime.ts";
 import { readOffset } from "../src/message/offset_file.ts";
-import { fillSequence, SequenceVerifier } from "../src/message/numbered.ts";
+import { fillNumbered, NumberedVerifier } from "../src/message/numbered.ts";
 import { formatHostPort } from "../src/text/units.ts";
 import { AckPeer, type AckPeerOptions, STREAM } from "./ack_peer.ts";
 import { flood, PATTERN, readAll, send, sendAndFinish, withServer } from "./peer.ts";
@@ -174,7 +174,7 @@ describe(`client.ts on ${runtime}: the ends`, () => {
     const { seconds, bytesPerSecond, ...rest } = JSON.parse(stdout);
     const { reads } = rest;
     assertEquals(rest, {
-      schema: "speedlimit/drain@1",
+      schema: "speedlimit/drain@2",
       ended: "count",
       mode: "naive",
       readSize: 1024,
@@ -368,7 +368,7 @@ describe(`client.ts on ${runtime}: handlers`, () => {
 describe(`client.ts on ${runtime}: numbered messages`, () => {
   const numbered = (first: number, count: number, size: number): Uint8Array => {
     const bytes = new Uint8Array(count * size);
-    fillSequence(bytes, { first, count, size, plannedMs: Date.now(), everyMs: 0 });
+    fillNumbered(bytes, { first, count, size, plannedMs: Date.now(), everyMs: 0 });
     return bytes;
   };
   const sending = (parts: Uint8Array[], args: string[]): Promise<RunResult> =>
@@ -384,7 +384,7 @@ describe(`client.ts on ${runtime}: numbered messages`, () => {
     ]);
     assertMatch(people.stdout, /\nwhole and in order: 1000 messages\n$/);
     assertMatch(people.stderr, /^connected to [^\n]*\n$/);
-    const none = { gaps: 0, doubles: 0, reordered: 0, damaged: 0 };
+    const none = { missing: 0, duplicates: 0, outOfOrder: 0, damaged: 0 };
     assertEquals(JSON.parse(json.stdout).verified, { messages: 1000, ...none });
     assertEquals([people.status, json.status, json.stderr], [0, 0, ""]);
   });
@@ -397,7 +397,7 @@ describe(`client.ts on ${runtime}: numbered messages`, () => {
     );
     const all = [...wrong, damaged];
     const { stdout, stderr, status } = await sending(all, ["--verify", "--json"]);
-    const counts = { gaps: 1, doubles: 1, reordered: 1, damaged: 1 };
+    const counts = { missing: 1, duplicates: 1, outOfOrder: 1, damaged: 1 };
     assertEquals(JSON.parse(stdout).verified, { messages: 15, ...counts });
     const said = "not whole and in order: 1 missing, 1 twice, 1 out of order, 1 damaged, " +
       "of 15 messages that came";
@@ -415,7 +415,7 @@ describe(`client.ts on ${runtime}: numbered messages`, () => {
       (to) => client([to, "--verify", "--json"]),
     );
     assertEquals([JSON.parse(stdout).verified.damaged, status], [100, 1]);
-    assertStringIncludes(stderr, "does the server send --message seq, of that --size?");
+    assertStringIncludes(stderr, "does the server send --message numbered, of that --size?");
   });
 });
 
@@ -445,7 +445,7 @@ describe(`client.ts on ${runtime}: acknowledgements`, () => {
           const { bytes, stored, missed, verified } = JSON.parse(stdout);
           assertEquals([bytes, missed, stderr, status], [end - from, 0, "", 0]);
           assertEquals(stored, { offset: end, stream: STREAM });
-          assertEquals([verified.messages, verified.gaps], [(end - from) / SIZE, 0]);
+          assertEquals([verified.messages, verified.missing], [(end - from) / SIZE, 0]);
           assertEquals(peer.asked, [from === 0 ? undefined : { offset: from, stream: STREAM }]);
           assertEquals([peer.names, peer.acked], [["me"], end]);
         });
@@ -505,7 +505,7 @@ describe(`client.ts on ${runtime}: acknowledgements`, () => {
           (server) => client([server, ...args, ...(verify ? ["--verify"] : [])]),
         );
         const { verified, missed, stored } = JSON.parse(stdout);
-        assertEquals([missed, verified?.gaps], [10 * SIZE, verify ? 10 : undefined]);
+        assertEquals([missed, verified?.missing], [10 * SIZE, verify ? 10 : undefined]);
         assertStringIncludes(stderr, verify ? "10 missing, 0 twice" : "640 bytes are missing");
         assertEquals([stored.offset, status], [end, 1]);
         assertOneLine(stderr);
@@ -527,7 +527,7 @@ describe(`client.ts on ${runtime}: acknowledgements`, () => {
           const { stdout, stderr, status } = await within("its end", 5000, child.ended);
           const { stored, verified, ended } = JSON.parse(stdout);
           assertEquals([ended, status, stderr], ["interrupted", 130, ""]);
-          assertEquals(verified.gaps + verified.doubles + verified.reordered, 0);
+          assertEquals(verified.missing + verified.duplicates + verified.outOfOrder, 0);
           assertEquals(peer.asked[0]?.offset, from);
           assertEquals(readOffset(file), stored);
           from = stored.offset as number;
@@ -553,7 +553,7 @@ describe(`client.ts on ${runtime}: acknowledgements`, () => {
       const file = fileOf(folder);
       const peer = new AckPeer({ size: SIZE, hello: true });
       let received = 0;
-      let sink = new SequenceVerifier(SIZE);
+      let sink = new NumberedVerifier(SIZE);
       let sunk: Promise<void> = Promise.resolve();
       const onForward = (connection: Connection) => {
         sunk = (async () => {
@@ -570,7 +570,7 @@ describe(`client.ts on ${runtime}: acknowledgements`, () => {
             const before = readOffset(file);
             const from = before?.offset ?? 0;
             received = 0;
-            sink = new SequenceVerifier(SIZE, from / SIZE);
+            sink = new NumberedVerifier(SIZE, from / SIZE);
             const acks = peer.acks.length;
             const child = start(["client.ts", ...args, "--forward", forward]);
             await until("an acknowledgement", 10_000, () => peer.acks.length > acks);
@@ -586,8 +586,8 @@ describe(`client.ts on ${runtime}: acknowledgements`, () => {
             assertEquals([stored.stream, stored.offset % SIZE], [STREAM, 0]);
             assert(stored.offset >= peer.acked, `${stored.offset} after ack ${peer.acked}`);
             assert(stored.offset <= from + received, `${stored.offset} of ${from + received}`);
-            const { messages, gaps, doubles, reordered, damaged } = sink;
-            assertEquals([gaps, doubles, reordered, damaged], [0, 0, 0, 0]);
+            const { messages, missing, duplicates, outOfOrder, damaged } = sink;
+            assertEquals([missing, duplicates, outOfOrder, damaged], [0, 0, 0, 0]);
             assert(messages > 0);
           }
           const last = await client([...args, "--count", "1M"]);

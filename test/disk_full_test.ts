@@ -98,13 +98,13 @@ async function assertDone(server: Program): Promise<void> {
 }
 
 function assertWhole({ ended, verified }: DrainResult): void {
-  const { gaps, doubles, reordered, damaged, messages } = verified!;
-  assertEquals({ ended, messages, gaps, doubles, reordered, damaged }, {
+  const { missing, duplicates, outOfOrder, damaged, messages } = verified!;
+  assertEquals({ ended, messages, missing, duplicates, outOfOrder, damaged }, {
     ended: "eof",
     messages: MESSAGES,
-    gaps: 0,
-    doubles: 0,
-    reordered: 0,
+    missing: 0,
+    duplicates: 0,
+    outOfOrder: 0,
     damaged: 0,
   });
 }
@@ -155,7 +155,13 @@ describe("a disk that gets full while a server spills", () => {
   test("drop: as many are missing as are counted, and all that was stored comes", (t) =>
     onSmallDisk(t, async ({ serve }) => {
       const flood = ["--rate", "20MB/s", "--duration", "3s", "--spill-full", "drop", "--json"];
-      const { server, port } = await serve(...flood, "--message", "seq", "--size", String(SIZE));
+      const { server, port } = await serve(
+        ...flood,
+        "--message",
+        "numbered",
+        "--size",
+        String(SIZE),
+      );
       await within("full", MS, server.saw(/"queue-full".*"why":"disk","then":"drop"/));
       // Most of what comes now finds no room: nobody reads.
       await sleep(500);
@@ -165,10 +171,10 @@ describe("a disk that gets full while a server spills", () => {
         JSON.parse(line)
       );
       const { messages, dropped } = events.at(-1) as ServeEvent & { event: "done" };
-      const { gaps, doubles, reordered, damaged } = verified!;
-      assertEquals([ended, doubles, reordered, damaged], ["eof", 0, 0, 0]);
+      const { missing, duplicates, outOfOrder, damaged } = verified!;
+      assertEquals([ended, duplicates, outOfOrder, damaged], ["eof", 0, 0, 0]);
       assertGreater(dropped, 0.2 * RATE);
-      assertEquals([gaps, verified!.messages], [dropped, messages]);
+      assertEquals([missing, verified!.messages], [dropped, messages]);
       assertEquals(messages + dropped, 3 * RATE);
       const room = events.filter(({ event }) => event === "queue-room") as { dropped: number }[];
       assertGreater(room.length, 0);

@@ -16,7 +16,7 @@ import { runtime } from "../src/kernel/runtime.ts";
 import { drain, type DrainOptions, type DrainResult, NAIVE_REPLY } from "../src/read/drain.ts";
 import { bufferSize } from "../src/kernel/socket_calls.ts";
 import { connectionState } from "../src/kernel/kernel.ts";
-import { fillSequence } from "../src/message/numbered.ts";
+import { fillNumbered } from "../src/message/numbered.ts";
 import { AckPeer, type AckPeerOptions, STREAM } from "./ack_peer.ts";
 import { flood, PATTERN, readAll, send, sendAndFinish, withServer } from "./peer.ts";
 import { until, within } from "./within.ts";
@@ -314,10 +314,10 @@ describe(`drain that forwards, on ${runtime}`, () => {
 });
 
 describe(`drain that verifies, on ${runtime}`, () => {
-  const good = { gaps: 0, doubles: 0, reordered: 0, damaged: 0 };
+  const good = { missing: 0, duplicates: 0, outOfOrder: 0, damaged: 0 };
   const numbered = (first: number, count: number, size: number): Uint8Array => {
     const bytes = new Uint8Array(count * size);
-    fillSequence(bytes, { first, count, size, plannedMs: Date.now(), everyMs: 0 });
+    fillNumbered(bytes, { first, count, size, plannedMs: Date.now(), everyMs: 0 });
     return bytes;
   };
   const sendNumbered = async (connection: Connection, ...parts: Uint8Array[]) => {
@@ -357,7 +357,7 @@ describe(`drain that verifies, on ${runtime}`, () => {
         ),
       (address) => drainWithin({ ...address, verify: { size: 64 } }),
     );
-    const wrong = { gaps: 1, doubles: 1, reordered: 1, damaged: 1 };
+    const wrong = { missing: 1, duplicates: 1, outOfOrder: 1, damaged: 1 };
     assertEquals(verified, { messages: 15, ...wrong, partial: 63 });
   });
 
@@ -379,7 +379,7 @@ describe(`drain that verifies, on ${runtime}`, () => {
 
 describe(`drain that acknowledges, on ${runtime}`, () => {
   const SIZE = 100;
-  const good = { gaps: 0, doubles: 0, reordered: 0, damaged: 0 };
+  const good = { missing: 0, duplicates: 0, outOfOrder: 0, damaged: 0 };
   const withPeer = async <T>(
     options: Omit<AckPeerOptions, "size">,
     use: (address: { host: string; port: number }, peer: AckPeer) => Promise<T>,
@@ -481,7 +481,7 @@ describe(`drain that acknowledges, on ${runtime}`, () => {
       withPeer({ end, answer }, (at) => drainWithin({ ...at, ack })),
       withPeer({ end, answer }, (at) => drainWithin({ ...at, ack: {}, verify: { size: SIZE } })),
     ]);
-    assertEquals(verifying.verified, { messages: 20, ...good, gaps: 10 });
+    assertEquals(verifying.verified, { messages: 20, ...good, missing: 10 });
     assertEquals([plain.missed, plain.verified], [10 * SIZE, undefined]);
     // Who knows nothing misses nothing.
     assertEquals([fresh.missed, fresh.verified], [0, { messages: 20, ...good }]);

@@ -6,7 +6,7 @@ import { drain, type DrainOptions } from "../src/read/drain.ts";
 import { type Latency, LatencyMeter } from "../src/read/latency.ts";
 import type { Connection } from "../src/net/net.ts";
 import { runtime } from "../src/kernel/runtime.ts";
-import { fillSequence } from "../src/message/numbered.ts";
+import { fillNumbered } from "../src/message/numbered.ts";
 import { formatHostPort } from "../src/text/units.ts";
 import { send, withServer } from "./peer.ts";
 import { run, type RunResult, start } from "./process.ts";
@@ -19,7 +19,7 @@ function planned(plans: readonly number[], size: number, first = 0): Uint8Array 
   const bytes = new Uint8Array(plans.length * size);
   plans.forEach((plannedMs, i) => {
     const into = bytes.subarray(i * size, (i + 1) * size);
-    fillSequence(into, { first: first + i, count: 1, size, plannedMs, everyMs: 0 });
+    fillNumbered(into, { first: first + i, count: 1, size, plannedMs, everyMs: 0 });
   });
   return bytes;
 }
@@ -224,9 +224,10 @@ describe(`client.ts --latency on ${runtime}`, () => {
   });
 
   test("over two processes, from our server, at a rate that is easy", async () => {
-    const args = "--port 0 --message seq --rate 10k/s --ack none --duration 500ms --json".split(
-      " ",
-    );
+    const args = "--port 0 --message numbered --rate 10k/s --ack none --duration 500ms --json"
+      .split(
+        " ",
+      );
     const server = start(["server.ts", ...args, "--overflow", "block"]);
     const [, port] = await within("server", 10_000, server.saw(/"port":(\d+)/));
     const client = await run(["client.ts", `127.0.0.1:${port}`, "--latency", "--json"]);

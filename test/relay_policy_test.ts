@@ -78,13 +78,13 @@ describe("a reader that stops, without a queue", () => {
       await sleep(300);
       assertEquals(await reader.rest(), { reason: "eof" });
       const { messages, dropped } = await within("done", 5000, server.done);
-      const { gaps, doubles, reordered, damaged } = reader.verifier;
+      const { missing, duplicates, outOfOrder, damaged } = reader.verifier;
       assertGreater(dropped, 0.1 * rate);
-      assertEquals({ messages, gaps, doubles, reordered, damaged }, {
+      assertEquals({ messages, missing, duplicates, outOfOrder, damaged }, {
         messages: reader.verifier.messages,
-        gaps: dropped,
-        doubles: 0,
-        reordered: 0,
+        missing: dropped,
+        duplicates: 0,
+        outOfOrder: 0,
         damaged: 0,
       });
       assertEquals([messages + dropped, reader.verifier.end()], [rate, 0]);
@@ -110,7 +110,7 @@ describe("a reader that stops, without a queue", () => {
         assertGreater(closed.dropped, 0);
         const read = await reader.rest();
         assertEquals(read.reason, overflow === "close" ? "eof" : "reset");
-        assertEquals([reader.verifier.gaps, reader.verifier.damaged], [first, 0]);
+        assertEquals([reader.verifier.missing, reader.verifier.damaged], [first, 0]);
         assertLess(first + reader.offset / SIZE, source.messages);
         // While nobody is there, what comes is nobody's.
         await source.push(PUSH);
@@ -120,7 +120,7 @@ describe("a reader that stops, without a queue", () => {
         assertGreaterOrEqual(fresh, due);
         await source.push(10);
         await next.take(10 * SIZE);
-        assertEquals([next.verifier.gaps, next.verifier.damaged], [fresh, 0]);
+        assertEquals([next.verifier.missing, next.verifier.damaged], [fresh, 0]);
       });
     });
   }
@@ -176,30 +176,36 @@ describe("a queue that is full", () => {
         source.end();
         assertEquals(await rest, { reason: "eof" });
         await within("done", 5000, server.done);
-        const { gaps, doubles, reordered, damaged, messages } = reader.verifier;
-        assertEquals([doubles, reordered, damaged], [0, 0, 0]);
-        assertEquals(messages + gaps, source.messages);
+        const { missing, duplicates, outOfOrder, damaged, messages } = reader.verifier;
+        assertEquals([duplicates, outOfOrder, damaged], [0, 0, 0]);
+        assertEquals(messages + missing, source.messages);
         // It was away when most were dropped, and no connection counts those.
-        assertGreaterOrEqual(gaps, 200 * PUSH);
+        assertGreaterOrEqual(missing, 200 * PUSH);
         assertGreater(messages * SIZE, 4 * MIB);
       });
     }));
 });
 
-describe("dead-after", () => {
-  const deadAfterMs = 300;
+describe("zero-window-timeout", () => {
+  const zeroWindowTimeoutMs = 300;
 
   test("a reader that stops for good is reset, and what it had not taken is kept", (t) =>
     withQueues(async (open) => {
       if (withoutKernel(t)) return;
       const queue = await open();
       const options: Partial<ServeOptions> = { overflow: "spill", queue, sendBuffer: SMALL };
-      const spill = { ...options, deadAfterMs, rate: 100_000, backlog: SMALL, ack: "tcp" } as const;
+      const spill = {
+        ...options,
+        zeroWindowTimeoutMs,
+        rate: 100_000,
+        backlog: SMALL,
+        ack: "tcp",
+      } as const;
       await relaying(spill, async ({ connect, saw }) => {
         const reader = await connect();
         await reader.take(SIZE);
         const dead = await saw("dead");
-        assertGreaterOrEqual(dead.seconds, deadAfterMs / 1000);
+        assertGreaterOrEqual(dead.seconds, zeroWindowTimeoutMs / 1000);
         assertLess(dead.seconds, 5);
         assertEquals([dead.reader, dead.name], [1, "reader"]);
         assertEquals((await saw("closed")).reason, "local");
@@ -210,8 +216,8 @@ describe("dead-after", () => {
         await next.take(1000 * SIZE);
         const first = numberIn(next.head);
         assertGreaterOrEqual(first * SIZE, had);
-        const { gaps, doubles, damaged } = next.verifier;
-        assertEquals([gaps, doubles, damaged], [first, 0, 0]);
+        const { missing, duplicates, damaged } = next.verifier;
+        assertEquals([missing, duplicates, damaged], [first, 0, 0]);
       });
     }));
 
@@ -220,13 +226,13 @@ describe("dead-after", () => {
       if (withoutKernel(t)) return;
       const queue = await open();
       const options: Partial<ServeOptions> = { overflow: "spill", queue, sendBuffer: SMALL };
-      const spill = { ...options, deadAfterMs, rate: 50_000, durationMs: 500 } as const;
+      const spill = { ...options, zeroWindowTimeoutMs, rate: 50_000, durationMs: 500 } as const;
       await relaying({ ...spill, backlog: SMALL }, async ({ connect, all }) => {
         const reader = await connect();
         // Its kernel tells of room when half of its buffer is free: of a large one too late.
         const { fd } = reader.connection;
         if (fd !== undefined) setBufferSize(fd, "receive", SMALL);
-        const end = performance.now() + 5 * deadAfterMs;
+        const end = performance.now() + 5 * zeroWindowTimeoutMs;
         while (performance.now() < end) {
           await reader.read(16_384);
           await sleep(20);
@@ -239,12 +245,15 @@ describe("dead-after", () => {
 
   test("nor one to whom nothing is sent", async () => {
     const source = new TestSource();
-    await relaying({ source, overflow: "block", deadAfterMs: 50 }, async ({ connect, all }) => {
-      const reader = await connect();
-      await sleep(300);
-      await source.push(1);
-      await reader.take(SIZE);
-      assertEquals(all("dead"), []);
-    });
+    await relaying(
+      { source, overflow: "block", zeroWindowTimeoutMs: 50 },
+      async ({ connect, all }) => {
+        const reader = await connect();
+        await sleep(300);
+        await source.push(1);
+        await reader.take(SIZE);
+        assertEquals(all("dead"), []);
+      },
+    );
   });
 });

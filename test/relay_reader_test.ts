@@ -148,8 +148,8 @@ describe("a reader that does not say what it has to", () => {
   for (const [readerId, ack, said, missing] of cases) {
     test(`${readerId}, ack ${ack}, ${JSON.stringify(said)}: is hung up on in time`, async () => {
       const source = new TestSource();
-      const patienceMs = 200;
-      const options: Partial<ServeOptions> = { source, readerId, ack, patienceMs };
+      const handshakeTimeoutMs = 200;
+      const options: Partial<ServeOptions> = { source, readerId, ack, handshakeTimeoutMs };
       await relaying({ ...options, overflow: "block" }, async ({ connect, saw }) => {
         const reader = await connect();
         await reader.say(said);

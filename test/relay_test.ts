@@ -228,7 +228,7 @@ describe("a reader that stops", () => {
       const size = 16 << 10;
       const all = 12_000;
       const options: Partial<ServeOptions> = {
-        message: { sequence: true, size },
+        message: { numbered: true, size },
         overflow: "spill",
         queue,
         backlog: MIB,

@@ -4,12 +4,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { assertEquals } from "#std/assert";
-import { formatAck, formatResume, parseAt, type Place } from "../src/message/protocol.ts";
+import { formatAck, formatResume, parseAt, type StreamOffset } from "../src/message/protocol.ts";
 import { libc } from "../src/kernel/libc.ts";
 import type { Adapter, Closed, Connection } from "../src/net/net.ts";
 import { loadAdapter } from "../src/net/load.ts";
 import type { Queue } from "../src/queue/queue.ts";
-import { fillSequence, SequenceVerifier } from "../src/message/numbered.ts";
+import { fillNumbered, NumberedVerifier } from "../src/message/numbered.ts";
 import { serve, type Server } from "../src/relay/serve.ts";
 import type { ServeEvent } from "../src/relay/serve_event.ts";
 import type { ServeOptions } from "../src/relay/serve_options.ts";
@@ -34,7 +34,7 @@ export type Event<Name extends ServeEvent["event"]> = ServeEvent & { event: Name
 export function numbered(from: number, to: number): Uint8Array {
   const bytes = new Uint8Array((to - from) * SIZE);
   const count = to - from;
-  fillSequence(bytes, { first: from, count, size: SIZE, plannedMs: Date.now(), everyMs: 0 });
+  fillNumbered(bytes, { first: from, count, size: SIZE, plannedMs: Date.now(), everyMs: 0 });
   return bytes;
 }
 
@@ -66,7 +66,7 @@ export async function relaying(
   const readers: Reader[] = [];
   const server = await serve({
     port: 0,
-    message: { sequence: true, size: SIZE },
+    message: { numbered: true, size: SIZE },
     rate: 20_000,
     frame: { kind: "fixed", size: SIZE },
     ...options,
@@ -121,7 +121,7 @@ export async function withQueues(
 /** The test's end of a connection: it reads when it is told to. */
 export class Reader {
   readonly connection: Connection;
-  readonly verifier: SequenceVerifier;
+  readonly verifier: NumberedVerifier;
   bytes = 0;
   /** The first bytes that it read: a message's. */
   readonly head: Uint8Array = new Uint8Array(SIZE);
@@ -130,7 +130,7 @@ export class Reader {
 
   constructor(connection: Connection, first: number) {
     this.connection = connection;
-    this.verifier = new SequenceVerifier(SIZE, first);
+    this.verifier = new NumberedVerifier(SIZE, first);
     this.#first = first;
   }
 
@@ -140,7 +140,7 @@ export class Reader {
   }
 
   /** Asks to go on at its first message; where the server goes on. */
-  async resume(stream?: string): Promise<Place> {
+  async resume(stream?: string): Promise<StreamOffset> {
     const offset = this.#first * SIZE;
     await this.say(formatResume(stream === undefined ? undefined : { offset, stream }));
     return parseAt((await this.line()).trimEnd());
@@ -195,9 +195,9 @@ export class Reader {
 
   /** What came is from the first message on, in order, and none is missing. */
   assertUnbroken(): void {
-    const { gaps, doubles, reordered, damaged } = this.verifier;
-    const sound = { gaps: 0, doubles: 0, reordered: 0, damaged: 0 };
-    assertEquals({ gaps, doubles, reordered, damaged }, sound);
+    const { missing, duplicates, outOfOrder, damaged } = this.verifier;
+    const sound = { missing: 0, duplicates: 0, outOfOrder: 0, damaged: 0 };
+    assertEquals({ missing, duplicates, outOfOrder, damaged }, sound);
   }
 
   /** The same, and these are all. */

@@ -213,7 +213,7 @@ describe("the command report", () => {
   test("reads what limit --json printed, for one reader and for more", async () => {
     const one = file("one.json", madeLimit("python3 x.py", 5e6));
     const results = [madeLimit("a", 5e6), madeLimit("b", 50e6, 1e6)];
-    const two = file("two.json", { schema: "speedlimit/limits@1", results });
+    const two = file("two.json", { schema: "speedlimit/limits@2", results });
     const first = await report(one);
     assertEquals([first.status, first.stderr], [0, ""]);
     assertStringIncludes(first.stdout, "again: deno task limit -- python3 x.py");
@@ -225,11 +225,11 @@ describe("the command report", () => {
     const cases: [string, string][] = [
       [file("cut.json", text.slice(0, 5000)), "cut.json is cut off, or no JSON"],
       [
-        file("v2.json", { ...madeResult(), schema: "speedlimit/bench@2" }),
-        "its schema is speedlimit/bench@2",
+        file("v9.json", { ...madeResult(), schema: "speedlimit/bench@9" }),
+        "its schema is speedlimit/bench@9",
       ],
       [file("none.json", {}), "it names no schema"],
-      [file("empty.json", { schema: "speedlimit/limit@1" }), "it has no trials"],
+      [file("empty.json", { schema: "speedlimit/limit@2" }), "it has no trials"],
       [join(folder, "absent.json"), "cannot read"],
     ];
     for (const [path, message] of cases) {

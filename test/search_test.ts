@@ -2,9 +2,9 @@
 import { describe, test } from "node:test";
 import { assert, assertAlmostEquals, assertEquals, assertLessOrEqual } from "#std/assert";
 import {
-  type Effort,
   searchLimit,
   type SearchOptions,
+  type SearchPhase,
   type TrialOutcome,
 } from "../src/measure/search.ts";
 
@@ -17,20 +17,20 @@ const OPTIONS: SearchOptions = {
 };
 
 interface Log {
-  trials: { rate: number; effort: Effort; verdict: string }[];
+  trials: { rate: number; effort: SearchPhase; verdict: string }[];
 }
 
 /** A reader by its capacity; it keeps up as long as its backlog's slope is within the tolerance. */
 function reader(
-  capacity: (rate: number, effort: Effort, trial: number) => number,
+  capacity: (rate: number, effort: SearchPhase, trial: number) => number,
   generator = Infinity,
-): { trial: (rate: number, effort: Effort) => Promise<TrialOutcome>; log: Log } {
+): { trial: (rate: number, effort: SearchPhase) => Promise<TrialOutcome>; log: Log } {
   const log: Log = { trials: [] };
-  const trial = (rate: number, effort: Effort): Promise<TrialOutcome> => {
+  const trial = (rate: number, effort: SearchPhase): Promise<TrialOutcome> => {
     const able = capacity(rate, effort, log.trials.length);
     const generatorLimited = rate > generator && able > generator;
     const behind = rate - able > OPTIONS.tolerance * rate;
-    const verdict = generatorLimited ? "irregular" : behind ? "falls-behind" : "keeps-up";
+    const verdict = generatorLimited ? "inconclusive" : behind ? "falls-behind" : "keeps-up";
     log.trials.push({ rate, effort, verdict });
     return Promise.resolve({
       offered: rate,
@@ -130,12 +130,12 @@ describe("search", () => {
     assertLessOrEqual(log.trials.length, 64);
   });
 
-  test("irregular trials are looked at twice, and are no lower bound", async () => {
-    const looks: { rate: number; effort: Effort; verdict: string }[] = [];
+  test("inconclusive trials are looked at twice, and are no lower bound", async () => {
+    const looks: { rate: number; effort: SearchPhase; verdict: string }[] = [];
     const limit = 20e6;
-    const trial = (rate: number, effort: Effort): Promise<TrialOutcome> => {
+    const trial = (rate: number, effort: SearchPhase): Promise<TrialOutcome> => {
       const near = Math.abs(rate / limit - 1) < 0.004;
-      const verdict = near ? "irregular" : rate > limit ? "falls-behind" : "keeps-up";
+      const verdict = near ? "inconclusive" : rate > limit ? "falls-behind" : "keeps-up";
       looks.push({ rate, effort, verdict });
       return Promise.resolve({
         offered: rate,
@@ -146,8 +146,8 @@ describe("search", () => {
     };
     const result = await searchLimit(trial, OPTIONS);
     assert(result.lower < limit * 0.997, JSON.stringify(result));
-    const unclear = looks.findIndex(({ verdict }) => verdict === "irregular");
-    assert(unclear >= 0, "none was irregular");
+    const unclear = looks.findIndex(({ verdict }) => verdict === "inconclusive");
+    assert(unclear >= 0, "none was inconclusive");
     assertEquals(looks[unclear + 1]!.effort, "confirm");
     assertAlmostEquals(looks[unclear + 1]!.rate, looks[unclear]!.rate, limit * 0.01);
   });
@@ -161,7 +161,11 @@ describe("search", () => {
       const slope = Math.max(0, 1 - limit / rate);
       const near = Math.abs(slope - OPTIONS.tolerance) < 0.4 * OPTIONS.tolerance;
       if (near) unclear.push(rate);
-      const verdict = near ? "irregular" : slope > OPTIONS.tolerance ? "falls-behind" : "keeps-up";
+      const verdict = near
+        ? "inconclusive"
+        : slope > OPTIONS.tolerance
+        ? "falls-behind"
+        : "keeps-up";
       return Promise.resolve({
         offered: rate,
         verdict,

@@ -13,7 +13,7 @@ import { ARTICLE_MESSAGE, fillerMessage, textMessage } from "../src/message/mess
 import { type Connection, NetError } from "../src/net/net.ts";
 import { loadAdapter } from "../src/net/load.ts";
 import { runtime } from "../src/kernel/runtime.ts";
-import { SequenceVerifier } from "../src/message/numbered.ts";
+import { NumberedVerifier } from "../src/message/numbered.ts";
 import { parseSource, type Sink, type Source, type SourceEvent } from "../src/source/source.ts";
 import { TcpSource } from "../src/source/tcp_source.ts";
 import { type Rate, UnitError } from "../src/text/units.ts";
@@ -705,7 +705,7 @@ describe(`flood source on ${runtime}`, () => {
     const rate = 200_000;
     const size = 32;
     for (const [from, durationMs] of [[0, 300], [123_456_789, 100]] as const) {
-      const verifier = new SequenceVerifier(size, from);
+      const verifier = new NumberedVerifier(size, from);
       const startMs = performance.now();
       const sink: Collector = new Collector((bytes, position): void | Promise<void> => {
         const most = (performance.now() - startMs) * rate / 1000;
@@ -716,13 +716,13 @@ describe(`flood source on ${runtime}`, () => {
         // One push that takes long: what was due meanwhile is still due.
         if (sink.pushes.length === 20) return pause(50);
       }, false);
-      const message = { sequence: true, size } as const;
+      const message = { numbered: true, size } as const;
       const source = new FloodSource({ message, rate, durationMs });
       assertEquals(source.replayable, true);
       await runToEnd(source, sink, from);
       assertEquals(sink.messages, rate * durationMs / 1000);
-      const { gaps, doubles, reordered, damaged } = verifier;
-      assertEquals([gaps, doubles, reordered, damaged], [0, 0, 0, 0]);
+      const { missing, duplicates, outOfOrder, damaged } = verifier;
+      assertEquals([missing, duplicates, outOfOrder, damaged], [0, 0, 0, 0]);
       assertEquals(sink.events, [{ event: "ended", discarded: 0 }]);
     }
   });
@@ -734,7 +734,7 @@ describe(`flood source on ${runtime}`, () => {
       for (let at = 8; at < bytes.length; at += 20) planned.push(Number(view.getBigUint64(at)));
     });
     const before = (performance.timeOrigin + performance.now()) * 1e6;
-    const message = { sequence: true, size: 20 } as const;
+    const message = { numbered: true, size: 20 } as const;
     await runToEnd(new FloodSource({ message, rate: 1000, durationMs: 50 }), sink, 7);
     const after = (performance.timeOrigin + performance.now()) * 1e6;
     assertEquals(planned.length, 50);
@@ -773,7 +773,7 @@ describe(`flood source on ${runtime}`, () => {
   });
 
   test("refuses numbered messages that cannot be", () => {
-    const message = { sequence: true, size: 19 } as const;
+    const message = { numbered: true, size: 19 } as const;
     assertThrows(() => new FloodSource({ message, rate: 1 }), RangeError, "from 20 on, is 19");
   });
 });

@@ -11,7 +11,7 @@ import type { DrainResult } from "../src/read/drain.ts";
 import { setBufferSize } from "../src/kernel/socket_calls.ts";
 import { tcpInfo } from "../src/kernel/tcp_info.ts";
 import type { Connection } from "../src/net/net.ts";
-import { SequenceVerifier } from "../src/message/numbered.ts";
+import { NumberedVerifier } from "../src/message/numbered.ts";
 import type { ServeEvent } from "../src/relay/serve_event.ts";
 import { withServer } from "./peer.ts";
 import { type Program, start } from "./process.ts";
@@ -90,7 +90,7 @@ class Sender {
 
 /** Where the reader sends what it has read: there it is checked. */
 class Sink {
-  readonly verifier: SequenceVerifier = new SequenceVerifier(SIZE);
+  readonly verifier: NumberedVerifier = new NumberedVerifier(SIZE);
 
   readonly serve = async (connection: Connection): Promise<void> => {
     for (let chunk; (chunk = await connection.read(65_536)) !== null;) this.verifier.push(chunk);
@@ -98,9 +98,9 @@ class Sink {
   };
 
   assertWhole(messages: number): void {
-    const { gaps, doubles, reordered, damaged } = this.verifier;
-    const sound = { gaps: 0, doubles: 0, reordered: 0, damaged: 0 };
-    assertEquals({ gaps, doubles, reordered, damaged }, sound);
+    const { missing, duplicates, outOfOrder, damaged } = this.verifier;
+    const sound = { missing: 0, duplicates: 0, outOfOrder: 0, damaged: 0 };
+    assertEquals({ missing, duplicates, outOfOrder, damaged }, sound);
     assertEquals([this.verifier.messages, this.verifier.end()], [messages, 0]);
   }
 }

@@ -14,7 +14,7 @@ import { drain, type DrainHandler, type DrainResult, type DrainVerified } from "
 import { describeLatency, formatPercentiles, LATENCY_HEAD } from "../read/latency.ts";
 import { readOffset, writeOffset } from "../message/offset_file.ts";
 import { interrupted, print, report } from "./program.ts";
-import { DEFAULT_SEQUENCE_SIZE, LEAST_SEQUENCE_SIZE } from "../message/numbered.ts";
+import { DEFAULT_NUMBERED_SIZE, LEAST_NUMBERED_SIZE } from "../message/numbered.ts";
 import { formatTable } from "../text/table.ts";
 import {
   formatByteRate,
@@ -102,8 +102,8 @@ const spec = {
     }),
     size: option({
       value: "SIZE",
-      help: `the size of those messages (default ${DEFAULT_SEQUENCE_SIZE})`,
-      parse: (text) => parseBytes(text, { least: LEAST_SEQUENCE_SIZE, most: MOST_MESSAGE }),
+      help: `the size of those messages (default ${DEFAULT_NUMBERED_SIZE})`,
+      parse: (text) => parseBytes(text, { least: LEAST_NUMBERED_SIZE, most: MOST_MESSAGE }),
     }),
     hello: option({
       value: "NAME",
@@ -128,7 +128,7 @@ export async function main(args: readonly string[], called = "client.ts"): Promi
   const usage = [`${called} [HOST:PORT] [OPTIONS]`];
   const { options, positionals: { server } } = parseCommandLine({ ...spec, usage }, args);
   check(options);
-  const { offsetFile, settle: settleMs, size = DEFAULT_SEQUENCE_SIZE } = options;
+  const { offsetFile, settle: settleMs, size = DEFAULT_NUMBERED_SIZE } = options;
   const handler = options.handler === undefined ? undefined : await loadHandler(options.handler);
   const draining = drain({
     ...server,
@@ -151,7 +151,7 @@ export async function main(args: readonly string[], called = "client.ts"): Promi
     throw new Error(`${error.message}; ${way}`, { cause: error });
   });
   print(
-    options.json ? JSON.stringify({ schema: "speedlimit/drain@1", ...result }) : format(result),
+    options.json ? JSON.stringify({ schema: "speedlimit/drain@2", ...result }) : format(result),
   );
   const wrong = complaint(result) ?? unmeasured(result, options);
   if (wrong !== undefined) throw new Error(wrong);
@@ -222,7 +222,7 @@ function complaint({ verified, missed = 0 }: DrainResult): string | undefined {
 /** One line on why there are no percentiles; undefined: there are, or too little has come for any. */
 function unmeasured(
   { latency, bytes }: DrainResult,
-  { latency: asked, size = DEFAULT_SEQUENCE_SIZE, settle }: {
+  { latency: asked, size = DEFAULT_NUMBERED_SIZE, settle }: {
     latency: boolean;
     size: number | undefined;
     settle: number | undefined;
@@ -235,15 +235,15 @@ function unmeasured(
 }
 
 /** What to look at when not one message is as expected. */
-const NUMBERED = "does the server send --message seq, of that --size?";
+const NUMBERED = "does the server send --message numbered, of that --size?";
 
-const isSound = ({ gaps, doubles, reordered, damaged }: DrainVerified): boolean =>
-  gaps + doubles + reordered + damaged === 0;
+const isSound = ({ missing, duplicates, outOfOrder, damaged }: DrainVerified): boolean =>
+  missing + duplicates + outOfOrder + damaged === 0;
 
 function verdict(verified: DrainVerified): string {
-  const { messages, gaps, doubles, reordered, damaged } = verified;
+  const { messages, missing, duplicates, outOfOrder, damaged } = verified;
   if (isSound(verified)) return `whole and in order: ${messages} messages`;
-  return `whole and in order: ${gaps} missing, ${doubles} twice, ${reordered} out of order, ` +
+  return `whole and in order: ${missing} missing, ${duplicates} twice, ${outOfOrder} out of order, ` +
     `${damaged} damaged, of ${messages} messages that came`;
 }
 

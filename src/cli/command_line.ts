@@ -26,6 +26,8 @@ export interface Option<T> {
   readonly help: string;
   /** As on the command line; it is parsed like any other value. */
   readonly default?: string | undefined;
+  /** Its names in earlier versions, as on the command line: taken, and not shown. */
+  readonly oldNames?: readonly string[] | undefined;
   /** Throws a UnitError whose message says what would be right: "must be ...". */
   readonly parse: (text: string) => T;
 }
@@ -33,6 +35,7 @@ export interface Option<T> {
 interface OptionSpec<T> {
   value: string;
   help: string;
+  oldNames?: readonly string[];
   parse: (text: string) => T;
 }
 
@@ -122,7 +125,8 @@ export function parseCommandLine<
   spec: CommandSpec<Options, Positionals>,
   args: readonly string[],
 ): CommandLine<Options, Positionals> {
-  const { own, command } = splitCommand(spec, args);
+  const { own: asGiven, command } = splitCommand(spec, args);
+  const own = withPresentNames(asGiven, spec.options);
   if (own.includes("--help") || own.includes("-h")) throw new HelpRequest(formatHelp(spec));
   const names = new Map(Object.keys(spec.options).map((name) => [dashed(name), name]));
   const isFlag = (name: string) => spec.options[names.get(name)!]!.value === undefined;
@@ -189,7 +193,8 @@ function splitCommand<Options extends OptionTable, Positionals extends OptionTab
   } else {
     const withValue = Object.keys(spec.options)
       .filter((name) => spec.options[name]!.value !== undefined)
-      .map((name) => `--${dashed(name)}`);
+      .flatMap((name) => [dashed(name), ...spec.options[name]!.oldNames ?? []])
+      .map((name) => `--${name}`);
     while (args[at]?.startsWith("-") && args[at] !== "--") {
       const next = args[at + 1];
       const hasValue = withValue.includes(args[at]!) &&
@@ -200,6 +205,20 @@ function splitCommand<Options extends OptionTable, Positionals extends OptionTab
     if (args[at] !== "--") return { own: args.slice(0, at), command: args.slice(at) };
   }
   return { own: args.slice(0, at), command: args.slice(at + 1) };
+}
+
+/** Options by the names that they have now, whichever they were given by. */
+function withPresentNames(args: readonly string[], options: OptionTable): readonly string[] {
+  const present = new Map(
+    Object.entries(options).flatMap(([name, { oldNames = [] }]) =>
+      oldNames.map((old) => [old, dashed(name)] as const)
+    ),
+  );
+  return args.map((argument) => {
+    const [, old, value = ""] = /^--([^=]+)(=.*)?$/s.exec(argument) ?? [];
+    const name = old === undefined ? undefined : present.get(old);
+    return name === undefined ? argument : `--${name}${value}`;
+  });
 }
 
 /**
@@ -275,6 +294,23 @@ const times = (count: number) => count === 2 ? "twice" : `${count} times`;
 const listed = (words: readonly string[]) =>
   words.length < 2 ? words.join() : `${words.slice(0, -1).join(", ")} or ${words.at(-1)}`;
 
+/** A help text fits a terminal of this width. */
+const HELP_COLUMNS = 80;
+/** A longer name stands on a line of its own. */
+const WIDEST_NAME = 26;
+
+/** Lines of at most `columns` characters; a word that is longer has a line of its own. */
+function wrap(text: string, columns: number): string[] {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const line = lines.at(-1)!;
+    if (line === "") lines[lines.length - 1] = word;
+    else if (line.length + 1 + word.length <= columns) lines[lines.length - 1] = `${line} ${word}`;
+    else lines.push(word);
+  }
+  return lines;
+}
+
 /** The help text: what it does, how it is called, what each option means and its default. */
 export function formatHelp<Options extends OptionTable, Positionals extends OptionTable>(
   spec: CommandSpec<Options, Positionals>,
@@ -292,11 +328,13 @@ export function formatHelp<Options extends OptionTable, Positionals extends Opti
   }
   if (spec.command !== undefined) add("-- COMMAND", { help: spec.command });
   add("--help, -h", { help: "print this" });
-  const width = Math.min(30, Math.max(...rows.map(([left]) => left.length)));
+  const width = Math.min(WIDEST_NAME, Math.max(...rows.map(([left]) => left.length)));
   const gap = " ".repeat(width + 4);
-  const lines = rows.map(([left, help]) =>
-    left.length > width ? `  ${left}\n${gap}${help}` : `  ${left.padEnd(width)}  ${help}`
-  );
+  const lines = rows.flatMap(([left, help]) => {
+    const text = wrap(help, HELP_COLUMNS - gap.length).map((line) => gap + line);
+    if (left.length > width) return [`  ${left}`, ...text];
+    return [`  ${left.padEnd(width)}  ${text[0]!.trimStart()}`, ...text.slice(1)];
+  });
   return `${spec.summary}\n\nUsage:\n${
     spec.usage.map((line) => `  ${line}\n`).join("")
   }\nOptions:\n${lines.join("\n")}\n`;

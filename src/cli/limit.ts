@@ -12,10 +12,11 @@ import { choice, flag, option, parseCommandLine, UsageError } from "./command_li
 import { environment } from "../kernel/environment.ts";
 import { findLimit } from "../measure/limit.ts";
 import type { LimitEvent, LimitOptions } from "../measure/limit_options.ts";
-import type { LimitResult } from "../measure/limit_result.ts";
+import { type LimitResult, LIMITS_SCHEMA } from "../measure/limit_result.ts";
 import { runtime } from "../kernel/runtime.ts";
 import { interrupted, print } from "./program.ts";
 import { recordAround } from "../measure/series.ts";
+import { formatTrialFigures } from "../measure/trial_figures.ts";
 import { formatLimits } from "../report/limit_table.ts";
 import { ProgressLine } from "../text/progress.ts";
 import {
@@ -159,7 +160,7 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
     const drawn = report.readers.filter(({ curve }) => curve.line.length > 1);
     if (drawn.length > 0) print(`\n${formatTextCurve(drawn, terminal())}`);
   } else if (attach || command !== undefined) print(JSON.stringify(results[0]));
-  else print(JSON.stringify({ schema: "speedlimit/limits@1", results }));
+  else print(JSON.stringify({ schema: LIMITS_SCHEMA, results }));
   if (html !== undefined) writeText(html, formatPage!(report));
   if (results.some(({ interrupted }) => interrupted)) return 130;
   return results.every(({ outcome }) => outcome === "found" || outcome === "generator-limited")
@@ -212,7 +213,11 @@ function modulesFlag(): string[] {
   }
 }
 
-const WORDS = { "keeps-up": "keeps up", "falls-behind": "falls behind", "irregular": "unclear" };
+const WORDS = {
+  "keeps-up": "keeps up",
+  "falls-behind": "falls behind",
+  "inconclusive": "inconclusive",
+};
 
 function tell(event: LimitEvent, progress: ProgressLine, attach: boolean): void {
   switch (event.event) {
@@ -226,13 +231,14 @@ function tell(event: LimitEvent, progress: ProgressLine, attach: boolean): void 
     case "trial-begins":
       return progress.update(`${event.purpose}: ${formatByteRate(event.rate)} ...`);
     case "trial": {
-      const { purpose, offered, drained, stalled, seconds, verdict, ended } = event.trial;
-      const stall = stalled === null ? "" : `, stalled ${Math.round(stalled * 100)} %`;
+      const { purpose, offered, drained, seconds, verdict, ended } = event.trial;
+      const figures = formatTrialFigures(event.trial);
       return progress.line(
         `${purpose.padEnd(8)} ${formatByteRate(offered).padStart(10)}  ${
           WORDS[verdict].padEnd(12)
         }` +
-          `  drained ${formatByteRate(Math.max(0, drained))}${stall}, ${formatSeconds(seconds)}` +
+          `  drained ${formatByteRate(Math.max(0, drained))}, ` +
+          (figures === "" ? "" : `${figures}, `) + formatSeconds(seconds) +
           (ended === undefined ? "" : `; ${ended}`),
       );
     }

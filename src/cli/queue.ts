@@ -139,10 +139,10 @@ const COMMANDS: Record<Name, (args: readonly string[], called: string) => Promis
       if (plan.kind !== "nothing") print(`nothing was changed: ${called} ${file} --apply does it`);
       return 0;
     }
-    const { damages, kept } = repairQueue(sqlite, file, plan);
+    const { damages, oldFile } = repairQueue(sqlite, file, plan);
     if (plan.kind === "undo") print("undone: a transaction that was cut off");
     for (const damage of damages) print(`set aside: ${damageText(damage)}`);
-    if (kept !== undefined) print(`a new file has all that was good; the old one is ${kept}`);
+    if (oldFile !== undefined) print(`a new file has all that was good; the old one is ${oldFile}`);
     return 0;
   },
 };

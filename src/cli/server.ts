@@ -113,7 +113,7 @@ export async function main(args: readonly string[], called = "server.ts"): Promi
         rate,
         overflow: options.overflow,
         backlog: options.backlog,
-        low: options.low,
+        resumeBelow: options.resumeBelow,
         replies: options.replies,
         sendBuffer: options.sndbuf,
         durationMs: options.duration,
@@ -125,7 +125,7 @@ export async function main(args: readonly string[], called = "server.ts"): Promi
         whenFull: options.spillFull,
         ack: options.ack,
         readerId: options.readerId,
-        deadAfterMs: options.deadAfter,
+        zeroWindowTimeoutMs: options.zeroWindowTimeout,
       }),
       signal,
       onEvent(event) {

@@ -1,5 +1,6 @@
 /** What happens in a server's life, as lines for people. */
 import { formatFrame, type Frame } from "../message/frame.ts";
+import { policyOf } from "../send/overflow.ts";
 import { runtime } from "../kernel/runtime.ts";
 import { print, report } from "./program.ts";
 import type { ServeEvent } from "../relay/serve_event.ts";
@@ -107,18 +108,10 @@ function tellSource(event: SourceEvent, name: string): void {
   }
 }
 
-const ACTIONS = {
-  close: "closing",
-  reset: "resetting",
-  block: "waiting",
-  drop: "dropping",
-  spill: "spilling",
-};
-
 /** The policy acts for the first time, as one clause. */
 export function overflowLine(event: ServeEvent & { event: "overflow" }): string {
   const { policy, messages, backlog } = event;
-  return `send buffer full, ${ACTIONS[policy]} after ${messages} messages` +
+  return `send buffer full, ${policyOf(policy).doing} after ${messages} messages` +
     (backlog > 0 && backlog < Infinity ? `, ${formatBytes(backlog)} waiting` : "");
 }
 

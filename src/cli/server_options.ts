@@ -1,10 +1,11 @@
 /** The server's command line: its options, and which of them go together. */
 import { choice, flag, option, parseCommandLine, UsageError, type Values } from "./command_line.ts";
-import type { SequenceMessage } from "../source/flood_source.ts";
+import type { NumberedMessage } from "../source/flood_source.ts";
 import { LONGEST_MESSAGE, parseFrame } from "../message/frame.ts";
 import type { Message } from "../message/message.ts";
 import { chooseMessage, MESSAGE_OPTIONS, MOST_MESSAGE, parseMessage } from "./message_options.ts";
-import { DEFAULT_SEQUENCE_SIZE, LEAST_SEQUENCE_SIZE } from "../message/numbered.ts";
+import { DEFAULT_NUMBERED_SIZE, LEAST_NUMBERED_SIZE } from "../message/numbered.ts";
+import { type Policy, POLICY_NAMES, policyOf } from "../send/overflow.ts";
 import { parseSource } from "../source/source.ts";
 import {
   formatBytes,
@@ -47,10 +48,12 @@ const spec = {
       parse: parseRate,
     }),
     message: option({
-      value: "TEXT|seq",
+      value: "TEXT|numbered",
       help: "what each message says; \\n, \\t, \\0 and \\\\ as in C (default Hello World!\\0); " +
-        "seq: numbered ones, the default with spill",
-      parse: (text) => text === "seq" ? text : parseMessage(text),
+        "numbered: numbered messages with a checksum, the default with spill",
+      // seq: its name in earlier versions.
+      parse: (text) =>
+        text === "numbered" || text === "seq" ? "numbered" as const : parseMessage(text),
     }),
     size: MESSAGE_OPTIONS.size,
     source: option({
@@ -72,8 +75,8 @@ const spec = {
     }),
     sourceAck: flag("the tcp source keeps what we have not acknowledged (--ack reader there)"),
     overflow: choice({
-      help: "what to do when the kernel takes no more and the backlog is over its bound",
-      choices: ["close", "reset", "block", "drop", "spill"],
+      help: `what to do when the backlog is above --backlog: ${describePolicies()}`,
+      choices: POLICY_NAMES,
       default: "close",
     }),
     backlog: option({
@@ -81,13 +84,17 @@ const spec = {
       help: "what may wait in memory before that (default 0; 8M for spill)",
       parse: (text) => parseBytes(text, { least: 0 }),
     }),
-    low: option({
+    resumeBelow: option({
       value: "SIZE",
-      help: "what may still wait when spill goes back to memory (default half the backlog)",
+      oldNames: ["low"],
+      help:
+        "with spill: deliver from memory again once the backlog is below this (default half of " +
+        "--backlog)",
       parse: (text) => parseBytes(text, { least: 0 }),
     }),
-    deadAfter: option({
+    zeroWindowTimeout: option({
       value: "TIME",
+      oldNames: ["dead-after"],
       help:
         "resets a reader whose window was zero and that took nothing for so long (default never)",
       parse: parseDuration,
@@ -157,6 +164,13 @@ const spec = {
 /** As `parseServerCommandLine` gives them. */
 export type ServerCommand = Values<typeof spec.options>;
 
+/** Each policy with what it does: `close closes the connection; ...`. */
+function describePolicies(): string {
+  return POLICY_NAMES.map((name) => `${name} ${policyOf(name).help}`).join("; ");
+}
+
+const needsQueue = (policy: Policy) => policyOf(policy).needsQueue === true;
+
 function parseSync(text: string): "always" | "off" | { intervalMs: number } {
   if (text.startsWith("interval:")) return { intervalMs: parseDuration(text.slice(9)) };
   if (text === "always" || text === "off") return text;
@@ -172,14 +186,14 @@ function parseHost(text: string): string {
 /** What is sent, unless a source gives it. Throws a UsageError. */
 export function chooseServed(
   { message, size, overflow }: ServerCommand,
-): Message | SequenceMessage {
-  const numbered = message === "seq" ||
-    (overflow === "spill" && message === undefined && size === undefined);
+): Message | NumberedMessage {
+  const numbered = message === "numbered" ||
+    (needsQueue(overflow) && message === undefined && size === undefined);
   if (!numbered) return chooseMessage(message as Message | undefined, size);
-  const length = size ?? DEFAULT_SEQUENCE_SIZE;
-  if (length >= LEAST_SEQUENCE_SIZE) return { sequence: true, size: length };
+  const length = size ?? DEFAULT_NUMBERED_SIZE;
+  if (length >= LEAST_NUMBERED_SIZE) return { numbered: true, size: length };
   throw new UsageError(
-    `--size ${length}: a numbered message has at least ${formatBytes(LEAST_SEQUENCE_SIZE)}`,
+    `--size ${length}: a numbered message has at least ${formatBytes(LEAST_NUMBERED_SIZE)}`,
   );
 }
 
@@ -191,20 +205,20 @@ function checkTogether(options: ServerCommand): void {
     const option = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
     throw new UsageError(`--${option} needs ${what}`);
   };
-  const spills = overflow === "spill";
+  const spills = needsQueue(overflow);
   if (spills && spill === undefined) {
     throw new UsageError("--overflow spill needs --spill FILE: where what is over the bound waits");
   }
-  for (const name of ["spill", "sync", "spillMax", "spillFull", "low"] as const) {
+  for (const name of ["spill", "sync", "spillMax", "spillFull", "resumeBelow"] as const) {
     needs(name, "--overflow spill", spills);
   }
   if (source === "none" && !spills) {
     throw new UsageError("--source none needs --overflow spill: nothing else is there to be sent");
   }
-  const { low, backlog, ack, replies } = options;
-  if (low !== undefined && backlog !== undefined && low > backlog) {
+  const { resumeBelow, backlog, ack, replies } = options;
+  if (resumeBelow !== undefined && backlog !== undefined && resumeBelow > backlog) {
     throw new UsageError(
-      "--low must not be above --backlog: it would go to disk and back all the time",
+      "--resume-below must not be above --backlog: messages would go to disk and back all the time",
     );
   }
   if (ack === "reader" && replies === "ignore") {

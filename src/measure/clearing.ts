@@ -36,7 +36,7 @@ function clearance({ flood, meter }: Feed): () => boolean {
     if (reading === undefined) return false;
     if (meter.queueSource === "socket") return flood.offeredAt(reading.nowMs) <= reading.drained;
     // From its window alone: all is acknowledged, and the window has stopped growing.
-    if (reading.unacked > 0 || reading.drained !== drainedThen) {
+    if (reading.near.sendQueue > 0 || reading.drained !== drainedThen) {
       drainedThen = reading.drained;
       stillSince = reading.nowMs;
       return false;

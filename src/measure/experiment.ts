@@ -3,10 +3,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { waitForClear } from "./clearing.ts";
 import { CLEAR_ATTACHED_MS, type FedReaders, Interrupted } from "./fed_readers.ts";
 import type { LimitEvent, LimitOptions } from "./limit_options.ts";
-import type { LimitResult, Purpose, Trial } from "./limit_result.ts";
+import type { LimitResult, Trial, TrialPurpose } from "./limit_result.ts";
 import { SAMPLE_EVERY_MS } from "./meter.ts";
 import { ReaderFailed } from "./reader_process.ts";
-import type { Effort, TrialOutcome } from "./search.ts";
+import type { SearchPhase, TrialOutcome } from "./search.ts";
 import { runTrial, type TrialResult } from "./trial.ts";
 
 /** A command's reader that does not clear this soon is replaced: waiting costs more than starting. */
@@ -19,8 +19,8 @@ const RECOVERY_LONGEST_SECONDS = 10;
 const RAMP_TOLERANCE = 0.02;
 
 /** An unclear bound is looked for elsewhere, not longer. */
-const EFFORTS: Record<
-  Effort,
+const PHASES: Record<
+  SearchPhase,
   { minSeconds: number; excursions: number; marginal?: "ends" }
 > = {
   ramp: { minSeconds: 0.25, excursions: 8 },
@@ -47,7 +47,7 @@ export class Experiment {
   }
 
   /** One trial for the search; a reader that does not survive it gets a second chance, fresh. */
-  async trial(rate: number, effort: Effort): Promise<TrialOutcome> {
+  async trial(rate: number, effort: SearchPhase): Promise<TrialOutcome> {
     let result = await this.#run(rate, effort);
     if (result.ended !== undefined) {
       result = await this.#run(rate, effort);
@@ -73,11 +73,11 @@ export class Experiment {
     };
   }
 
-  async #run(rate: number, purpose: Effort): Promise<TrialResult> {
+  async #run(rate: number, purpose: SearchPhase): Promise<TrialResult> {
     const { maxTrialSeconds = 6, trialScale = 1, signal } = this.#options;
     await this.#ready();
     this.#emit({ event: "trial-begins", rate, purpose });
-    const { minSeconds, ...effort } = EFFORTS[purpose];
+    const { minSeconds, ...effort } = PHASES[purpose];
     const result = await runTrial(this.#readers.feeds, {
       ...effort,
       rate,
@@ -110,13 +110,13 @@ export class Experiment {
     if (!cleared) this.#needsFresh = "the last one did not clear its backlog";
   }
 
-  async #record(result: TrialResult, purpose: Purpose): Promise<Trial> {
+  async #record(result: TrialResult, purpose: TrialPurpose): Promise<Trial> {
     const trial: Trial = {
       offered: result.offered,
-      kept: result.kept,
+      achieved: result.achieved,
       drained: result.drained,
       backlogSlope: result.backlogSlope,
-      stalled: result.stalled ?? null,
+      ...result.figures,
       seconds: result.seconds,
       verdict: result.ended === undefined ? result.verdict : "falls-behind",
       purpose,
@@ -143,14 +143,14 @@ export class Experiment {
       rate,
       minSeconds: OVERLOAD_SECONDS,
       maxSeconds: OVERLOAD_SECONDS,
-      excursions: EFFORTS.ramp.excursions,
+      excursions: PHASES.ramp.excursions,
       full: true,
       ...(signal === undefined ? {} : { signal }),
     });
     if (signal?.aborted) throw new Interrupted();
     await this.#record(result, "overload");
     const drained = result.ended === undefined ? result.drainedLate : result.drained;
-    const overload = { offered: result.kept, drained, collapsed: drained < lower / 2 };
+    const overload = { offered: result.achieved, drained, collapsed: drained < lower / 2 };
     if (result.ended !== undefined) {
       this.#needsFresh = "the last one ended";
       return { overload, recovery: { recovered: false, seconds: 0 } };

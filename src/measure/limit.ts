@@ -9,7 +9,7 @@ import { kernelSource, kernelSourceReason } from "../kernel/kernel.ts";
 import { Experiment } from "./experiment.ts";
 import { FedReaders, Interrupted } from "./fed_readers.ts";
 import type { LimitOptions } from "./limit_options.ts";
-import type { LimitResult } from "./limit_result.ts";
+import { LIMIT_SCHEMA, type LimitResult } from "./limit_result.ts";
 import { ReaderFailed } from "./reader_process.ts";
 import { searchLimit, type SearchResult } from "./search.ts";
 import { DEFAULT_TOLERANCE } from "./verdict.ts";
@@ -41,7 +41,7 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
   const readers = new FedReaders(options);
   const experiment = new Experiment(readers, options, tolerance);
   const result: LimitResult = {
-    schema: "speedlimit/limit@1",
+    schema: LIMIT_SCHEMA,
     reader: options.name ?? options.command?.join(" ") ?? "attached",
     readers: options.readers ?? 1,
     outcome: "irregular",

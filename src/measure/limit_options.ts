@@ -1,6 +1,6 @@
 /** What a limit is asked for, and what happens while it is searched for. */
 import type { FedReadersEvent, FedReadersOptions } from "./fed_readers.ts";
-import type { Purpose, Trial } from "./limit_result.ts";
+import type { Trial, TrialPurpose } from "./limit_result.ts";
 
 export interface LimitOptions extends FedReadersOptions {
   /** What to call the reader in the result; default: its command. */
@@ -28,6 +28,6 @@ export interface LimitOptions extends FedReadersOptions {
 /** What happens while a limit is searched for, in order. */
 export type LimitEvent =
   | FedReadersEvent
-  | { event: "trial-begins"; rate: number; purpose: Purpose }
-  | { event: "trial"; purpose: Purpose; trial: Trial }
+  | { event: "trial-begins"; rate: number; purpose: TrialPurpose }
+  | { event: "trial"; purpose: TrialPurpose; trial: Trial }
   | { event: "fresh-reader"; reason: string };

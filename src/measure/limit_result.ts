@@ -1,29 +1,32 @@
 /** The result of a search for a limit: what `limit --json` prints. */
 import type { Environment } from "../kernel/environment.ts";
-import type { Effort } from "./search.ts";
+import type { SearchPhase } from "./search.ts";
+import type { TrialFigures } from "./trial_figures.ts";
 import type { SeriesAround } from "./series.ts";
 
 /** What a trial is for: an effort of the search, or a look beyond the limit. */
-export type Purpose = Effort | "overload" | "recovery";
+export type TrialPurpose = SearchPhase | "overload" | "recovery";
 
 /** One trial in a result. Rates in bytes a second. */
-export interface Trial {
+export interface Trial extends TrialFigures {
   offered: number;
-  kept: number;
+  achieved: number;
   drained: number;
   backlogSlope: number;
-  /** 0 to 1; null where the kernel does not tell. */
-  stalled: number | null;
   seconds: number;
-  verdict: "keeps-up" | "falls-behind" | "irregular";
-  purpose: Purpose;
+  verdict: "keeps-up" | "falls-behind" | "inconclusive";
+  purpose: TrialPurpose;
   /** How the reader's connection ended, if it did. */
   ended?: string;
 }
 
-/** "speedlimit/limit@1". Rates in bytes a second, durations in seconds. */
+/** The schema of one result, and of several together. */
+export const LIMIT_SCHEMA = "speedlimit/limit@2";
+export const LIMITS_SCHEMA = "speedlimit/limits@2";
+
+/** `LIMIT_SCHEMA`. Rates in bytes a second, durations in seconds. */
 export interface LimitResult {
-  schema: "speedlimit/limit@1";
+  schema: typeof LIMIT_SCHEMA;
   /** The command, or `attached`. */
   reader: string;
   readers: number;

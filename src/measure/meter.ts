@@ -1,5 +1,6 @@
 /** What one reader has drained: acknowledged bytes less its receive queue, from the kernel. */
 import { connectionState, kernelSource } from "../kernel/kernel.ts";
+import type { SocketState } from "../kernel/socket_state.ts";
 import type { Flood } from "../send/flood.ts";
 
 /** How the receive queue is seen: the reader's own socket, its advertised window, or not at all. */
@@ -11,14 +12,10 @@ export interface Reading {
   nowMs: number;
   /** Bytes that the reader's program has taken since the connection began. */
   drained: number;
-  /** Bytes that our kernel accepted and the reader's has not acknowledged. */
-  unacked: number;
-  /** Time in which the reader's window or our send buffer was what limited sending; microseconds. */
-  stalledUs: number | undefined;
-  /** What the reader's kernel advertised last; undefined where ours does not tell. Bytes. */
-  window: number | undefined;
-  /** Replies that arrived here and were not read. Bytes. */
-  unreadReplies: number;
+  /** Our end: its receive queue holds replies that we have not read. */
+  near: SocketState;
+  /** The reader's end; undefined when it is on another host. */
+  far: SocketState | undefined;
 }
 
 /**
@@ -69,16 +66,7 @@ export class Meter {
       this.queueSource = "none";
       drained = accepted - near.sendQueue;
     }
-    return {
-      nowMs,
-      drained,
-      unacked: near.sendQueue,
-      stalledUs: near.info === undefined
-        ? undefined
-        : near.info.receiveWindowLimitedUs + near.info.sendBufferLimitedUs,
-      window: near.info?.sendWindow,
-      unreadReplies: near.receiveQueue,
-    };
+    return { nowMs, drained, near, far };
   }
 }
 

@@ -11,8 +11,8 @@
 export interface TrialOutcome {
   /** The rate that was asked for. */
   offered: number;
-  verdict: "keeps-up" | "falls-behind" | "irregular";
-  /** Irregular because the sender could not keep its schedule while the kernel would take more. */
+  verdict: "keeps-up" | "falls-behind" | "inconclusive";
+  /** Inconclusive because the sender could not keep its schedule while the kernel would take more. */
   generatorLimited: boolean;
   /** What the reader can take, as far as a trial that it fell behind in tells. */
   capacity: number;
@@ -22,7 +22,7 @@ export interface TrialOutcome {
  * How hard to look: `ramp` is short and only a hint, `bound` may become a bound of the result,
  * `confirm` is the longer trial that a bound must survive.
  */
-export type Effort = "ramp" | "bound" | "confirm";
+export type SearchPhase = "ramp" | "bound" | "confirm";
 
 export interface SearchOptions {
   /** Where the ramp begins; bytes a second. */
@@ -76,7 +76,7 @@ const BOUNDARY = 0.75;
 const GENERATOR_MARGIN = 1.1;
 
 export async function searchLimit(
-  trial: (rate: number, effort: Effort) => Promise<TrialOutcome>,
+  trial: (rate: number, effort: SearchPhase) => Promise<TrialOutcome>,
   options: SearchOptions,
 ): Promise<SearchResult> {
   const { minRate, maxRate, tolerance } = options;
@@ -87,10 +87,10 @@ export async function searchLimit(
   let confirmed = 0;
   /** Of the steps that go up, in precisions. */
   let growth = 1;
-  const attempt = async (rate: number, effort: Effort): Promise<TrialOutcome> => {
+  const attempt = async (rate: number, effort: SearchPhase): Promise<TrialOutcome> => {
     let outcome = await trial(rate, effort);
-    // Noise is expected: one more look before an irregular trial counts as a failure.
-    if (outcome.verdict === "irregular" && !outcome.generatorLimited) {
+    // Noise is expected: one more look before an inconclusive trial counts as a failure.
+    if (outcome.verdict === "inconclusive" && !outcome.generatorLimited) {
       let again = rate;
       if (effort === "bound") {
         // What grows just as much as is tolerated stays unclear however long one looks; at what was
@@ -143,8 +143,8 @@ export async function searchLimit(
     }
   }
 
-  // The bounds: `kept` and `failed` rest on trials that were long enough.
-  let kept = 0;
+  // The bounds: `highestKept` and `failed` rest on trials that were long enough.
+  let highestKept = 0;
   let failed = Infinity;
   let precision = options.precision;
   const widest = Math.max(WIDEST_PRECISION, 4 * precision);
@@ -160,13 +160,13 @@ export async function searchLimit(
         failed = Infinity;
       }
       if (rate >= failedInRamp) failedInRamp = Infinity;
-      kept = Math.max(kept, rate);
+      highestKept = Math.max(highestKept, rate);
     } else if (outcome.generatorLimited) {
       ceiling = Math.min(ceiling, rate);
     } else {
-      if (rate <= kept) {
+      if (rate <= highestKept) {
         contradict();
-        kept = 0;
+        highestKept = 0;
         confirmed = 0;
       }
       while (glimpsed.length > 0 && glimpsed.at(-1)! >= rate) glimpsed.pop();
@@ -179,10 +179,10 @@ export async function searchLimit(
     if (hintIsRough) hint = undefined;
   };
   const nextRate = (): number => {
-    const low = Math.max(kept, glimpsed.at(-1) ?? 0);
+    const low = Math.max(highestKept, glimpsed.at(-1) ?? 0);
     const high = Math.min(failed, failedInRamp, ceiling);
     // Nothing is gained by closing in on a rate that only a glimpse has seen kept.
-    if (kept < low && high / low <= (1 + precision) ** 2) return low;
+    if (highestKept < low && high / low <= (1 + precision) ** 2) return low;
     // Nor on one that only a glimpse has seen failed.
     if (high === failedInRamp && high < failed && high / low <= 1 + precision) return high;
     // A collapsed reader's drain rate lies below what it has kept: not to be believed.
@@ -192,9 +192,9 @@ export async function searchLimit(
       const half = (1 + precision) ** 0.47;
       const boundary = hint * (1 + BOUNDARY * tolerance);
       const below = boundary / half;
-      if (kept < below * 0.998 && below < failed) return below;
+      if (highestKept < below * 0.998 && below < failed) return below;
       // The rate may be a little too low: above what was kept, in growing steps.
-      const above = Math.max(boundary * half, kept * (1 + precision) ** (0.94 * growth));
+      const above = Math.max(boundary * half, highestKept * (1 + precision) ** (0.94 * growth));
       if (above * 1.002 < Math.min(failed, high)) {
         growth *= 2;
         return above;
@@ -208,7 +208,7 @@ export async function searchLimit(
     return Math.sqrt(low * high);
   };
   const bounds = (): { lower: number; upper: number } => {
-    const firm = outcomes.filter((o) => o.verdict !== "irregular");
+    const firm = outcomes.filter((o) => o.verdict !== "inconclusive");
     const lowestFailure = Math.min(
       ...firm.filter((o) => o.verdict === "falls-behind").map((o) => o.offered),
     );
@@ -235,33 +235,33 @@ export async function searchLimit(
     if (outcomes.length > USUAL_TRIALS || options.hurry?.()) {
       precision = Math.max(precision, Math.min(precision * WIDENING, HURRIED_PRECISION));
     }
-    const low = Math.max(kept, glimpsed.at(-1) ?? 0);
+    const low = Math.max(highestKept, glimpsed.at(-1) ?? 0);
     if (ceiling <= low * GENERATOR_MARGIN && failed > ceiling) {
       // Only a trial of full length may say so.
-      if (kept < low) {
+      if (highestKept < low) {
         record(await attempt(low, "bound"));
         continue;
       }
       const reason = ceiling === maxRate
         ? "it keeps up with the highest rate that was asked for"
         : "it keeps up with all that this sender can make";
-      return { outcome: "generator-limited", lower: kept, upper: Infinity, reason };
+      return { outcome: "generator-limited", lower: highestKept, upper: Infinity, reason };
     }
     if (failed <= minRate) {
       const reason = "it falls behind at the lowest rate already";
       return { outcome: "below-range", lower: 0, upper: failed, reason };
     }
-    if (kept > 0 && failed / kept <= 1 + precision) {
-      if (kept !== confirmed) {
-        const atLower = await attempt(kept, "confirm");
+    if (highestKept > 0 && failed / highestKept <= 1 + precision) {
+      if (highestKept !== confirmed) {
+        const atLower = await attempt(highestKept, "confirm");
         record(atLower);
         if (atLower.verdict !== "keeps-up") continue;
-        confirmed = kept;
+        confirmed = highestKept;
       }
       const above = failed * (1 + precision / 4);
       const atUpper = await attempt(above, "bound");
       if (atUpper.verdict !== "keeps-up") {
-        const result: SearchResult = { outcome: "found", lower: kept, upper: failed };
+        const result: SearchResult = { outcome: "found", lower: highestKept, upper: failed };
         if (precision > options.precision) {
           result.reason = "its own speed varies: trials at the same rates contradicted each other";
         }

@@ -73,25 +73,25 @@ async function recordSeries(options: SeriesOptions): Promise<TrialSeries[] | nul
     await readers.open();
     for (const rate of rates) {
       await readers.renew();
-      const kept: TrialSample[] = [];
+      const samples: TrialSample[] = [];
       await runTrial(readers.feeds, {
         rate,
         minSeconds: seconds,
         maxSeconds: seconds,
         full: true,
         onSample(sample) {
-          if (sample.time >= kept.length * every) kept.push(sample);
+          if (sample.time >= samples.length * every) samples.push(sample);
         },
         ...(signal === undefined ? {} : { signal }),
       });
       if (signal?.aborted) return null;
       recorded.push({
         rate,
-        time: kept.map(({ time }) => Math.round(time * 1e4) / 1e4),
-        offered: kept.map(({ offered }) => Math.round(offered)),
-        drained: kept.map(({ drained }) => Math.round(drained)),
-        backlog: kept.map(({ backlog }) => Math.round(backlog)),
-        window: kept.map(({ window }) => window ?? null),
+        time: samples.map(({ time }) => Math.round(time * 1e4) / 1e4),
+        offered: samples.map(({ offered }) => Math.round(offered)),
+        drained: samples.map(({ drained }) => Math.round(drained)),
+        backlog: samples.map(({ backlog }) => Math.round(backlog)),
+        window: samples.map(({ window }) => window ?? null),
       });
     }
   } catch (error) {

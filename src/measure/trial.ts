@@ -1,5 +1,6 @@
 /** One trial: all readers at one offered rate for one stretch of time. */
 import { SAMPLE_EVERY_MS } from "./meter.ts";
+import type { TrialFigures } from "./trial_figures.ts";
 import { type Feed, type TrialSample, TrialWatch } from "./trial_watch.ts";
 import type { Closed } from "../net/net.ts";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -10,7 +11,7 @@ export interface TrialOptions {
   rate: number;
   /** The verdict waits at least so long; seconds of sampling. */
   minSeconds: number;
-  /** No clear verdict by then: irregular. */
+  /** No clear verdict by then: inconclusive. */
   maxSeconds: number;
   /** See `VerdictOptions`. */
   excursions?: number;
@@ -28,20 +29,19 @@ export interface TrialResult {
   /** Bytes a second, as asked. */
   offered: number;
   /** What the sender really kept of it: what it gave to the kernel or the kernel refused. */
-  kept: number;
+  achieved: number;
   /** What the slowest reader drained, bytes a second. */
   drained: number;
   /** In the second half of the trial. */
   drainedLate: number;
   /** Growth of the backlog's lower envelope, bytes a second. */
   backlogSlope: number;
-  /** Share of the time in which window or send buffer kept the sender from sending; undefined: not told. */
-  stalled: number | undefined;
+  figures: TrialFigures;
   /** Of sampling. */
   seconds: number;
-  verdict: "keeps-up" | "falls-behind" | "irregular";
+  verdict: "keeps-up" | "falls-behind" | "inconclusive";
   generatorLimited: boolean;
-  /** Which reader fell behind, was irregular or ended, from 0. */
+  /** Which reader fell behind, was inconclusive or ended, from 0. */
   reader: number;
   /** Its connection ended in the trial. */
   ended?: Closed;
@@ -122,16 +122,16 @@ export async function runTrial(
     watch.drainedLate === 0;
   const trial: TrialResult = {
     offered: rate,
-    kept: Math.min(
-      ...watches.map((w, i) => w.kept(rate, acceptedBefore[i]!, Math.max(seconds, 1e-9))),
+    achieved: Math.min(
+      ...watches.map((w, i) => w.achieved(rate, acceptedBefore[i]!, Math.max(seconds, 1e-9))),
     ),
     drained: result.drained ||
       (first && last && last.time > 0 ? last.drained / last.time : 0),
     drainedLate: watch.drainedLate,
     backlogSlope: result.backlogSlope,
-    stalled: watch.stalled,
+    figures: watch.figures,
     seconds,
-    verdict: generatorLimited ? "irregular" : verdict ?? "irregular",
+    verdict: generatorLimited ? "inconclusive" : verdict ?? "inconclusive",
     generatorLimited,
     reader,
     deadlocked,

@@ -1,7 +1,8 @@
 /** What one trial sees of one reader. */
 import type { Closed } from "../net/net.ts";
 import type { Flood } from "../send/flood.ts";
-import type { Meter } from "./meter.ts";
+import type { Meter, Reading } from "./meter.ts";
+import { type TrialFigures, trialFigures } from "./trial_figures.ts";
 import type { Sample } from "./verdict.ts";
 
 /** A reader that is connected and fed. */
@@ -26,13 +27,10 @@ export class TrialWatch {
   readonly feed: Feed;
   readonly samples: Sample[] = [];
   ended: Closed | undefined;
-  #first:
-    | { nowMs: number; drained: number; stalledUs: number | undefined; offered: number }
-    | undefined;
-  #last: { nowMs: number; stalledUs: number | undefined } | undefined;
+  #first: Reading & { offered: number } | undefined;
+  #last: Reading | undefined;
   #late = 0;
   #owedAtFirst = 0;
-  unreadReplies = 0;
 
   constructor(feed: Feed) {
     this.feed = feed;
@@ -57,20 +55,24 @@ export class TrialWatch {
     };
     this.samples.push(sample);
     this.#last = reading;
-    this.unreadReplies = reading.unreadReplies;
-    return { ...sample, offered: offered - this.#first.offered, window: reading.window };
+    return {
+      ...sample,
+      offered: offered - this.#first.offered,
+      window: reading.near.info?.sendWindow,
+    };
   }
 
   get seconds(): number {
     return this.samples.at(-1)?.time ?? 0;
   }
 
-  get stalled(): number | undefined {
-    const first = this.#first;
-    const last = this.#last;
-    if (first?.stalledUs === undefined || last?.stalledUs === undefined) return undefined;
-    const us = (last.nowMs - first.nowMs) * 1000;
-    return us <= 0 ? 0 : Math.min(1, (last.stalledUs - first.stalledUs) / us);
+  get figures(): TrialFigures {
+    return trialFigures(this.#first, this.#last);
+  }
+
+  /** Replies of the reader that arrived here and were not read; bytes. */
+  get unreadReplies(): number {
+    return this.#last?.near.receiveQueue ?? 0;
   }
 
   /** The sender was late in a good part of the samples, though the kernel would have taken more. */
@@ -79,7 +81,7 @@ export class TrialWatch {
   }
 
   /** Bytes a second that the sender stood by: all of its schedule, or what it managed. */
-  kept(rate: number, acceptedBefore: number, seconds: number): number {
+  achieved(rate: number, acceptedBefore: number, seconds: number): number {
     if (!this.generatorLate) return rate;
     return Math.min(rate, (this.feed.flood.accepted - acceptedBefore) / seconds);
   }

@@ -9,9 +9,9 @@
 import { crc32, CrcHead } from "./crc32.ts";
 
 /** Number, time and CRC. Bytes. */
-export const LEAST_SEQUENCE_SIZE = 20;
+export const LEAST_NUMBERED_SIZE = 20;
 /** Bytes of a numbered message unless told otherwise. */
-export const DEFAULT_SEQUENCE_SIZE = 64;
+export const DEFAULT_NUMBERED_SIZE = 64;
 
 const PLANNED_AT = 8;
 const FILLER_AT = 16;
@@ -23,7 +23,7 @@ const TWO_32 = 2 ** 32;
 const IMPOSSIBLE_HIGH = 2 ** 21;
 
 /** Which messages are written, one after the other. */
-export interface SequenceFill {
+export interface NumberedFill {
   /** The number of the first one. */
   first: number;
   count: number;
@@ -39,9 +39,9 @@ export interface SequenceFill {
  * Writes so many whole messages into a buffer, from its start on. Planned times are right to 1 µs: a
  * double of ms since 1970 is so to 0.25 µs. Throws a RangeError when they do not fit.
  */
-export function fillSequence(into: Uint8Array, fill: SequenceFill): void {
+export function fillNumbered(into: Uint8Array, fill: NumberedFill): void {
   const { first, count, size, plannedMs, everyMs } = fill;
-  checkSequenceSize(size);
+  checkNumberedSize(size);
   const length = count * size;
   if (length > into.length) {
     throw new RangeError(`${count} messages of ${size} bytes do not fit into ${into.length} bytes`);
@@ -120,23 +120,23 @@ function fillFiller(into: Uint8Array, size: number, length: number): void {
 }
 
 /** Throws a RangeError when no numbered message can have so many bytes. */
-export function checkSequenceSize(size: number): void {
-  if (Number.isSafeInteger(size) && size >= LEAST_SEQUENCE_SIZE) return;
+export function checkNumberedSize(size: number): void {
+  if (Number.isSafeInteger(size) && size >= LEAST_NUMBERED_SIZE) return;
   throw new RangeError(
-    `the size of numbered messages must be a whole number from ${LEAST_SEQUENCE_SIZE} on, is ${size}`,
+    `the size of numbered messages must be a whole number from ${LEAST_NUMBERED_SIZE} on, is ${size}`,
   );
 }
 
 /** What a verifier found; all 0 but `messages` where nothing went wrong. */
-export interface SequenceTotals {
+export interface NumberedTotals {
   /** Whole messages that came, whatever they were worth. */
   readonly messages: number;
   /** Messages that are missing: their numbers were passed over, and have not come since. */
-  readonly gaps: number;
+  readonly missing: number;
   /** Messages whose number had come before. */
-  readonly doubles: number;
+  readonly duplicates: number;
   /** Messages that came after a later one (RFC 4737, 3), and so are missing no more. */
-  readonly reordered: number;
+  readonly outOfOrder: number;
   /** Messages whose CRC is wrong, or whose number is impossible. */
   readonly damaged: number;
 }
@@ -149,11 +149,11 @@ export interface SequenceTotals {
  * was due, so that it leaves no gap. Where the next one begins is known by the size alone: after a
  * byte that was lost all the rest is damaged.
  */
-export class SequenceVerifier implements SequenceTotals {
+export class NumberedVerifier implements NumberedTotals {
   messages = 0;
-  gaps = 0;
-  doubles = 0;
-  reordered = 0;
+  missing = 0;
+  duplicates = 0;
+  outOfOrder = 0;
   damaged = 0;
   readonly #size: number;
   #next: number;
@@ -168,7 +168,7 @@ export class SequenceVerifier implements SequenceTotals {
 
   /** `next`: the number that is due first. Throws a RangeError when the size cannot be. */
   constructor(size: number, next: number = 0) {
-    checkSequenceSize(size);
+    checkNumberedSize(size);
     this.#size = size;
     this.#next = next;
     this.#begun = new Uint8Array(size);
@@ -214,14 +214,14 @@ export class SequenceVerifier implements SequenceTotals {
 
   #displaced(number: number): void {
     if (number > this.#next) {
-      this.gaps += number - this.#next;
+      this.missing += number - this.#next;
       this.#missing.add(this.#next, number);
       this.#next = number + 1;
     } else if (this.#missing.take(number)) {
-      this.gaps--;
-      this.reordered++;
+      this.missing--;
+      this.outOfOrder++;
     } else if (!this.#supposed.take(number)) {
-      this.doubles++;
+      this.duplicates++;
     }
   }
 }

@@ -7,10 +7,10 @@
 import { closeSync, fsync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { promisify } from "node:util";
-import { formatPlace, parsePlace, type Place } from "./protocol.ts";
+import { formatStreamOffset, parseStreamOffset, type StreamOffset } from "./protocol.ts";
 
 /** What the file says; undefined: there is none. Throws an Error when it says anything else. */
-export function readOffset(file: string): Place | undefined {
+export function readOffset(file: string): StreamOffset | undefined {
   let text: string;
   try {
     text = readFileSync(file, "utf8");
@@ -19,7 +19,7 @@ export function readOffset(file: string): Place | undefined {
     if (code === "ENOENT") return undefined;
     throw new Error(`cannot read the offset file ${file}: ${message}`, { cause: error });
   }
-  const place = text.endsWith("\n") ? parsePlace(text.slice(0, -1)) : undefined;
+  const place = text.endsWith("\n") ? parseStreamOffset(text.slice(0, -1)) : undefined;
   if (place !== undefined) return place;
   throw new Error(
     `the offset file ${file} must be one line "OFFSET STREAM": it is left as it is; ` +
@@ -31,12 +31,12 @@ export function readOffset(file: string): Place | undefined {
  * Replaces it; settles once that is on the disk. Rejects with an Error of one line. Only the disk is
  * waited for: where reads are answered at once, each wait takes its time to be seen.
  */
-export async function writeOffset(file: string, place: Place): Promise<void> {
+export async function writeOffset(file: string, place: StreamOffset): Promise<void> {
   const beside = `${file}.new`;
   try {
     const fd = openSync(beside, "w");
     try {
-      writeSync(fd, `${formatPlace(place)}\n`);
+      writeSync(fd, `${formatStreamOffset(place)}\n`);
       await sync(fd);
     } finally {
       closeSync(fd);

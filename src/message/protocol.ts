@@ -34,7 +34,7 @@ import { randomBytes } from "node:crypto";
 export const LONGEST_LINE = 256;
 
 /** A place in a stream: the offset of a byte, and whose it is. */
-export interface Place {
+export interface StreamOffset {
   offset: number;
   /** 16 hex digits. */
   stream: string;
@@ -78,14 +78,14 @@ export function parseHello(line: string): string {
 }
 
 /** The reader's question where to go on, with its end; undefined: it knows nothing. */
-export function formatResume(place?: Place): string {
-  return place === undefined ? "resume - -\n" : `resume ${formatPlace(place)}\n`;
+export function formatResume(place?: StreamOffset): string {
+  return place === undefined ? "resume - -\n" : `resume ${formatStreamOffset(place)}\n`;
 }
 
 /** What the reader has stored; undefined: it knows nothing. Throws a ProtocolError. */
-export function parseResume(line: string): Place | undefined {
+export function parseResume(line: string): StreamOffset | undefined {
   if (line === "resume - -") return undefined;
-  const place = line.startsWith("resume ") ? parsePlace(line.slice(7)) : undefined;
+  const place = line.startsWith("resume ") ? parseStreamOffset(line.slice(7)) : undefined;
   if (place !== undefined) return place;
   throw new ProtocolError(
     `the reader's line ${quoted(line)} must be "resume OFFSET STREAM" or "resume - -"`,
@@ -93,13 +93,13 @@ export function parseResume(line: string): Place | undefined {
 }
 
 /** The server's answer, with its end. */
-export function formatAt(place: Place): string {
-  return `at ${formatPlace(place)}\n`;
+export function formatAt(place: StreamOffset): string {
+  return `at ${formatStreamOffset(place)}\n`;
 }
 
 /** Where the stream goes on, from the server's answer. Throws a ProtocolError. */
-export function parseAt(line: string): Place {
-  const place = line.startsWith("at ") ? parsePlace(line.slice(3)) : undefined;
+export function parseAt(line: string): StreamOffset {
+  const place = line.startsWith("at ") ? parseStreamOffset(line.slice(3)) : undefined;
   if (place !== undefined) return place;
   throw new ProtocolError(`the server's answer ${quoted(line)} must be "at OFFSET STREAM"`);
 }
@@ -117,12 +117,12 @@ export function parseAck(line: string): number {
 }
 
 /** `OFFSET STREAM`, as in lines and in offset files. */
-export function formatPlace({ offset, stream }: Place): string {
+export function formatStreamOffset({ offset, stream }: StreamOffset): string {
   return `${offset} ${stream}`;
 }
 
 /** Undefined when it is none. */
-export function parsePlace(text: string): Place | undefined {
+export function parseStreamOffset(text: string): StreamOffset | undefined {
   const space = text.indexOf(" ");
   const offset = parseOffset(text.slice(0, Math.max(0, space)));
   const stream = text.slice(space + 1);

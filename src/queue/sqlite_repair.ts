@@ -1,6 +1,6 @@
 /**
  * Puts a damaged queue in order. Nothing is thrown away: what cannot be delivered is set aside, and
- * a file whose own structure is broken is kept, under another name, beside the new one.
+ * a file whose own structure is broken is oldFile, under another name, beside the new one.
  */
 import { existsSync, renameSync, rmSync } from "node:fs";
 import { type Damage, QueueError } from "./queue.ts";
@@ -57,7 +57,7 @@ export function planRepair(sqlite: Sqlite, file: string): RepairPlan {
 export interface RepairResult {
   damages: Damage[];
   /** Where the old file is now, if there is a new one. */
-  kept?: string;
+  oldFile?: string;
 }
 
 /** Does what `planRepair` says. Throws a QueueError, and leaves the file as it was then. */
@@ -144,11 +144,11 @@ function copyGood(sqlite: Sqlite, file: string): RepairResult {
   } finally {
     content.close();
   }
-  const kept = unused(`${file}.damaged`);
-  renameSync(file, kept);
-  if (existsSync(`${file}-journal`)) renameSync(`${file}-journal`, `${kept}-journal`);
+  const oldFile = unused(`${file}.damaged`);
+  renameSync(file, oldFile);
+  if (existsSync(`${file}-journal`)) renameSync(`${file}-journal`, `${oldFile}-journal`);
   renameSync(fresh, file);
-  return { damages, kept };
+  return { damages, oldFile };
 }
 
 /** A reader's row with what these batches come to. */

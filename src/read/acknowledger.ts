@@ -10,8 +10,8 @@ import {
   formatResume,
   LineReader,
   parseAt,
-  type Place,
   ProtocolError,
+  type StreamOffset,
 } from "../message/protocol.ts";
 import type { Connection } from "../net/net.ts";
 
@@ -39,7 +39,7 @@ const LAST_ACK_MS = 1000;
 /** The server's stream is not the one that was asked for. */
 export class OtherStreamError extends Error {
   override name = "OtherStreamError";
-  constructor(asked: Place, at: Place) {
+  constructor(asked: StreamOffset, at: StreamOffset) {
     super(
       `the server's stream is ${at.stream}, not ${asked.stream}: ` +
         `the offset ${asked.offset} means nothing in it`,
@@ -56,8 +56,8 @@ export async function introduce(
   connection: Connection,
   hello: string | undefined,
   ack: AckOptions | undefined,
-): Promise<Place | undefined> {
-  const asked = ack === undefined ? undefined : placeOf(ack);
+): Promise<StreamOffset | undefined> {
+  const asked = ack === undefined ? undefined : streamOffsetOf(ack);
   const name = hello === undefined ? "" : formatHello(hello);
   await send(connection, name + (ack === undefined ? "" : formatResume(asked)));
   if (ack === undefined) return undefined;
@@ -71,7 +71,7 @@ export async function introduce(
 }
 
 /** What the options ask for; undefined: nothing is known. */
-function placeOf({ offset, stream }: AckOptions): Place | undefined {
+function streamOffsetOf({ offset, stream }: AckOptions): StreamOffset | undefined {
   return offset === undefined || stream === undefined ? undefined : { offset, stream };
 }
 
@@ -121,13 +121,13 @@ export class Acknowledger {
   #finished = false;
 
   /** From `at` on, in whole units of so many bytes from the stream's start. */
-  constructor(connection: Connection, at: Place, unit: number, options: AckOptions) {
+  constructor(connection: Connection, at: StreamOffset, unit: number, options: AckOptions) {
     this.#connection = connection;
     this.#stream = at.stream;
     this.#unit = unit;
     this.#onStore = options.onStore;
     this.#handled = this.#stored = this.#acked = at.offset;
-    this.missed = at.offset - (placeOf(options)?.offset ?? at.offset);
+    this.missed = at.offset - (streamOffsetOf(options)?.offset ?? at.offset);
     const { promise, reject } = Promise.withResolvers<never>();
     this.failed = promise;
     this.#fail = reject;
@@ -136,7 +136,7 @@ export class Acknowledger {
   }
 
   /** All before it has been stored. */
-  get stored(): Place {
+  get stored(): StreamOffset {
     return { offset: this.#stored, stream: this.#stream };
   }
 

@@ -5,7 +5,7 @@
  * whatever is slow here shows as a receive queue that grows and a window that closes.
  */
 import { Acknowledger, type AckOptions, introduce } from "./acknowledger.ts";
-import { isReaderName, isStream, type Place } from "../message/protocol.ts";
+import { isReaderName, isStream, type StreamOffset } from "../message/protocol.ts";
 import { Forward } from "./forward.ts";
 import { kernelSourceReason } from "../kernel/kernel.ts";
 import { setBufferSize } from "../kernel/socket_calls.ts";
@@ -14,7 +14,7 @@ import type { Address } from "../kernel/address.ts";
 import { loadAdapter } from "../net/load.ts";
 import { type Latency, LatencyMeter, type LatencyOptions } from "./latency.ts";
 import { type DrainHandler, Reading, type Work } from "./read_loop.ts";
-import { checkSequenceSize, type SequenceTotals, SequenceVerifier } from "../message/numbered.ts";
+import { checkNumberedSize, type NumberedTotals, NumberedVerifier } from "../message/numbered.ts";
 import { formatSize } from "../text/units.ts";
 
 export type { DrainHandler } from "./read_loop.ts";
@@ -95,7 +95,7 @@ export interface DrainResult {
   /** Bytes handed to the kernel for `forward`; absent without one. */
   forwarded?: number;
   /** Where it stands: all before it was handled, and stored. Absent without `ack`. */
-  stored?: Place;
+  stored?: StreamOffset;
   /** Bytes between what was stored before and what the server still had. Absent without `ack`. */
   missed?: number;
   /** What was wrong with the numbered messages; absent without `verify`. */
@@ -114,7 +114,7 @@ export interface DrainResult {
 }
 
 /** Of numbered messages; what the server said is gone is among the gaps. */
-export interface DrainVerified extends SequenceTotals {
+export interface DrainVerified extends NumberedTotals {
   /** Bytes of a message that the end cut off; absent when there was none. */
   partial?: number;
 }
@@ -175,7 +175,7 @@ export async function drain(options: DrainOptions = {}): Promise<DrainResult> {
     options.onConnected?.(connection.remote);
 
     const { hello, ack, verify } = options;
-    let at: Place | undefined;
+    let at: StreamOffset | undefined;
     if (hello !== undefined || ack !== undefined) {
       const answer = await Promise.race([introduce(connection, hello, ack), stopped.promise]);
       if (typeof answer === "string") return { ...result, ended: answer };
@@ -250,13 +250,13 @@ function check(options: DrainOptions): void {
   if (hello !== undefined && !isReaderName(hello)) {
     throw new RangeError(`hello must be 1 to 64 of A-Z a-z 0-9 . _ -, is ${JSON.stringify(hello)}`);
   }
-  if (verify !== undefined) checkSequenceSize(verify.size);
+  if (verify !== undefined) checkNumberedSize(verify.size);
   if (latency !== undefined) checkLatency(latency);
   if (ack !== undefined) checkAck(ack, options);
 }
 
 function checkLatency({ size, settleMs = 0 }: LatencyOptions): void {
-  checkSequenceSize(size);
+  checkNumberedSize(size);
   if (settleMs >= 0 && settleMs < Infinity) return;
   throw new RangeError(`latency.settleMs must be a number from 0 on, is ${settleMs}`);
 }
@@ -293,9 +293,9 @@ function limitReceiveBuffer({ fd }: Connection, bytes: number): void {
   throw new Error(`cannot set the receive buffer to ${formatSize(bytes)}: ${why}`);
 }
 
-function verifierFrom(offset: number, size: number): SequenceVerifier {
+function verifierFrom(offset: number, size: number): NumberedVerifier {
   checkBegins("verify", offset, size);
-  return new SequenceVerifier(size, offset / size);
+  return new NumberedVerifier(size, offset / size);
 }
 
 /** Throws an Error where no message of that size begins. */
@@ -317,14 +317,14 @@ function watching(
   };
 }
 
-function verified(verifier: SequenceVerifier, size: number, missed: number = 0): DrainVerified {
-  const { messages, gaps, doubles, reordered, damaged } = verifier;
+function verified(verifier: NumberedVerifier, size: number, missed: number = 0): DrainVerified {
+  const { messages, missing, duplicates, outOfOrder, damaged } = verifier;
   const partial = verifier.end();
   return {
     messages,
-    gaps: gaps + Math.ceil(missed / size),
-    doubles,
-    reordered,
+    missing: missing + Math.ceil(missed / size),
+    duplicates,
+    outOfOrder,
     damaged,
     ...(partial === 0 ? {} : { partial }),
   };

@@ -10,7 +10,7 @@
  * hosts they are as right as their clocks.
  */
 import { createHistogram } from "node:perf_hooks";
-import { checkSequenceSize } from "../message/numbered.ts";
+import { checkNumberedSize } from "../message/numbered.ts";
 import { formatCount, formatSeconds } from "../text/units.ts";
 
 /** What of a message is looked at: its number and its planned time. */
@@ -73,7 +73,7 @@ export class LatencyMeter {
 
   /** Throws a RangeError when the size cannot be. */
   constructor({ size, settleMs = 0 }: LatencyOptions) {
-    checkSequenceSize(size);
+    checkNumberedSize(size);
     this.#size = size;
     this.#settleMs = settleMs;
   }

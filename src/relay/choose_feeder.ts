@@ -1,11 +1,12 @@
 /** Which way a server's messages take: straight floods, or a relay that can keep them. */
-import { FloodSource, type SequenceMessage } from "../source/flood_source.ts";
+import { FloodSource, type NumberedMessage } from "../source/flood_source.ts";
 import { Floods } from "./floods.ts";
 import { createFramer } from "../message/frame.ts";
 import { ARTICLE_MESSAGE, textMessage } from "../message/message.ts";
+import { isFloodPolicy } from "../send/overflow.ts";
 import { Ticker } from "../send/pacer.ts";
 import { Relay } from "./relay.ts";
-import { DEFAULT_SEQUENCE_SIZE } from "../message/numbered.ts";
+import { DEFAULT_NUMBERED_SIZE } from "../message/numbered.ts";
 import type { Feeder } from "./feeder.ts";
 import type { UntimedEvent } from "./serve_event.ts";
 import type { ServeOptions } from "./serve_options.ts";
@@ -14,9 +15,9 @@ import type { ServeOptions } from "./serve_options.ts";
 const SPILL_BACKLOG = 8 << 20;
 const DEFAULT_RATE = 1e6;
 /** For what a reader has to say first. */
-const PATIENCE_MS = 10_000;
+const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** What is to arrive, all of it and in order, can tell whether it does. */
-const NUMBERED: SequenceMessage = { sequence: true, size: DEFAULT_SEQUENCE_SIZE };
+const NUMBERED: NumberedMessage = { numbered: true, size: DEFAULT_NUMBERED_SIZE };
 
 /**
  * The article's floods, which cost nothing a message, as long as nobody has to keep anything; else
@@ -27,13 +28,14 @@ export function createFeeder(
   emit: (event: UntimedEvent) => void,
 ): Feeder {
   const { overflow: policy = "close", queue, source, rate = DEFAULT_RATE, durationMs } = options;
-  const { message = policy === "spill" ? NUMBERED : textMessage(ARTICLE_MESSAGE) } = options;
-  if (policy === "spill" && queue === undefined) {
-    throw new Error("cannot spill: there is no queue to spill to");
+  const spills = !isFloodPolicy(policy);
+  const { message = spills ? NUMBERED : textMessage(ARTICLE_MESSAGE) } = options;
+  if (spills && queue === undefined) {
+    throw new Error(`overflow ${policy} needs a queue, and none was given`);
   }
-  const kept = queue !== undefined || source !== undefined || options.ack !== undefined ||
-    options.readerId !== undefined || options.deadAfterMs !== undefined;
-  if (policy !== "spill" && !kept && !("sequence" in message)) {
+  const needsRelay = queue !== undefined || source !== undefined || options.ack !== undefined ||
+    options.readerId !== undefined || options.zeroWindowTimeoutMs !== undefined;
+  if (isFloodPolicy(policy) && !needsRelay && !("numbered" in message)) {
     return new Floods({
       message,
       rate,
@@ -47,7 +49,7 @@ export function createFeeder(
         emit({ event: "overflow", reader, policy, messages, backlog }),
     });
   }
-  const bound = options.backlog ?? (policy === "spill" ? SPILL_BACKLOG : 0);
+  const bound = options.backlog ?? (spills ? SPILL_BACKLOG : 0);
   const ticker = new Ticker();
   const frame = source === undefined
     ? { kind: "fixed", size: message.size } as const
@@ -63,14 +65,14 @@ export function createFeeder(
     floor: (bytes, offset) => framer.floor(bytes, offset),
     policy,
     bound,
-    low: options.low ?? bound / 2,
+    resumeBelow: options.resumeBelow ?? bound / 2,
     ack: options.ack,
-    queue: policy === "spill" ? queue : undefined,
+    queue: spills ? queue : undefined,
     whenFull: options.whenFull ?? "block",
     readerId: options.readerId ?? "single",
-    patienceMs: options.patienceMs ?? PATIENCE_MS,
+    handshakeTimeoutMs: options.handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS,
     drainReplies: options.replies !== "ignore",
-    deadAfterMs: options.deadAfterMs ?? Infinity,
+    zeroWindowTimeoutMs: options.zeroWindowTimeoutMs ?? Infinity,
     ticker,
     sentEveryMs: options.sentEveryMs,
     onEvent: emit,

@@ -3,14 +3,20 @@
  * the policy says so, and to whichever connection the reader has just now, in order: a reader that
  * comes back is first sent what it missed.
  */
-import { Kept, type KeptOptions } from "./stream_buffer.ts";
+import { StreamBuffer, type StreamBufferOptions } from "./stream_buffer.ts";
 import { LONGEST_WRITE } from "../message/message.ts";
 import type { Connection } from "../net/net.ts";
-import { FULL_AFTER_MS, type Overflowing, POLICIES, type Policy } from "../send/overflow.ts";
+import {
+  FULL_AFTER_MS,
+  type Overflowing,
+  type OverflowPolicy,
+  type Policy,
+  policyOf,
+} from "../send/overflow.ts";
 import { nextTurn, type Ticker, TURN_BYTES } from "../send/pacer.ts";
 import { endOf } from "./read_ahead.ts";
-import { Room } from "./gate.ts";
-import { Visit } from "./reader_connection.ts";
+import { Gate } from "./gate.ts";
+import { ReaderConnection } from "./reader_connection.ts";
 
 /**
  * What counts as delivered: `none`, the kernel took it; `tcp`, the reader's kernel acknowledged it;
@@ -33,15 +39,15 @@ export type DeliveryEvent =
   /** Zero window, and nothing moved for so long: it is hung up on. */
   | { event: "dead"; seconds: number };
 
-export interface DeliveryOptions extends KeptOptions {
+export interface DeliveryOptions extends StreamBufferOptions {
   policy: Policy;
   /** Bytes that may wait in memory before the policy acts. */
   bound: number;
   /** Bytes that wait when a spilling stream comes from memory again. */
-  low: number;
+  resumeBelow: number;
   whenFull: "block" | "drop";
   /** Infinity: never. */
-  deadAfterMs: number;
+  zeroWindowTimeoutMs: number;
   ticker: Ticker;
   onEvent: (event: DeliveryEvent) => void;
   /** `safePosition` may have moved. */
@@ -69,21 +75,23 @@ export class Delivery implements Overflowing {
   dropped = 0;
   overflows = 0;
   readonly #options: DeliveryOptions;
-  readonly #kept: Kept;
+  readonly #policy: OverflowPolicy;
+  readonly #buffer: StreamBuffer;
   #wake: (() => void) | undefined;
-  readonly #room: Room = new Room(() => this.#hasRoom());
+  readonly #gate: Gate = new Gate(() => this.#hasRoom());
   #inFlight = 0;
   #overflowing = false;
   /** Up to when the queue was full, or had room again. */
   #droppedBefore = 0;
   #finishing = false;
   #ack: Ack = "none";
-  #visit: Visit | undefined;
+  #reader: ReaderConnection | undefined;
 
   constructor(options: DeliveryOptions) {
     this.#options = options;
+    this.#policy = policyOf(options.policy);
     this.delivered = this.sent = options.queue?.delivered ?? 0;
-    this.#kept = new Kept(options, {
+    this.#buffer = new StreamBuffer(options, {
       onStored: () => {
         this.#releaseStored();
         this.#moved();
@@ -104,27 +112,27 @@ export class Delivery implements Overflowing {
 
   /** The one that it has just now. */
   get connection(): Connection | undefined {
-    return this.#visit?.connection;
+    return this.#reader?.connection;
   }
 
   /** End of the stream. */
   get tail(): number {
-    return this.#kept.tail;
+    return this.#buffer.tail;
   }
 
   /** Where the source stands at the tail. */
   get position(): number {
-    return this.#kept.position;
+    return this.#buffer.position;
   }
 
   /** A stream that is new to a source which is under way begins there. */
   set position(position: number) {
-    this.#kept.position = position;
+    this.#buffer.position = position;
   }
 
   /** Bytes that wait in memory for the kernel or for the disk. */
   get waiting(): number {
-    return Math.max(0, this.tail - Math.max(this.sent, this.#kept.storedEnd));
+    return Math.max(0, this.tail - Math.max(this.sent, this.#buffer.storedEnd));
   }
 
   /** End of what the kernel may have taken: a write that is under way is known only later. */
@@ -139,13 +147,13 @@ export class Delivery implements Overflowing {
 
   /** Up to where the source need not keep what it sent: it is on disk, or delivered. */
   get safePosition(): number {
-    const end = Math.max(this.delivered, this.#kept.storedEnd);
-    return this.#kept.positionAt(Math.min(end, this.tail));
+    const end = Math.max(this.delivered, this.#buffer.storedEnd);
+    return this.#buffer.positionAt(Math.min(end, this.tail));
   }
 
   /** Takes whole messages in. A promise: the source has to wait for it. */
   push(bytes: Uint8Array, messages: number, position: number): void | Promise<void> {
-    const { positionPerByte, policy } = this.#options;
+    const { positionPerByte } = this.#options;
     if (positionPerByte > 0 && position < this.position) {
       // The source went back further than this reader needs: another one did.
       const known = Math.round((this.position - position) / positionPerByte);
@@ -153,44 +161,45 @@ export class Delivery implements Overflowing {
       messages = Math.round(messages * (1 - known / bytes.length));
       bytes = bytes.subarray(known);
     }
-    if (positionPerByte > 0 && position > this.position) this.#kept.skipTo(position);
+    if (positionPerByte > 0 && position > this.position) this.#buffer.skipTo(position);
     if (this.#refuses()) {
       this.dropped += messages;
-      this.#kept.pass(bytes.length);
-      if (policy === "drop") this.#overflow();
+      this.#buffer.pass(bytes.length);
+      if (this.#policy.dropsNewest) this.#overflow();
       return;
     }
-    this.#kept.push(bytes, messages);
-    if (this.tail <= this.delivered) this.#kept.blocks.release(this.delivered);
+    this.#buffer.push(bytes, messages);
+    if (this.tail <= this.delivered) this.#buffer.blocks.release(this.delivered);
     if (this.connection === undefined) this.spill();
-    this.#kept.spiller?.pump();
+    this.#buffer.spiller?.pump();
     this.#wakeUp();
-    if (this.#room.free) return;
-    if (policy === "spill") this.spill();
-    return this.#room.wait();
+    if (this.#gate.free) return;
+    if (this.#policy.needsQueue) this.spill();
+    return this.#gate.wait();
   }
 
   /** Nobody is there to have them, or a bound is reached that says drop. */
   #refuses(): boolean {
-    const { policy, bound, whenFull } = this.#options;
+    const { bound, whenFull } = this.#options;
+    const { keepsForAbsentReaders, dropsNewest, needsQueue } = this.#policy;
     const gone = this.connection === undefined;
-    if (gone && (policy === "close" || policy === "reset")) return true;
-    if (policy === "drop") {
+    if (gone && !keepsForAbsentReaders) return true;
+    if (dropsNewest) {
       return this.waiting > bound && (gone || this.connection!.blockedSince !== undefined);
     }
-    return policy === "spill" && whenFull === "drop" && this.#kept.spiller?.full !== undefined &&
+    return needsQueue === true && whenFull === "drop" && this.#buffer.spiller?.full !== undefined &&
       this.waiting > bound;
   }
 
   /** Whoever waits with more is let go: nobody will take it. */
   letGo(): void {
-    this.#room.open();
+    this.#gate.open();
   }
 
   #hasRoom(): boolean {
-    const { policy, bound } = this.#options;
-    const most = policy === "block" ? Math.max(bound, LONGEST_WRITE) : bound + DISK_LAG;
-    return this.waiting <= most && this.#kept.blocks.bytes <= most + MOST_UNACKED;
+    const { bound } = this.#options;
+    const most = this.#policy.makesSourceWait ? Math.max(bound, LONGEST_WRITE) : bound + DISK_LAG;
+    return this.waiting <= most && this.#buffer.blocks.bytes <= most + MOST_UNACKED;
   }
 
   /**
@@ -200,8 +209,8 @@ export class Delivery implements Overflowing {
   async feed(connection: Connection, ack: Ack, at?: number): Promise<boolean> {
     this.#ack = ack;
     if (at !== undefined) this.acknowledge(at);
-    let cursor = at ?? await this.#kept.startOfMessage(this.delivered);
-    const visit = this.#visit = new Visit(connection, cursor);
+    let cursor = at ?? await this.#buffer.startOfMessage(this.delivered);
+    const reader = this.#reader = new ReaderConnection(connection, cursor);
     this.sent = cursor;
     let ended = false;
     void connection.closed.then(() => {
@@ -212,16 +221,16 @@ export class Delivery implements Overflowing {
     const { queue, replayable } = this.#options;
     let turn = 0;
     while (!ended) {
-      const finding = this.#kept.find(cursor);
+      const finding = this.#buffer.find(cursor);
       const piece = finding instanceof Promise ? await finding : finding;
       if (piece === undefined) {
         if (cursor < this.tail) {
-          const next = await this.#kept.available(cursor);
+          const next = await this.#buffer.available(cursor);
           if (next === cursor) continue;
           this.#options.onEvent({ event: "gap", from: cursor, to: next });
           // Its reader counts bytes: only a new connection can tell it where they go on.
           if (ack === "reader") break;
-          visit.skip(cursor, next);
+          reader.skip(cursor, next);
           cursor = this.sent = next;
           continue;
         }
@@ -246,7 +255,7 @@ export class Delivery implements Overflowing {
       if (taken === 0) break;
       this.accepted += taken;
       cursor = this.sent = cursor + taken;
-      if (cursor === endOf(piece.whole)) this.messages += visit.count(piece.whole);
+      if (cursor === endOf(piece.whole)) this.messages += reader.count(piece.whole);
       if (taken < bytes.length) this.#overflow();
       if (ack === "none") this.acknowledge(cursor);
       this.#moved();
@@ -264,13 +273,12 @@ export class Delivery implements Overflowing {
   }
 
   #detach(): void {
-    this.#visit = undefined;
-    this.#kept.forgetReading();
+    this.#reader = undefined;
+    this.#buffer.forgetReading();
     this.#overflowing = false;
     // What was not acknowledged is sent again.
     this.sent = this.delivered;
-    const { policy } = this.#options;
-    if (policy === "close" || policy === "reset") {
+    if (!this.#policy.keepsForAbsentReaders) {
       this.#discard();
     } else {
       this.spill();
@@ -280,7 +288,7 @@ export class Delivery implements Overflowing {
   }
 
   #discard(): void {
-    for (let block; (block = this.#kept.blocks.after(this.delivered)) !== undefined;) {
+    for (let block; (block = this.#buffer.blocks.after(this.delivered)) !== undefined;) {
       this.dropped += block.messages;
       this.acknowledge(block.end);
     }
@@ -290,8 +298,8 @@ export class Delivery implements Overflowing {
   acknowledge(offset: number): void {
     if (offset <= this.delivered) return;
     this.delivered = offset;
-    if (this.#visit !== undefined) this.#visit.movedAtMs = performance.now();
-    this.#kept.release(offset);
+    if (this.#reader !== undefined) this.#reader.movedAtMs = performance.now();
+    this.#buffer.release(offset);
     this.#options.onSafe?.();
     this.#moved();
     this.#wakeUp();
@@ -305,9 +313,9 @@ export class Delivery implements Overflowing {
 
   /** Puts all that is in memory on disk, where there is a queue. */
   async store(): Promise<void> {
-    if (this.#kept.spiller === undefined) return this.#discard();
-    await this.#kept.store();
-    const end = Math.max(this.#kept.storedEnd, this.delivered);
+    if (this.#buffer.spiller === undefined) return this.#discard();
+    await this.#buffer.store();
+    const end = Math.max(this.#buffer.storedEnd, this.delivered);
     if (end >= this.tail || this.#options.replayable || this.connection !== undefined) return;
     this.#options.onEvent({ event: "lost", bytes: this.tail - end });
   }
@@ -317,7 +325,7 @@ export class Delivery implements Overflowing {
   }
 
   spill(): void {
-    const { spiller } = this.#kept;
+    const { spiller } = this.#buffer;
     if (spiller === undefined || spiller.on) return;
     this.#options.onEvent({ event: "spilling", backlog: this.tail - this.delivered });
     spiller.start();
@@ -325,15 +333,16 @@ export class Delivery implements Overflowing {
 
   /** Something went on: perhaps there is room again, or the disk has been emptied. */
   #moved(): void {
-    const { spiller } = this.#kept;
+    const { spiller } = this.#buffer;
     if (
       spiller?.on && !this.#finishing && this.connection !== undefined &&
-      this.tail - this.sent <= this.#options.low && this.#kept.blocks.bytes <= MOST_UNACKED
+      this.tail - this.sent <= this.#options.resumeBelow &&
+      this.#buffer.blocks.bytes <= MOST_UNACKED
     ) {
       spiller.stop();
       this.#options.onEvent({ event: "caught-up", spilled: spiller.stored });
     }
-    this.#room.look();
+    this.#gate.look();
     if (this.#wake !== undefined) this.#wakeUp();
   }
 
@@ -343,7 +352,7 @@ export class Delivery implements Overflowing {
    * has to, and then the rest is of no use.
    */
   #releaseStored(): void {
-    const { blocks, storedEnd } = this.#kept;
+    const { blocks, storedEnd } = this.#buffer;
     const near = this.connection !== undefined &&
       blocks.bytes <= this.#options.bound + DISK_LAG &&
       (blocks.first?.offset ?? Infinity) <= this.sent;
@@ -357,20 +366,20 @@ export class Delivery implements Overflowing {
   }
 
   #tick(nowMs: number): void {
-    const visit = this.#visit;
-    if (visit === undefined) return;
-    if (visit.isDue(nowMs)) this.#pollAcked();
-    const { blockedSince } = visit.connection;
+    const reader = this.#reader;
+    if (reader === undefined) return;
+    if (reader.isDue(nowMs)) this.#pollAcked();
+    const { blockedSince } = reader.connection;
     if (blockedSince === undefined || nowMs - blockedSince < FULL_AFTER_MS) {
       this.#overflowing = false;
       return;
     }
     this.#overflow();
-    const { deadAfterMs, onEvent } = this.#options;
-    const stillMs = visit.stillMs(nowMs);
-    if (stillMs < deadAfterMs || !visit.isShut()) return;
+    const { zeroWindowTimeoutMs, onEvent } = this.#options;
+    const stillMs = reader.stillMs(nowMs);
+    if (stillMs < zeroWindowTimeoutMs || !reader.isShut()) return;
     onEvent({ event: "dead", seconds: stillMs / 1000 });
-    visit.connection.reset();
+    reader.connection.reset();
   }
 
   #overflow(): void {
@@ -383,11 +392,11 @@ export class Delivery implements Overflowing {
         onEvent({ event: "overflow", policy, messages: this.messages, backlog: this.waiting });
       }
     }
-    POLICIES[policy](this);
+    this.#policy.act(this);
   }
 
   #pollAcked(): void {
-    const acknowledged = this.#visit?.acknowledged();
+    const acknowledged = this.#reader?.acknowledged();
     // Even if it is the same: of a write that is under way it may be acknowledged before we know that
     // it was sent.
     if (acknowledged === undefined || this.#ack !== "tcp") return;
@@ -396,6 +405,6 @@ export class Delivery implements Overflowing {
 
   /** The first offset from `offset` on that can be sent, now or later. */
   available(offset: number): Promise<number> {
-    return this.#kept.available(offset);
+    return this.#buffer.available(offset);
   }
 }

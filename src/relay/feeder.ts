@@ -1,6 +1,19 @@
 /** The contract between `serve` and what feeds its readers: floods, or a relay. */
 import type { Closed, Connection } from "../net/net.ts";
-import type { ReaderTotals } from "./serve_event.ts";
+
+/** What was sent to one reader. */
+export interface ReaderTotals {
+  /** Whole messages that the kernel accepted. */
+  messages: number;
+  /** Bytes that it accepted. */
+  bytes: number;
+  /** Messages that the policy dropped, or a full queue. */
+  dropped: number;
+  /** How often the policy had to act. */
+  overflows: number;
+  /** From its connection to its end. */
+  seconds: number;
+}
 
 /** What one connection came to, and how it ended. */
 export interface ConnectionTotals extends Omit<ReaderTotals, "seconds"> {

@@ -2,7 +2,7 @@
 import { Flood, type Replies } from "../send/flood.ts";
 import type { Message } from "../message/message.ts";
 import type { Connection } from "../net/net.ts";
-import type { Policy } from "../send/overflow.ts";
+import type { FloodPolicy } from "../send/overflow.ts";
 import { Ticker } from "../send/pacer.ts";
 import type { ConnectionTotals, Feeder } from "./feeder.ts";
 
@@ -10,7 +10,7 @@ export interface FloodsOptions {
   message: Message;
   /** Messages a second, to each; Infinity: as fast as its kernel takes them. */
   rate: number;
-  policy: Exclude<Policy, "spill">;
+  policy: FloodPolicy;
   /** Bytes that may wait for the kernel before the policy acts. */
   bound: number;
   replies: Replies;

@@ -1,5 +1,5 @@
 /** Where whoever brings something waits until there is room for it. */
-export class Room {
+export class Gate {
   readonly #hasRoom: () => boolean;
   #waiting: (() => void)[] = [];
   #open = false;

@@ -3,8 +3,8 @@ import {
   LineReader,
   parseHello,
   parseResume,
-  type Place,
   ProtocolError,
+  type StreamOffset,
 } from "../message/protocol.ts";
 import { type Connection, DEFAULT_READ_SIZE } from "../net/net.ts";
 import { formatSeconds } from "../text/units.ts";
@@ -17,7 +17,7 @@ export interface Greeting {
   /** It asked where to go on: it will acknowledge. */
   asks: boolean;
   /** What it has stored; absent: nothing, or it was not asked. */
-  place?: Place;
+  place?: StreamOffset;
   /** Goes on with its lines: acknowledgements may have come with the greeting. */
   lines: LineReader;
   /** A read that is still under way. */
@@ -30,7 +30,7 @@ export interface Expected {
   /** `perhaps`: it may ask where to go on, and is a plain reader if it does not. */
   resume: "yes" | "no" | "perhaps";
   /** Who has not said it all after so many ms is refused. */
-  patienceMs: number;
+  handshakeTimeoutMs: number;
 }
 
 /** Rejects with a ProtocolError when the reader says something else, nothing, or leaves. */
@@ -40,8 +40,8 @@ export async function greet(connection: Connection, expected: Expected): Promise
   const timers: ReturnType<typeof setTimeout>[] = [];
   const after = (ms: number) =>
     new Promise<void>((resolve) => timers.push(setTimeout(resolve, ms)));
-  const late = after(expected.patienceMs).then(() => {
-    const time = formatSeconds(expected.patienceMs / 1000);
+  const late = after(expected.handshakeTimeoutMs).then(() => {
+    const time = formatSeconds(expected.handshakeTimeoutMs / 1000);
     throw new ProtocolError(`the reader has not said ${wanted(expected)} in ${time}`);
   });
   late.catch(() => {});

@@ -7,7 +7,7 @@ import type { Batch } from "../queue/queue.ts";
 /** How often the kernel is asked what the reader's kernel acknowledged. */
 const ACK_EVERY_MS = 10;
 
-export class Visit {
+export class ReaderConnection {
   readonly connection: Connection;
   /** When something went on last; ms of `performance.now()`. */
   movedAtMs: number;

@@ -7,8 +7,8 @@ import {
   formatAt,
   type LineReader,
   newStream,
-  type Place,
   ProtocolError,
+  type StreamOffset,
 } from "../message/protocol.ts";
 import { type Ack, Delivery, type DeliveryEvent, type DeliveryOptions } from "./delivery.ts";
 import { greet, type Greeting } from "./greeting.ts";
@@ -48,7 +48,7 @@ export interface RelayOptions extends Omit<DeliveryOptions, "queue" | "onEvent" 
   queue?: Queue | undefined;
   readerId: ReaderId;
   /** For what a reader has to say first; ms. */
-  patienceMs: number;
+  handshakeTimeoutMs: number;
   /** What a reader sends is read and thrown away, unless it acknowledges. */
   drainReplies: boolean;
   onEvent: (event: RelayEvent) => void;
@@ -112,11 +112,15 @@ export class Relay implements Feeder {
   }
 
   async #receive(connection: Connection, reader: number): Promise<ConnectionTotals> {
-    const { readerId, ack, drainReplies, patienceMs } = this.#options;
+    const { readerId, ack, drainReplies, handshakeTimeoutMs } = this.#options;
     let greeting: Greeting;
     try {
       const resume = ack === undefined ? "perhaps" : ack === "reader" ? "yes" : "no";
-      greeting = await greet(connection, { hello: readerId === "hello", resume, patienceMs });
+      greeting = await greet(connection, {
+        hello: readerId === "hello",
+        resume,
+        handshakeTimeoutMs,
+      });
     } catch (error) {
       return await refuse(connection, error as Error);
     }
@@ -167,7 +171,7 @@ export class Relay implements Feeder {
     const { delivery, stream } = known;
     const { asks, place } = greeting;
     if (!asks) return await delivery.feed(connection, this.#options.ack ?? defaultAck());
-    const at: Place = { offset: await startFor(delivery, stream, place), stream };
+    const at: StreamOffset = { offset: await startFor(delivery, stream, place), stream };
     const line = new TextEncoder().encode(formatAt(at));
     if (await connection.write(line) < line.length) return false;
     // Its offset means nothing here: it has to decide, and leaves.
@@ -341,7 +345,7 @@ export class Relay implements Feeder {
 }
 
 /** Where a reader that acknowledges goes on. */
-async function startFor(delivery: Delivery, stream: string, place?: Place): Promise<number> {
+async function startFor(delivery: Delivery, stream: string, place?: StreamOffset): Promise<number> {
   const asked = place?.stream === stream ? place.offset : 0;
   return await delivery.available(Math.max(asked, delivery.delivered));
 }

@@ -9,8 +9,9 @@ import { setBufferSize } from "../kernel/socket_calls.ts";
 import { loadAdapter } from "../net/load.ts";
 import type { Connection } from "../net/net.ts";
 import { createFeeder } from "./choose_feeder.ts";
-import type { ReaderTotals, ServeResult } from "./serve_event.ts";
-import type { ServeOptions } from "./serve_options.ts";
+import type { ReaderTotals } from "./feeder.ts";
+import type { ServeResult } from "./serve_event.ts";
+import { type GivenServeOptions, presentOptions } from "./serve_options.ts";
 
 export interface Server {
   readonly address: Address;
@@ -21,7 +22,8 @@ export interface Server {
 }
 
 /** Listens, and feeds whoever connects. Rejects with a NetError when it cannot listen. */
-export async function serve(options: ServeOptions): Promise<Server> {
+export async function serve(given: GivenServeOptions): Promise<Server> {
+  const options = presentOptions(given);
   const { host = "127.0.0.1", port = 8000, sendBuffer, signal, maxReaders = Infinity } = options;
   if (sendBuffer !== undefined && typeof libc === "string") {
     throw new Error(`cannot set the send buffer to ${sendBuffer}: ${libc}`);

@@ -1,6 +1,7 @@
 /** What happens in a server's life, as an event or as a JSON line. */
 import type { Closed } from "../net/net.ts";
 import type { Policy } from "../send/overflow.ts";
+import type { ReaderTotals } from "./feeder.ts";
 import type { RelayEvent } from "./relay.ts";
 
 /** What happens in a server's life. `reader` counts from 1; `time` is in seconds since it listens. */
@@ -16,20 +17,6 @@ export type ServeEvent =
     | ({ event: "closed"; reader: number; refused?: string } & ReaderTotals & Closed)
     | ({ event: "done" } & ServeResult)
   );
-
-/** What was sent to one reader. */
-export interface ReaderTotals {
-  /** Whole messages that the kernel accepted. */
-  messages: number;
-  /** Bytes that it accepted. */
-  bytes: number;
-  /** Messages that the policy dropped, or a full queue. */
-  dropped: number;
-  /** How often the policy had to act. */
-  overflows: number;
-  /** From its connection to its end. */
-  seconds: number;
-}
 
 /** All of a server's life; `dropped` counts those, too, whose reader was away. */
 export interface ServeResult extends ReaderTotals {

@@ -5,7 +5,7 @@ import type { Adapter } from "../net/net.ts";
 import type { Queue } from "../queue/queue.ts";
 import type { Replies } from "../send/flood.ts";
 import type { Policy } from "../send/overflow.ts";
-import type { SequenceMessage } from "../source/flood_source.ts";
+import type { NumberedMessage } from "../source/flood_source.ts";
 import type { Source } from "../source/source.ts";
 import type { Ack } from "./delivery.ts";
 import type { ReaderId } from "./relay.ts";
@@ -17,7 +17,7 @@ export interface ServeOptions {
   /** Default 8000; 0: any free one. */
   port?: number;
   /** What a flood sends; default the article's 13 bytes, numbered messages of 64 for spill. */
-  message?: Message | SequenceMessage;
+  message?: Message | NumberedMessage;
   /** Messages a second, to each reader; Infinity: as fast as its kernel takes them. Default 1M. */
   rate?: number;
   /** Default: close. */
@@ -44,7 +44,7 @@ export interface ServeOptions {
   /** Where messages wait that memory does not hold; needed by `spill`, and closed by the caller. */
   queue?: Queue;
   /** Bytes that wait when a spilling reader is fed from memory again; default half the backlog. */
-  low?: number;
+  resumeBelow?: number;
   /** What becomes of messages that a full queue does not take; default: block. */
   whenFull?: "block" | "drop";
   /**
@@ -55,11 +55,43 @@ export interface ServeOptions {
   /** Who comes back; default: single. */
   readerId?: ReaderId;
   /** A reader whose window was zero, and for whom nothing moved, for so long is reset; ms, default never. */
-  deadAfterMs?: number;
+  zeroWindowTimeoutMs?: number;
   /** How long a reader may take to say its name, or its offset, before it is hung up on; ms, default 10 s. */
-  patienceMs?: number;
+  handshakeTimeoutMs?: number;
   adapter?: Adapter;
   /** Ends the server at once. */
   signal?: AbortSignal | undefined;
   onEvent?: (event: ServeEvent) => void;
+}
+
+/** Names that options had before 0.2, taken until 1.0. */
+export interface OldServeOptions {
+  /** @deprecated `resumeBelow` */
+  low?: number;
+  /** @deprecated `zeroWindowTimeoutMs` */
+  deadAfterMs?: number;
+  /** @deprecated `handshakeTimeoutMs` */
+  patienceMs?: number;
+  /** @deprecated `message: { numbered: true, size }` */
+  message?: { sequence: true; size: number };
+}
+
+/** What `serve` takes: its options, by their present or by their old names. */
+export type GivenServeOptions =
+  & Omit<ServeOptions, "message">
+  & Omit<OldServeOptions, "message">
+  & { message?: ServeOptions["message"] | OldServeOptions["message"] };
+
+/** The options by their present names. */
+export function presentOptions(given: GivenServeOptions): ServeOptions {
+  const { low, deadAfterMs, patienceMs, message, ...options } = given;
+  const renamed: ServeOptions = {
+    ...(low === undefined ? {} : { resumeBelow: low }),
+    ...(deadAfterMs === undefined ? {} : { zeroWindowTimeoutMs: deadAfterMs }),
+    ...(patienceMs === undefined ? {} : { handshakeTimeoutMs: patienceMs }),
+  };
+  if (message !== undefined) {
+    renamed.message = "sequence" in message ? { numbered: true, size: message.size } : message;
+  }
+  return { ...renamed, ...options };
 }

@@ -4,7 +4,7 @@ import type { Batch, QueueReader } from "../queue/queue.ts";
 import { ReadAhead } from "./read_ahead.ts";
 import { Spiller, type SpillerOptions } from "./spiller.ts";
 
-export interface KeptOptions {
+export interface StreamBufferOptions {
   /** Where it spills to. */
   queue?: QueueReader | undefined;
   /** By how much a byte moves the source's position on: 1, 1 / message size, or 0. */
@@ -24,18 +24,18 @@ export interface Piece {
   whole: Block | Batch;
 }
 
-export class Kept {
+export class StreamBuffer {
   readonly blocks: Blocks = new Blocks();
   readonly spiller: Spiller | undefined;
   /** End of the stream. */
   tail: number;
   /** Where the source stands at the tail. */
   position: number;
-  readonly #options: KeptOptions;
+  readonly #options: StreamBufferOptions;
   readonly #stored: ReadAhead | undefined;
 
   constructor(
-    options: KeptOptions,
+    options: StreamBufferOptions,
     events: Pick<SpillerOptions, "onStored" | "onFull" | "onError">,
   ) {
     this.#options = options;

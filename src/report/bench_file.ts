@@ -12,6 +12,7 @@ import {
   type BenchRun,
   type ReaderFigures,
 } from "./bench_result.ts";
+import { parseResult } from "./old_names.ts";
 import { median, spread } from "../measure/statistics.ts";
 
 /** What a file of JSON lines holds. */
@@ -96,11 +97,11 @@ function row(cell: BenchRow["cell"], runs: BenchRow["runs"]): BenchRow {
 
 /** From the least lower to the most upper bound: what the reader may have, whichever run is right. */
 function readerRate(runs: readonly ReaderFigures[]): BenchRow["rate"] {
-  const found = runs.flatMap(({ limit, outcome, kept }) =>
+  const found = runs.flatMap(({ limit, outcome, keepsUpAt }) =>
     limit !== null
       ? [{ ...limit, middle: (limit.lower + limit.upper) / 2 }]
-      : outcome === "generator-limited" && kept > 0
-      ? [{ lower: kept, upper: kept, middle: kept }]
+      : outcome === "generator-limited" && keepsUpAt > 0
+      ? [{ lower: keepsUpAt, upper: keepsUpAt, middle: keepsUpAt }]
       : []
   );
   if (found.length === 0) return null;
@@ -177,7 +178,7 @@ function parseLines(path: string, bytes: Buffer): BenchLines {
 function parse(text: string, problem: string): Record<string, unknown> {
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseResult(text);
   } catch (cause) {
     throw new Error(problem, { cause });
   }

@@ -1,5 +1,5 @@
 /**
- * The results of the cross-runtime benchmark: `speedlimit/bench@1`.
+ * The results of the cross-runtime benchmark: `speedlimit/bench@2`.
  *
  * While it runs, it writes JSON lines: one `BenchHeader`, then one `BenchRun` for each run that has
  * ended, and a `BenchEnd`. A file without its end is one that was interrupted, and can be resumed.
@@ -14,7 +14,7 @@ import type { LimitResult, Trial } from "../measure/limit_result.ts";
 import type { SeriesAround } from "../measure/series.ts";
 import type { Machine } from "./machine.ts";
 
-export const BENCH_SCHEMA = "speedlimit/bench@1";
+export const BENCH_SCHEMA = "speedlimit/bench@2";
 
 /** What is measured: one cell of the table. */
 export type BenchCell =
@@ -56,7 +56,7 @@ export interface ReaderFigures
   extends Pick<LimitResult, "outcome" | "message" | "limit" | "overload" | "recovery"> {
   trials: Trial[];
   /** The highest rate at which it kept up, in a trial of any length; 0: none. */
-  kept: number;
+  keepsUpAt: number;
   /** Who kept it from going faster. */
   limitedBy: "reader" | "generator" | "unknown";
   /** One trial below the limit and one above it; only in the first run that counts. */

@@ -29,10 +29,10 @@ const ONE_RATE = 1.02;
 /** The curve of one search. */
 export function curveOf({ limit, overload, trials }: Searched): Curve {
   const points = trials.map((trial): CurvePoint => {
-    const { verdict, purpose, seconds, kept } = trial;
+    const { verdict, purpose, seconds, achieved } = trial;
     // What an overloaded reader comes to, not what it took while buffers filled.
     const drained = purpose === "overload" && overload !== null ? overload.drained : trial.drained;
-    return { offered: kept, drained, verdict, purpose, seconds };
+    return { offered: achieved, drained, verdict, purpose, seconds };
   }).filter(({ offered, drained }) => offered > 0 && drained > 0)
     .toSorted((a, b) => a.offered - b.offered);
   const { upper } = limit ?? { upper: Infinity };

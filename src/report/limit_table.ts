@@ -18,16 +18,16 @@ const HEAD = ["reader", "speed limit", "messages", "offered twice that", "then a
 function row(result: LimitResult): string[] {
   const { reader, readers, outcome, limit, overload, recovery } = result;
   const name = readers === 1 ? reader : `${readers} x ${reader}`;
-  const kept = Math.max(
+  const keepsUpAt = Math.max(
     0,
     ...result.trials.filter((t) => t.verdict === "keeps-up").map((t) => t.offered),
   );
   const found = limit !== null
     ? formatInterval(limit.lower, limit.upper)
     : outcome === "generator-limited"
-    ? `above ${formatByteRate(kept)}`
-    : result.interrupted && kept > 0
-    ? `above ${formatByteRate(kept)}?`
+    ? `above ${formatByteRate(keepsUpAt)}`
+    : result.interrupted && keepsUpAt > 0
+    ? `above ${formatByteRate(keepsUpAt)}?`
     : "-";
   return [
     name,

@@ -61,7 +61,7 @@ const DASHES = [[], [6, 4], [2, 3], [10, 3, 2, 3]];
 const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /** Of any other reader: by its place among them. */
-export function lookOfPlace(place: number): Look {
+export function lookOfIndex(place: number): Look {
   return {
     letter: LETTERS[place % LETTERS.length]!,
     hue: place % HUES.length,

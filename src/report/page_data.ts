@@ -83,10 +83,10 @@ const rounded = (value: number) => Number(value.toPrecision(6));
 /** As many samples as asked for, evenly, the first and the last included. */
 function thinned(series: TrialSeries, samples: number): TrialSeries {
   const { length } = series.time;
-  const kept = Math.min(length, Math.max(2, samples));
+  const count = Math.min(length, Math.max(2, samples));
   const places = Array.from(
-    { length: kept },
-    (_, i) => kept < 2 ? 0 : Math.round(i * (length - 1) / (kept - 1)),
+    { length: count },
+    (_, i) => count < 2 ? 0 : Math.round(i * (length - 1) / (count - 1)),
   );
   const pick = (values: readonly number[]) => places.map((i) => rounded(values[i]!));
   return {

@@ -1,7 +1,8 @@
 /** What reports show: the results of the benchmark, or of `limit`, in one form. */
 import { readFileSync } from "node:fs";
 import type { Environment } from "../kernel/environment.ts";
-import type { LimitResult } from "../measure/limit_result.ts";
+import { LIMIT_SCHEMA, type LimitResult, LIMITS_SCHEMA } from "../measure/limit_result.ts";
+import { parseResult } from "./old_names.ts";
 import type { SeriesAround } from "../measure/series.ts";
 import { formatBytes, formatSeconds, formatSize } from "../text/units.ts";
 import { readBench } from "./bench_file.ts";
@@ -16,7 +17,7 @@ import {
 } from "./bench_result.ts";
 import type { Machine } from "./machine.ts";
 import { type Curve, curveOf } from "./curve.ts";
-import { type Look, lookOfKnown, lookOfPlace } from "./looks.ts";
+import { type Look, lookOfIndex, lookOfKnown } from "./looks.ts";
 
 /** Bytes a second. */
 export interface Interval {
@@ -79,9 +80,6 @@ export interface Results {
   senders: SenderReport[];
 }
 
-const LIMIT_SCHEMA = "speedlimit/limit@1";
-const LIMITS_SCHEMA = "speedlimit/limits@1";
-
 /**
  * Reads a file of the benchmark (`.json`, `.jsonl`) or what `limit --json` printed. Throws an Error of
  * one line when it is cut off, or of another schema.
@@ -90,7 +88,7 @@ export function readResults(path: string): Results {
   if (path.endsWith(".jsonl")) return fromBench(readBench(path));
   let content: Record<string, unknown>;
   try {
-    content = JSON.parse(readFileSync(path, "utf8"));
+    content = parseResult(readFileSync(path, "utf8")) as Record<string, unknown>;
   } catch (cause) {
     if (!(cause instanceof SyntaxError)) {
       throw new Error(`cannot read ${path}: ${(cause as Error).message}`, { cause });
@@ -154,7 +152,7 @@ export function fromLimits(results: readonly LimitResult[], command: string): Re
       key: `reader ${keyOf(result)} ${result.messageSize}`,
       name: nameOf(result),
       size: result.messageSize,
-      look: lookOfPlace(i),
+      look: lookOfIndex(i),
       limit: knownOf(result),
       runs: result.limit === null ? [] : [result.limit],
       precision: result.precision,
@@ -179,12 +177,12 @@ function knownOf({ limit, outcome, trials }: LimitResult): Known | null {
   if (limit !== null) {
     return { ...limit, middle: (limit.lower + limit.upper) / 2, atLeast: false };
   }
-  const kept = Math.max(
+  const keepsUpAt = Math.max(
     0,
     ...trials.filter(({ verdict }) => verdict === "keeps-up").map(({ offered }) => offered),
   );
-  if (outcome !== "generator-limited" || kept === 0) return null;
-  return { lower: kept, upper: kept, middle: kept, atLeast: true };
+  if (outcome !== "generator-limited" || keepsUpAt === 0) return null;
+  return { lower: keepsUpAt, upper: keepsUpAt, middle: keepsUpAt, atLeast: true };
 }
 
 /** Nothing to say where a limit was just found. */

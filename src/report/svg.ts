@@ -1,7 +1,7 @@
 /** Curves as a picture, for a README: SVG, readable on a light and on a dark page. */
 import { viewOf } from "./curve.ts";
 import { escapeMarkup } from "../text/escape.ts";
-import { formatTick, placeOf, ticksOf } from "./log_scale.ts";
+import { formatTick, streamOffsetOf, ticksOf } from "./log_scale.ts";
 import { HUES, type Look, type Marker } from "./looks.ts";
 import type { ReaderReport } from "./report.ts";
 import { formatKnown } from "./text_curve.ts";
@@ -27,9 +27,9 @@ export function formatSvg(
   const view = viewOf(readers);
   const height = Math.max(500, PLOT.top + 30 + readers.length * LABEL_HEIGHT);
   const x = (rate: number) =>
-    PLOT.left + placeOf(rate, view.left, view.right) * (PLOT.right - PLOT.left);
+    PLOT.left + streamOffsetOf(rate, view.left, view.right) * (PLOT.right - PLOT.left);
   const y = (rate: number) =>
-    PLOT.bottom - placeOf(rate, view.bottom, view.top) * (PLOT.bottom - PLOT.top);
+    PLOT.bottom - streamOffsetOf(rate, view.bottom, view.top) * (PLOT.bottom - PLOT.top);
   const described = readers.map(({ name, limit, overload }) =>
     `${name}: ${formatKnown(limit)}${overload?.collapsed ? ", collapses past it" : ""}`
   ).join("; ");

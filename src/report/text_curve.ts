@@ -2,7 +2,7 @@
 import { formatInterval } from "./limit_table.ts";
 import { formatByteRate } from "../text/units.ts";
 import { type View, viewOf } from "./curve.ts";
-import { formatTick, placeOf, ticksOf } from "./log_scale.ts";
+import { formatTick, streamOffsetOf, ticksOf } from "./log_scale.ts";
 import { HUES, type Look } from "./looks.ts";
 import type { Known, ReaderReport } from "./report.ts";
 
@@ -97,12 +97,12 @@ class Plot {
 
   columnOf(offered: number): number {
     const { left, right } = this.#view;
-    return Math.round(placeOf(offered, left, right) * (this.#columns - 1));
+    return Math.round(streamOffsetOf(offered, left, right) * (this.#columns - 1));
   }
 
   rowOf(drained: number): number {
     const { bottom, top } = this.#view;
-    return Math.round((1 - placeOf(drained, bottom, top)) * (this.#rows - 1));
+    return Math.round((1 - streamOffsetOf(drained, bottom, top)) * (this.#rows - 1));
   }
 
   #put(column: number, row: number, cell: Cell): void {

@@ -9,7 +9,7 @@ import type { Message } from "../message/message.ts";
 import { LONGEST_WRITE } from "../message/message.ts";
 import { discardReplies, linger } from "../net/linger.ts";
 import type { Closed, Connection } from "../net/net.ts";
-import { FULL_AFTER_MS, type Overflowing, POLICIES, type Policy } from "./overflow.ts";
+import { type FloodPolicy, FULL_AFTER_MS, type Overflowing, policyOf } from "./overflow.ts";
 import { nextTurn, Schedule, type Ticker, TURN_BYTES } from "./pacer.ts";
 
 /** What becomes of the reader's replies: nobody reads them (the article's server), or we do. */
@@ -20,7 +20,7 @@ export interface FloodOptions {
   message: Message;
   ticker: Ticker;
   /** Default: block. */
-  policy?: Exclude<Policy, "spill">;
+  policy?: FloodPolicy;
   /** Bytes that may wait for the kernel before the policy acts; default 0. */
   bound?: number;
   /** The longest piece that one write offers; bytes, default and most 1 MiB. */
@@ -43,7 +43,7 @@ export class Flood implements Overflowing {
   /** Settles when the flood has ended: by `finish`, by its policy, or by the peer. */
   readonly done: Promise<Closed>;
   readonly #ticker: Ticker;
-  readonly #policy: Exclude<Policy, "spill">;
+  readonly #policy: FloodPolicy;
   readonly #bound: number;
   readonly #writeSize: number;
   readonly #onOverflow: ((flood: Flood) => void) | undefined;
@@ -156,7 +156,7 @@ export class Flood implements Overflowing {
       this.overflows++;
       if (this.overflows === 1) this.#onOverflow?.(this);
     }
-    POLICIES[this.#policy](this);
+    policyOf(this.#policy).act(this);
   }
 
   async #run(): Promise<Closed> {

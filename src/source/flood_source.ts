@@ -1,18 +1,18 @@
 /** The flood as a source: messages of our own making, as many as are due. */
 import { LONGEST_WRITE, type Message } from "../message/message.ts";
 import { nextTurn, Schedule, Ticker, TURN_BYTES } from "../send/pacer.ts";
-import { checkSequenceSize, fillSequence } from "../message/numbered.ts";
+import { checkNumberedSize, fillNumbered } from "../message/numbered.ts";
 import type { Sink, Source } from "./source.ts";
 
-/** Numbered messages of so many bytes: see sequence.ts. */
-export interface SequenceMessage {
-  readonly sequence: true;
+/** Numbered messages of so many bytes: see message/numbered.ts. */
+export interface NumberedMessage {
+  readonly numbered: true;
   readonly size: number;
 }
 
 export interface FloodSourceOptions {
   /** The same again and again, or numbered from 0. */
-  message: Message | SequenceMessage;
+  message: Message | NumberedMessage;
   /** Messages a second; Infinity: as fast as they are taken. */
   rate: number;
   /** Generates for so long, then delivers what is still due, and ends; ms, default no end. */
@@ -36,7 +36,7 @@ export class FloodSource implements Source {
   /** Throws a RangeError when numbered messages cannot be so short. */
   constructor(options: FloodSourceOptions) {
     const { message } = options;
-    if ("sequence" in message) checkSequenceSize(message.size);
+    if ("numbered" in message) checkNumberedSize(message.size);
     this.#options = options;
     this.#most = Math.max(1, Math.floor(LONGEST_PIECE / message.size));
   }
@@ -98,7 +98,7 @@ export class FloodSource implements Source {
   #pieces(from: number, startMs: number): (before: number, count: number) => Uint8Array {
     const { message, rate } = this.#options;
     const { size } = message;
-    if (!("sequence" in message)) {
+    if (!("numbered" in message)) {
       if (size <= LONGEST_WRITE) return (_, count) => message.slice(0, count * size);
       const whole = wholeMessage(message);
       return () => whole;
@@ -110,7 +110,7 @@ export class FloodSource implements Source {
       // Without a rate a message is planned for when it is made.
       const sinceMs = rate === Infinity ? performance.now() : startMs + before * everyMs;
       const plannedMs = performance.timeOrigin + sinceMs;
-      fillSequence(bytes, { first: from + before, count, size, plannedMs, everyMs });
+      fillNumbered(bytes, { first: from + before, count, size, plannedMs, everyMs });
       return bytes;
     };
   }

@@ -13,7 +13,7 @@ export class Reassembly {
   readonly #framer: Framer;
   readonly #deliver: (bytes: Uint8Array, messages: number) => void | Promise<void>;
   #block = new Uint8Array(SMALLEST_BLOCK);
-  #kept = 0;
+  #length = 0;
 
   constructor(
     framer: Framer,
@@ -25,12 +25,12 @@ export class Reassembly {
 
   /** Bytes of a message that has begun, and not ended; a view valid until the next `take`. */
   get partial(): Uint8Array {
-    return this.#block.subarray(0, this.#kept);
+    return this.#block.subarray(0, this.#length);
   }
 
   /** Forgets that message: what is taken next begins one. */
   reset(): void {
-    this.#kept = 0;
+    this.#length = 0;
     this.#framer.reset();
   }
 
@@ -62,10 +62,10 @@ export class Reassembly {
     messages: number,
   ): void | Promise<void> {
     if (messages === 0) return this.#keep(chunk);
-    if (this.#kept === 0) return this.#takeRest(chunk, 0, end, messages);
+    if (this.#length === 0) return this.#takeRest(chunk, 0, end, messages);
     this.#keep(chunk.subarray(0, first));
     const delivering = this.#deliver(this.partial, 1);
-    this.#kept = 0;
+    this.#length = 0;
     // Nothing may be kept in the block while the sink still looks at it.
     return delivering instanceof Promise
       ? delivering.then(() => this.#takeRest(chunk, first, end, messages - 1))
@@ -85,15 +85,17 @@ export class Reassembly {
   }
 
   #keep(bytes: Uint8Array): void {
-    const needed = this.#kept + bytes.length;
+    const needed = this.#length + bytes.length;
     if (needed > this.#block.length) {
       const grown = new Uint8Array(Math.max(needed, 2 * this.#block.length));
       grown.set(this.partial);
       this.#block = grown;
-    } else if (this.#kept === 0 && this.#block.length > LARGEST_BLOCK && needed <= LARGEST_BLOCK) {
+    } else if (
+      this.#length === 0 && this.#block.length > LARGEST_BLOCK && needed <= LARGEST_BLOCK
+    ) {
       this.#block = new Uint8Array(Math.max(needed, SMALLEST_BLOCK));
     }
-    this.#block.set(bytes, this.#kept);
-    this.#kept = needed;
+    this.#block.set(bytes, this.#length);
+    this.#length = needed;
   }
 }

@@ -5,7 +5,7 @@
  * A plain server is sent nothing, and what it sent while we were not there is gone. One that speaks
  * the protocol of ack.ts is told where to go on, and what is safe.
  */
-import { formatAck, type Place, ProtocolError } from "../message/protocol.ts";
+import { formatAck, ProtocolError, type StreamOffset } from "../message/protocol.ts";
 import { introduce, OtherStreamError } from "../read/acknowledger.ts";
 import { createFramer, type Frame, FrameError } from "../message/frame.ts";
 import { type Adapter, type Connection, DEFAULT_READ_SIZE, NetError } from "../net/net.ts";
@@ -73,7 +73,7 @@ export class TcpSource implements Source {
     while (!this.#stopped) {
       let error: string | undefined;
       let connection: Connection | undefined;
-      let at: Place | undefined;
+      let at: StreamOffset | undefined;
       try {
         connection = await this.#connect(adapter);
         if (connection !== undefined) at = await this.#introduce(connection);
@@ -133,7 +133,7 @@ export class TcpSource implements Source {
   }
 
   /** Delivers what a connection brings, until it ends. */
-  async #drain(connection: Connection, at: Place | undefined, sink: Sink): Promise<void> {
+  async #drain(connection: Connection, at: StreamOffset | undefined, sink: Sink): Promise<void> {
     const { frame, maxMessage } = this.#options;
     const messages = new Reassembly(createFramer(frame, maxMessage), (bytes, count) => {
       const position = this.#position;
@@ -160,7 +160,7 @@ export class TcpSource implements Source {
    * Where the server goes on; undefined: a plain one. It is asked for all that is not safe, though
    * that was delivered: what is before the place that it is asked for, it forgets.
    */
-  async #introduce(connection: Connection): Promise<Place | undefined> {
+  async #introduce(connection: Connection): Promise<StreamOffset | undefined> {
     const { hello } = this.#options;
     const known = this.#stream === undefined ? {} : { offset: this.#safe, stream: this.#stream };
     let late = false;
@@ -185,7 +185,7 @@ export class TcpSource implements Source {
   }
 
   /** Returns how many of the bytes that come next were delivered before. */
-  #connected(connection: Connection, at: Place | undefined, sink: Sink): number {
+  #connected(connection: Connection, at: StreamOffset | undefined, sink: Sink): number {
     const { remote } = connection;
     if (at === undefined) {
       sink.note({ event: "connected", ...remote });

@@ -3,14 +3,14 @@ import { describe, test } from "node:test";
 import { crc32 as zlibCrc32 } from "node:zlib";
 import { assert, assertEquals, assertThrows } from "#std/assert";
 import { crc32, CrcHead } from "../src/message/crc32.ts";
-import { fillSequence, type SequenceTotals, SequenceVerifier } from "../src/message/numbered.ts";
+import { fillNumbered, type NumberedTotals, NumberedVerifier } from "../src/message/numbered.ts";
 
 /** Messages with these numbers, one after the other. */
 function messages(numbers: readonly number[], size = 64): Uint8Array {
   const bytes = new Uint8Array(numbers.length * size);
   numbers.forEach((first, i) => {
     const into = bytes.subarray(i * size);
-    fillSequence(into, { first, count: 1, size, plannedMs: 1.7e12, everyMs: 0 });
+    fillNumbered(into, { first, count: 1, size, plannedMs: 1.7e12, everyMs: 0 });
   });
   return bytes;
 }
@@ -18,17 +18,17 @@ function messages(numbers: readonly number[], size = 64): Uint8Array {
 const range = (from: number, to: number): number[] =>
   Array.from({ length: to - from }, (_, i) => from + i);
 
-function verify(bytes: Uint8Array, size = 64, next = 0, chunk = bytes.length): SequenceVerifier {
-  const verifier = new SequenceVerifier(size, next);
+function verify(bytes: Uint8Array, size = 64, next = 0, chunk = bytes.length): NumberedVerifier {
+  const verifier = new NumberedVerifier(size, next);
   for (let at = 0; at < bytes.length; at += chunk) verifier.push(bytes.subarray(at, at + chunk));
   return verifier;
 }
 
 /** [gaps, doubles, reordered, damaged] */
-const faults = ({ gaps, doubles, reordered, damaged }: SequenceTotals): number[] => [
-  gaps,
-  doubles,
-  reordered,
+const faults = ({ missing, duplicates, outOfOrder, damaged }: NumberedTotals): number[] => [
+  missing,
+  duplicates,
+  outOfOrder,
   damaged,
 ];
 
@@ -73,9 +73,9 @@ describe("numbered messages", () => {
     for (const size of [20, 21, 63, 64, 1000, 4096]) {
       const bytes = new Uint8Array(3 * size + 5).fill(0xaa);
       // None at all, and nowhere to put them.
-      fillSequence(new Uint8Array(), { first: 0, count: 0, size, plannedMs: 0, everyMs: 0 });
+      fillNumbered(new Uint8Array(), { first: 0, count: 0, size, plannedMs: 0, everyMs: 0 });
       const fill = { first: 2 ** 32 - 2, count: 3, size, plannedMs: 1_763_662_800_123, everyMs: 2 };
-      fillSequence(bytes, fill);
+      fillNumbered(bytes, fill);
       for (let i = 0; i < 3; i++) {
         const view = new DataView(bytes.buffer, i * size, size);
         assertEquals(view.getBigUint64(0), BigInt(2 ** 32 - 2 + i));
@@ -92,9 +92,9 @@ describe("numbered messages", () => {
   test("many at once are as one by one, in a view that begins anywhere", () => {
     const numbers = range(1000, 1777);
     const all = new Uint8Array(777 * 24 + 3).subarray(3);
-    fillSequence(all, { first: 1000, count: 777, size: 24, plannedMs: 1.7e12, everyMs: 0 });
+    fillNumbered(all, { first: 1000, count: 777, size: 24, plannedMs: 1.7e12, everyMs: 0 });
     assertEquals(all, messages(numbers, 24));
-    fillSequence(all, { first: 0, count: 0, size: 24, plannedMs: 0, everyMs: 0 });
+    fillNumbered(all, { first: 0, count: 0, size: 24, plannedMs: 0, everyMs: 0 });
     assertEquals(all, messages(numbers, 24));
   });
 
@@ -104,7 +104,7 @@ describe("numbered messages", () => {
     const every = [0, 1e-4, 1 / 3, 0.000_999, 1, 1000 / 7, 3_600_000];
     for (const everyMs of every) {
       for (const plannedMs of [1_763_662_800_000, 1_763_662_800_123.456, 4_102_444_799_999.75, 0]) {
-        fillSequence(bytes, { first: 0, count: 20_000, size: 20, plannedMs, everyMs });
+        fillNumbered(bytes, { first: 0, count: 20_000, size: 20, plannedMs, everyMs });
         // Whole ms and their fractions apart, as neither loses anything alone.
         const exact = (ms: number) => BigInt(Math.floor(ms)) * 1_000_000n;
         const fraction = (ms: number) => (ms - Math.floor(ms)) * 1e6;
@@ -122,10 +122,10 @@ describe("numbered messages", () => {
     const fill = { first: 0, count: 2, size: 20, plannedMs: 0, everyMs: 0 };
     for (const size of [0, 19, -1, 20.5, NaN, Infinity]) {
       const message = "must be a whole number from 20 on, is";
-      assertThrows(() => fillSequence(new Uint8Array(100), { ...fill, size }), RangeError, message);
-      assertThrows(() => new SequenceVerifier(size), RangeError, message);
+      assertThrows(() => fillNumbered(new Uint8Array(100), { ...fill, size }), RangeError, message);
+      assertThrows(() => new NumberedVerifier(size), RangeError, message);
     }
-    assertThrows(() => fillSequence(new Uint8Array(39), fill), RangeError, "do not fit");
+    assertThrows(() => fillNumbered(new Uint8Array(39), fill), RangeError, "do not fit");
   });
 });
 
@@ -217,17 +217,17 @@ describe("the verifier", () => {
       const numbers = order.sort((a, b) => a[0]! - b[0]!).map(([, number]) => number!);
       const seen = new Set<number>();
       let highest = -1;
-      let doubles = 0;
-      let reordered = 0;
+      let duplicates = 0;
+      let outOfOrder = 0;
       for (const number of numbers) {
-        if (seen.has(number)) doubles++;
-        else if (number < highest) reordered++;
+        if (seen.has(number)) duplicates++;
+        else if (number < highest) outOfOrder++;
         seen.add(number);
         highest = Math.max(highest, number);
       }
-      const gaps = highest + 1 - seen.size;
+      const missing = highest + 1 - seen.size;
       const verifier = verify(messages(numbers, 20), 20, 0, 1 + Math.floor(next() * 100));
-      assertEquals(faults(verifier), [gaps, doubles, reordered, 0], `round ${round}`);
+      assertEquals(faults(verifier), [missing, duplicates, outOfOrder, 0], `round ${round}`);
     }
   });
 
