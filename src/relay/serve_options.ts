@@ -64,7 +64,7 @@ export interface ServeOptions {
   onEvent?: (event: ServeEvent) => void;
 }
 
-/** Names that options had before 0.2, taken until 1.0. */
+/** Names that options had in earlier versions, accepted until 1.0. */
 export interface OldServeOptions {
   /** @deprecated `resumeBelow` */
   low?: number;
