@@ -89,7 +89,7 @@ async function assertMeasuresItself(limit: Starter): Promise<void> {
   assertMatch(readFileSync(page, "utf8"), /<!doctype html>[\s\S]*uPlot=function/);
   rmSync(page);
   for (const { outcome, message, trials } of results) {
-    // On a machine that others use, a trial may be unclear: that is no matter of how it was built.
+    // On a machine that others use, a trial may be inconclusive, however it was built.
     assert(outcome !== "reader-failed", message);
     assert(trials[0]!.drained > 0, "nothing was drained");
   }
@@ -235,6 +235,24 @@ describe("the package", () => {
     await assertIsSpeedlimit((...args) =>
       new Program(file, args, { cwd: installed!, timeoutMs: LIMIT_MS })
     );
+  });
+
+  test("measures the article's reader, which it brings", async (t) => {
+    if (installed === undefined) return skip(t, why);
+    const reader = "node_modules/speedlimit/bench/readers/naive.py";
+    const args = ["limit", "--max-rate", "100kB/s", "--json"];
+    const command = ["--", "python3", reader, "{host}", "{port}"];
+    const program = new Program("python3", ["--version"], {});
+    if ((await ended("python3", program)).status !== 0) return skip(t, "there is no python3");
+    const file = join(installed, "node_modules/.bin/speedlimit");
+    const limit = new Program(file, [...args, ...command], {
+      cwd: installed,
+      timeoutMs: LIMIT_MS,
+    });
+    const { stdout, stderr } = await ended("limit", limit);
+    assertMatch(stdout, /^\{.*\}\n$/, stderr);
+    const { outcome, message } = JSON.parse(stdout);
+    assert(outcome !== "reader-failed", message);
   });
 
   test("can be imported on every runtime", async (t) => {

@@ -4,7 +4,7 @@ import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Buffer } from "node:buffer";
 import { assertEquals, assertMatch, assertNotEquals } from "#std/assert";
-import { type Damage } from "../src/queue/queue.ts";
+import type { Damage } from "../src/queue/queue.ts";
 import { openSqliteQueue } from "../src/queue/sqlite_queue.ts";
 import { run } from "./process.ts";
 import { batchAt, fill, hash, withFolder } from "./queue_batches.ts";

@@ -1,7 +1,7 @@
 /**
- * What the kernel tells of a reader's connection in one trial. A figure is one entry of
- * `TRIAL_FIGURES`: it is then in every trial of the JSON, in the progress lines and in the table
- * of trials.
+ * What the kernel tells of a reader's connection in one trial. A figure is one field of
+ * `TrialFigures` and one entry of `TRIAL_FIGURES`: it is then in every trial of the JSON, in the
+ * progress lines and in the table of trials.
  */
 import type { Reading } from "./meter.ts";
 
@@ -12,8 +12,13 @@ interface TrialFigure {
   readonly format: (value: number) => string | undefined;
 }
 
-const TRIAL_FIGURES = {
+/** By name; null where the kernel does not tell. */
+export type TrialFigures = {
   /** Share of the time in which the reader's window, or our send buffer, kept us from sending. */
+  stalled: number | null;
+};
+
+const TRIAL_FIGURES: { readonly [Name in keyof TrialFigures]: TrialFigure } = {
   stalled: {
     of(first, last) {
       const before = stalledUs(first);
@@ -24,10 +29,7 @@ const TRIAL_FIGURES = {
     },
     format: (share) => `stalled ${Math.round(share * 100)} %`,
   },
-} as const satisfies Record<string, TrialFigure>;
-
-/** By name; null where the kernel does not tell. */
-export type TrialFigures = { [Name in keyof typeof TRIAL_FIGURES]: number | null };
+};
 
 const ENTRIES = Object.entries(TRIAL_FIGURES) as [keyof TrialFigures, TrialFigure][];
 

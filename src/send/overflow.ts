@@ -1,6 +1,7 @@
 /**
  * What a server does when the kernel takes no more bytes for a reader and the backlog is above its
- * bound. A policy is one entry of `POLICIES`: its name, its words and its action are nowhere else.
+ * bound. A policy is one name in `FloodPolicy` or `QueuePolicy`, and one entry of `POLICIES`, where its
+ * words and its action are.
  */
 
 /** A write that waits this long is refused by the kernel, and not just late in the event loop. */
@@ -36,7 +37,20 @@ export interface OverflowPolicy {
   readonly needsQueue?: true;
 }
 
-export const POLICIES = {
+/** The policies that need no queue: what a plain flood can have. */
+export type FloodPolicy = "close" | "reset" | "block" | "drop";
+
+/** The policies that need a queue on disk. */
+export type QueuePolicy = "spill";
+
+/** What a server does with the messages of a reader whose backlog is above its bound. */
+export type Policy = FloodPolicy | QueuePolicy;
+
+type Policies =
+  & { readonly [Name in FloodPolicy]: OverflowPolicy & { readonly needsQueue?: never } }
+  & { readonly [Name in QueuePolicy]: OverflowPolicy & { readonly needsQueue: true } };
+
+const POLICIES: Policies = {
   close: {
     help: "closes the connection, as the article's server does",
     doing: "closing",
@@ -71,14 +85,7 @@ export const POLICIES = {
     keepsForAbsentReaders: true,
     needsQueue: true,
   },
-} as const satisfies Record<string, OverflowPolicy>;
-
-export type Policy = keyof typeof POLICIES;
-
-/** The policies that need no queue: what a plain flood can have. */
-export type FloodPolicy = {
-  [Name in Policy]: typeof POLICIES[Name] extends { needsQueue: true } ? never : Name;
-}[Policy];
+};
 
 /** A policy by its name. */
 export const policyOf = (name: Policy): OverflowPolicy => POLICIES[name];
