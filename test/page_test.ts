@@ -130,7 +130,7 @@ const readout = (page: Page, id = "readout") => page.locator(`#${id}`).textConte
 const VALUES = /^(\w+ \w+): offered [\d.]+ [kMG]?B\/s, drained [\d.]+ [kMG]?B\/s \([\d.]+ %\); /;
 
 /** Where a share of the plot's width and height is on the screen. */
-async function streamOffsetOf(page: Page, across: number, down: number): Promise<[number, number]> {
+async function pointAt(page: Page, across: number, down: number): Promise<[number, number]> {
   const box = (await page.locator("#curve .u-over").boundingBox())!;
   return [box.x + box.width * across, box.y + box.height * down];
 }
@@ -173,7 +173,7 @@ describe("a page", () => {
 
   test("shows the values under the mouse, with units", (t) =>
     inPage(t, "bench.html", async ({ page }) => {
-      await page.mouse.move(...await streamOffsetOf(page, 0.9, 0.1));
+      await page.mouse.move(...await pointAt(page, 0.9, 0.1));
       assertMatch((await readout(page))!, VALUES);
       assert(await page.locator(".spot").isVisible(), "the point is not marked");
     }));
@@ -204,9 +204,9 @@ describe("a page", () => {
   test("zooms where the mouse drags, and back", (t) =>
     inPage(t, "bench.html", async ({ page }) => {
       const before = await drawn(page);
-      await page.mouse.move(...await streamOffsetOf(page, 0.4, 0.2));
+      await page.mouse.move(...await pointAt(page, 0.4, 0.2));
       await page.mouse.down();
-      await page.mouse.move(...await streamOffsetOf(page, 0.6, 0.9), { steps: 4 });
+      await page.mouse.move(...await pointAt(page, 0.6, 0.9), { steps: 4 });
       await page.mouse.up();
       assertNotEquals(await drawn(page), before);
       await page.locator("#zoom-reset").click();
@@ -278,7 +278,7 @@ describe("a page", () => {
     inPage(t, "failed.html", async ({ page }) => {
       await page.locator("#curve").focus();
       for (const key of ["ArrowRight", "ArrowDown", "+", "0"]) await page.keyboard.press(key);
-      await page.mouse.move(...await streamOffsetOf(page, 0.5, 0.5));
+      await page.mouse.move(...await pointAt(page, 0.5, 0.5));
       assertEquals(
         await page.locator(".lede").textContent(),
         "No limit was found: reader-failed: it exited.",

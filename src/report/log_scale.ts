@@ -2,7 +2,7 @@
 
 export interface LogScale {
   /** The place of a value between two others: 0 at `from`, 1 at `to`, in decades. */
-  placeOf(value: number, from: number, to: number): number;
+  streamOffsetOf(value: number, from: number, to: number): number;
   /** Round values between two others, at most `most` of them where that is possible. */
   ticksOf(from: number, to: number, most: number): number[];
   /** A quantity as short as it goes: `500 kB/s`, `2 MB/s`; not more than so many digits. */
@@ -33,7 +33,7 @@ export function makeLogScale(): LogScale {
   };
 
   return {
-    placeOf: (value, from, to) => Math.log(value / from) / Math.log(to / from),
+    streamOffsetOf: (value, from, to) => Math.log(value / from) / Math.log(to / from),
     ticksOf(from, to, most) {
       if (to / from < 4) return evenly(from, to, most);
       const decades = decadesOf(from, to);
@@ -60,7 +60,7 @@ export function makeLogScale(): LogScale {
   };
 }
 
-export const { placeOf, ticksOf, formatShort }: LogScale = makeLogScale();
+export const { streamOffsetOf, ticksOf, formatShort }: LogScale = makeLogScale();
 
 /** A label on an axis of rates. Bytes a second. */
 export const formatTick = (rate: number): string => formatShort(rate, "B/s");
