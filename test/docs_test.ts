@@ -75,7 +75,9 @@ function brokenLinks(page: string, markdown: string): string[] {
   return linksOf(markdown).filter((target) => !isExternal(target)).flatMap((target) => {
     const { file, anchor } = resolveLink(page, target);
     if (file.startsWith("..")) return [`${page}: ${target} is outside of the project`];
-    if (file !== page && !existsSync(join(ROOT, file))) return [`${page}: ${target}: there is no ${file}`];
+    if (file !== page && !existsSync(join(ROOT, file))) {
+      return [`${page}: ${target}: there is no ${file}`];
+    }
     if (anchor === undefined) return [];
     const text = file === page ? markdown : read(file);
     return anchorsOf(text).has(anchor) ? [] : [`${page}: ${target}: no such heading`];
