@@ -1,11 +1,15 @@
 /**
- * The README's figures and its picture, from the committed results: nothing between its markers is
- * written by hand, nor docs/curve.svg.
+ * Writes the figures of README.md and docs/benchmarks.md, and the picture docs/curve.svg, from the
+ * committed results. Nothing between a page's markers is written by hand:
+ *
+ *     <!-- NAME: begin (npm run readme) -->
+ *     <!-- NAME: end -->
  *
  *     npm run readme               # after a new results file
- *     npm run readme -- --check    # exit 1 when the README does not match the results
+ *     npm run readme -- --check    # exits 1 when a page does not match the results
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { flag, parseCommandLine } from "../src/cli/command_line.ts";
 import { formatInterval } from "../src/report/limit_table.ts";
@@ -39,7 +43,7 @@ function markdown(rows: readonly (readonly string[])[]): string {
 
 const machineLine = ({ environment }: { environment: Machine }) => `${formatMachine(environment)}.`;
 
-/** The first table: the article's two readers in Python. */
+/** The article's two readers, in Python. */
 function limitTable(): string {
   const results = read<AccuracyRow>("python");
   const rows = results.rows.flatMap((row) => {
@@ -81,7 +85,6 @@ function speedTable(): string {
 }
 
 function spillTable(): string {
-  // Nobody has committed such a file yet.
   if (!existsSync(new URL("bench/results/spill.json", ROOT))) return "Not measured yet.";
   const results = read<SpillRow>("spill");
   const rows = results.rows.map(formatSpillRow);
@@ -90,13 +93,13 @@ function spillTable(): string {
 
 const PICTURE = "docs/curve.svg";
 
-/** What `deno task bench` measured last; undefined while nobody has committed such a file. */
+/** The latest result of `deno task bench`; undefined when none is committed. */
 function latest(): Report | undefined {
   const file = new URL("bench/results/latest.json", ROOT);
   return existsSync(file) ? readResults(fileURLToPath(file)) : undefined;
 }
 
-/** The readers of the smallest messages, the article's: more would be too many for one picture. */
+/** The readers of the smallest messages, as in the article: all readers are too many for one picture. */
 function drawnReaders({ readers }: Report): Report["readers"] {
   const size = Math.min(...readers.map((reader) => reader.size));
   return readers.filter((reader) => reader.size === size);
@@ -112,7 +115,9 @@ function curveTable(): string {
   if (report === undefined) return "Not measured yet: `deno task bench`, then `npm run readme`.";
   const rows = report.readers.map((reader) => readerCells(reader).map(({ text }) => text));
   const described = drawnReaders(report).map(({ name }) => name).join(", ");
-  return `![Drained against offered, both logarithmic, for ${described}](${PICTURE})\n\n` +
+  return `![Drained against offered, both logarithmic, for ${described}](${
+    basename(PICTURE)
+  })\n\n` +
     `${markdown([READER_HEAD, ...rows])}\n\n${captionOf(report)}; \`${report.command}\`.`;
 }
 
@@ -124,32 +129,46 @@ const SECTIONS: Record<string, () => string> = {
   spill: spillTable,
 };
 
-function fill(readme: string): string {
-  for (const [name, make] of Object.entries(SECTIONS)) {
+/** Which figures each page has. README.md has a small table only: test/docs_test.ts checks it. */
+const PAGES: Record<string, readonly string[]> = {
+  "README.md": ["limit"],
+  "docs/benchmarks.md": Object.keys(SECTIONS),
+};
+
+/** The text of a page with its figures. Throws an Error when its markers are not those of `names`. */
+function fill(page: string, text: string, names: readonly string[]): string {
+  const marked = [...text.matchAll(/^<!-- (\w+): begin/gm)].map(([, name]) => name!);
+  const unknown = marked.find((name) => !names.includes(name));
+  if (unknown !== undefined) throw new Error(`${page}: no figures are made for ${unknown}`);
+  for (const name of names) {
     const between = new RegExp(
       `(<!-- ${name}: begin[^\\n]*-->\\n)[\\s\\S]*?(<!-- ${name}: end -->)`,
     );
-    if (!between.test(readme)) throw new Error(`README.md has no markers for ${name}`);
-    const table = make();
-    readme = readme.replace(between, (_, begin: string, end: string) => `${begin}${table}\n${end}`);
+    if (!between.test(text)) throw new Error(`${page} has no markers for ${name}`);
+    const table = SECTIONS[name]!();
+    text = text.replace(between, (_, begin: string, end: string) => `${begin}${table}\n${end}`);
   }
-  return readme;
+  return text;
 }
 
 const spec = {
   name: "readme",
-  summary: "Writes the figures of bench/results/ into README.md, and draws docs/curve.svg.",
-  usage: ["readme.ts [--check]"],
-  options: { check: flag("writes nothing; exit 1 when README.md does not match") },
+  summary:
+    "Writes the figures of bench/results/ into README.md and docs/benchmarks.md, and draws\n" +
+    "docs/curve.svg.",
+  usage: ["readme [--check]"],
+  options: { check: flag("writes nothing; exits 1 when a file does not match the results") },
 };
 
 function main(args: readonly string[]): number {
   const { options } = parseCommandLine(spec, args);
   const report = latest();
-  const wanted: Record<string, string> = {
-    "README.md": fill(readFileSync(new URL("README.md", ROOT), "utf8")),
-    ...(report === undefined ? {} : { [PICTURE]: curvePicture(report) }),
-  };
+  const wanted: Record<string, string> = report === undefined
+    ? {}
+    : { [PICTURE]: curvePicture(report) };
+  for (const [page, names] of Object.entries(PAGES)) {
+    wanted[page] = fill(page, readFileSync(new URL(page, ROOT), "utf8"), names);
+  }
   for (const [name, text] of Object.entries(wanted)) {
     const file = fileURLToPath(new URL(name, ROOT));
     if (existsSync(file) && readFileSync(file, "utf8") === text) {
@@ -158,7 +177,7 @@ function main(args: readonly string[]): number {
       throw new Error(`${name} does not match bench/results/: run npm run readme`);
     } else {
       writeFileSync(file, text);
-      print(`${name}: renewed`);
+      print(`${name}: written`);
     }
   }
   return 0;
