@@ -1,6 +1,7 @@
 /**
- * How readers are told apart, in text, pictures and pages alike: by a letter, a colour, a dash and a
- * marker, so that no one of these has to do it alone.
+ * The style in which each reader is drawn, the same in text, pictures and pages: a letter, a
+ * colour, a dash pattern and a marker. Readers can be distinguished without any single one of
+ * these.
  */
 
 export const MARKERS = [
@@ -16,10 +17,10 @@ export const MARKERS = [
 export type Marker = typeof MARKERS[number];
 
 /** How one reader is drawn. */
-export interface Look {
-  /** In text. */
+export interface ReaderStyle {
+  /** Stands for the reader in text. */
   letter: string;
-  /** Place in HUES. */
+  /** Index into HUES. */
   hue: number;
   /** Lengths of strokes and gaps; empty: a solid line. */
   dash: number[];
@@ -27,8 +28,9 @@ export interface Look {
 }
 
 /**
- * Colours on a light and on a dark ground, at least 3:1 to it; after Okabe and Ito's palette for all
- * kinds of colour vision. And the code of a terminal's own colour (ECMA-48 SGR).
+ * Colours for a light and for a dark background, each with a contrast of at least 3:1, and a
+ * terminal's colour code (ECMA-48 SGR). They follow Okabe and Ito's palette, which suits all kinds
+ * of colour vision.
  */
 export const HUES: readonly { light: string; dark: string; terminal: number }[] = [
   { light: "#0b62a4", dark: "#6cb6f5", terminal: 34 },
@@ -41,31 +43,35 @@ export const HUES: readonly { light: string; dark: string; terminal: number }[] 
   { light: "#b3213f", dark: "#ff8598", terminal: 31 },
 ];
 
-/** Who is known has the same look in every report. */
-const KNOWN: readonly string[] = ["deno", "bun", "node", "c", "python"];
+/** These have the same style in every report. */
+const FIXED: readonly string[] = ["deno", "bun", "node", "c", "python"];
 
-/** Of a reader of the benchmark: the program has a colour and a marker, the mode has a dash. */
-export function lookOfKnown(who: string, mode: "naive" | "drain", others: readonly string[]): Look {
-  const known = KNOWN.indexOf(who);
-  const place = known >= 0 ? known : KNOWN.length + Math.max(0, others.indexOf(who));
+/** For a reader of the benchmark: colour and marker show its program, the dash pattern its mode. */
+export function benchReaderStyle(
+  who: string,
+  mode: "naive" | "drain",
+  others: readonly string[],
+): ReaderStyle {
+  const fixed = FIXED.indexOf(who);
+  const index = fixed >= 0 ? fixed : FIXED.length + Math.max(0, others.indexOf(who));
   const letter = who.slice(0, 1).toUpperCase() || "?";
   return {
     letter: mode === "drain" ? letter : letter.toLowerCase(),
-    hue: place % HUES.length,
+    hue: index % HUES.length,
     dash: mode === "drain" ? [] : [6, 4],
-    marker: MARKERS[place % MARKERS.length]!,
+    marker: MARKERS[index % MARKERS.length]!,
   };
 }
 
 const DASHES = [[], [6, 4], [2, 3], [10, 3, 2, 3]];
 const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/** Of any other reader: by its place among them. */
-export function lookOfIndex(place: number): Look {
+/** For any other reader: by its index in the report. */
+export function styleByIndex(index: number): ReaderStyle {
   return {
-    letter: LETTERS[place % LETTERS.length]!,
-    hue: place % HUES.length,
-    dash: DASHES[place % DASHES.length]!,
-    marker: MARKERS[place % MARKERS.length]!,
+    letter: LETTERS[index % LETTERS.length]!,
+    hue: index % HUES.length,
+    dash: DASHES[index % DASHES.length]!,
+    marker: MARKERS[index % MARKERS.length]!,
   };
 }
