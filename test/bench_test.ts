@@ -167,8 +167,11 @@ describe(`bench on ${runtime}`, () => {
       [["--size", "13,none"], /--size "13,none" must be sizes such as 13,1k,64k/],
       [["--runs", "0"], /--runs "0" must be a whole number/],
       [["--precision", "2"], /--precision "2" must be a share/],
-      [["--readers", "none", "--senders", "none"], /exclude each other/],
-      [["--resume", "--quick"], /--resume goes on as it began: --quick cannot be given/],
+      [["--readers", "none", "--senders", "none"], /leave nothing to measure/],
+      [
+        ["--resume", "--quick"],
+        /--resume keeps the options of the first start: --quick cannot be combined/,
+      ],
       [["--fast"], /unknown option "--fast"/],
     ] as const
   ) {

@@ -17,9 +17,9 @@ export interface Comparison {
 
 /** The statistical method in one sentence, shown with the result. */
 export const METHOD =
-  "The ratio is the geometric mean of the new runs divided by that of the old ones. Its 95 % interval comes " +
-  "from Welch's t on their logarithms, and includes the interval of each limit; by chance, one row in " +
-  "twenty differs without a real difference.";
+  "The ratio is the geometric mean of the new runs divided by that of the old ones. Its 95 % " +
+  "interval comes from Welch's t on their logarithms, and includes the interval of each limit; by " +
+  "chance, one row in twenty differs without a real difference.";
 
 /** A measurement of one cell in one file: natural logarithms. */
 interface Sample {
