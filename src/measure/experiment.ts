@@ -9,9 +9,7 @@ import { ReaderFailed } from "./reader_process.ts";
 import type { SearchPhase, TrialOutcome } from "./search.ts";
 import { runTrial, type TrialResult } from "./trial.ts";
 
-/**
- * How long a reader that we started may take to clear its backlog; a restart costs less than more.
- */
+/** How long a reader that we started may take to clear its backlog: a restart is then faster. */
 const CLEAR_MS = 500;
 /**
  * Not shortened by `trialScale`: in a shorter trial, a reader that takes 512 KiB at once would seem

@@ -118,14 +118,14 @@ function summary({ readers }: Results): string {
       const messages = sizes.size < 2 ? "" : `, ${formatMessageSize(size)} messages`;
       return `${name} (${formatEstimate(limit)}${messages})`;
     };
-    // Where the sender was the limit, it is unknown which reader is the fastest.
+    // Where a limit was not reached, it is unknown which reader is the fastest.
     const unlimited = names(readers.filter(({ limit }) => limit?.atLeast));
     const collapsing = names(readers.filter(({ overload }) => overload?.collapsed));
     return [
       ...(found.length < 2 ? [] : [`Limits from ${of(found[0]!)} to ${of(found.at(-1)!)}.`]),
       ...(unlimited === ""
         ? []
-        : [`The sender was too slow to reach the limit of these readers: ${unlimited}.`]),
+        : [`The speed limit of these readers was not reached: ${unlimited}.`]),
       ...(collapsing === "" ? [] : [`These readers collapse under overload: ${collapsing}.`]),
     ].join(" ");
   }
@@ -134,7 +134,7 @@ function summary({ readers }: Results): string {
   const messages = formatCount(Math.round(limit.lower / size));
   return [
     limit.atLeast
-      ? `The sender was too slow to reach the reader's limit, which is ${formatEstimate(limit)} ` +
+      ? `The speed limit was not reached; it is ${formatEstimate(limit)} ` +
         `(${messages} messages a second).`
       : `The speed limit is ${formatEstimate(limit)} (${messages} messages a second).`,
     ...(overload === null ? [] : [
