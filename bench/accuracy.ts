@@ -3,6 +3,16 @@
  *
  *     node --no-warnings bench/accuracy.ts --runtime deno --out accuracy.json
  */
+import { ProgressLine } from "../src/text/progress.ts";
+import { formatTable } from "../src/text/table.ts";
+import { formatByteRate, formatSeconds, parseCount } from "../src/text/units.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
+import { LIMIT_SCHEMA, type LimitResult } from "../src/measure/limit_result.ts";
+import { formatInterval } from "../src/report/limit_table.ts";
+import { formatMachine } from "../src/report/machine.ts";
+import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
+import { parseOutFile } from "../src/cli/out_file.ts";
+import { print, runMain } from "../src/cli/program.ts";
 import {
   ACCURACY_HEAD,
   type AccuracyRow,
@@ -11,19 +21,9 @@ import {
   judgeSearches,
   readerRow,
 } from "./accuracy_rows.ts";
-import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
-import { LIMIT_SCHEMA, type LimitResult } from "../src/measure/limit_result.ts";
-import { formatInterval } from "../src/report/limit_table.ts";
-import { print, runMain } from "../src/cli/program.ts";
-import { ProgressLine } from "../src/text/progress.ts";
-import { formatByteRate, formatSeconds, parseCount } from "../src/text/units.ts";
 import { commandOn, Program, ROOT, RUNTIMES } from "./programs.ts";
-import type { Runtime } from "../src/kernel/runtime.ts";
 import { compileC } from "./readers/compile.ts";
 import { describeMachine, writeResult } from "./rows.ts";
-import { formatMachine } from "../src/report/machine.ts";
-import { parseOutFile } from "../src/cli/out_file.ts";
-import { formatTable } from "../src/text/table.ts";
 
 const spec = {
   name: "accuracy",

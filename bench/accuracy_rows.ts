@@ -1,10 +1,10 @@
 /** The rows of bench/accuracy.ts: the limits that were found, compared with the true ones. */
-import type { LimitResult } from "../src/measure/limit_result.ts";
-import { formatInterval } from "../src/report/limit_table.ts";
+import { formatDeviation } from "../src/text/deviation.ts";
 import { formatByteRate, formatSeconds } from "../src/text/units.ts";
 import type { Runtime } from "../src/kernel/runtime.ts";
+import type { LimitResult } from "../src/measure/limit_result.ts";
 import { median } from "../src/measure/statistics.ts";
-import { formatDeviation } from "../src/text/deviation.ts";
+import { formatInterval } from "../src/report/limit_table.ts";
 import { meets, missedBy, type Target } from "./rows.ts";
 
 /** Deviation of the interval's middle from the true limit, as a share of that limit. */

@@ -1,11 +1,11 @@
 /** The cells of the cross-runtime benchmark, and the installed programs that they need. */
 import { resolve } from "node:path";
 import process from "node:process";
+import { formatSize } from "../src/text/units.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
 import type { BenchCell } from "../src/report/bench_result.ts";
 import { commandOn, Program, ROOT, RUNTIMES, runtimeVersions } from "./programs.ts";
-import type { Runtime } from "../src/kernel/runtime.ts";
 import { compileC } from "./readers/compile.ts";
-import { formatSize } from "../src/text/units.ts";
 
 /** Programs whose readers are measured. */
 export const READERS = ["deno", "bun", "node", "python", "c"] as const;

@@ -1,19 +1,19 @@
 /**
  * Makes the remaining runs of a benchmark: in shuffled rounds, each written to the file at its end.
  */
-import type { BenchCell, BenchHeader, BenchRun } from "../src/report/bench_result.ts";
+import type { ProgressLine } from "../src/text/progress.ts";
+import { formatByteRate, formatSeconds } from "../src/text/units.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
+import { LEAST_NUMBERED_SIZE } from "../src/message/numbered.ts";
 import type { BenchWriter } from "../src/report/bench_file.ts";
+import type { BenchCell, BenchHeader, BenchRun } from "../src/report/bench_result.ts";
+import { formatInterval } from "../src/report/limit_table.ts";
+import { interrupted } from "../src/cli/program.ts";
 import { type Installed, nameCell } from "./bench_cells.ts";
 import { type RunEffort, runReader, runSender } from "./bench_runs.ts";
 import { BenchTime, formatMinutes, type Pending } from "./bench_time.ts";
-import type { Runtime } from "../src/kernel/runtime.ts";
 import { RUNTIMES } from "./programs.ts";
 import { shuffled } from "./rounds.ts";
-import { interrupted } from "../src/cli/program.ts";
-import type { ProgressLine } from "../src/text/progress.ts";
-import { LEAST_NUMBERED_SIZE } from "../src/message/numbered.ts";
-import { formatInterval } from "../src/report/limit_table.ts";
-import { formatByteRate, formatSeconds } from "../src/text/units.ts";
 
 const EFFORTS: Record<"quick" | "full", RunEffort> = {
   quick: {

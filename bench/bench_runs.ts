@@ -1,19 +1,19 @@
 /** One run of a cell: a search for a reader's limit, or a flood into a drain. */
 import { createServer } from "node:net";
 import { resolve } from "node:path";
-import type { BenchCell, ReaderFigures, SenderFigures } from "../src/report/bench_result.ts";
-import type { Installed } from "./bench_cells.ts";
-import type { FloodFigures } from "./peers/flood.ts";
-import { commandOn, Program, ROOT, runPair } from "./programs.ts";
+import { formatByteRate } from "../src/text/units.ts";
 import type { Runtime } from "../src/kernel/runtime.ts";
+import { ARTICLE_MESSAGE, fillerMessage, textMessage } from "../src/message/message.ts";
 import { findLimit } from "../src/measure/limit.ts";
 import type { LimitEvent, LimitOptions } from "../src/measure/limit_options.ts";
 import type { LimitResult } from "../src/measure/limit_result.ts";
-import { ARTICLE_MESSAGE, fillerMessage, textMessage } from "../src/message/message.ts";
-import { interrupted } from "../src/cli/program.ts";
 import { recordAround } from "../src/measure/series.ts";
-import { formatByteRate } from "../src/text/units.ts";
+import type { BenchCell, ReaderFigures, SenderFigures } from "../src/report/bench_result.ts";
+import { interrupted } from "../src/cli/program.ts";
+import type { Installed } from "./bench_cells.ts";
 import { latencyByRate } from "./latency.ts";
+import type { FloodFigures } from "./peers/flood.ts";
+import { commandOn, Program, ROOT, runPair } from "./programs.ts";
 import { checkPair, MESSAGE_SIZE, type PeerFigures } from "./throughput.ts";
 
 /** How long runs take, which also decides how precise they are. */

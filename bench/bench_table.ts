@@ -1,15 +1,15 @@
 /** The results of the cross-runtime benchmark as tables of text. */
+import { formatTable } from "../src/text/table.ts";
+import { formatByteRate, formatCount, formatSeconds } from "../src/text/units.ts";
 import type {
   BenchResult,
   BenchRow,
   ReaderFigures,
   SenderFigures,
 } from "../src/report/bench_result.ts";
+import { formatMachine } from "../src/report/machine.ts";
 import { nameCell } from "./bench_cells.ts";
 import { formatMinutes } from "./bench_time.ts";
-import { formatMachine } from "../src/report/machine.ts";
-import { formatTable } from "../src/text/table.ts";
-import { formatByteRate, formatCount, formatSeconds } from "../src/text/units.ts";
 
 const READER_HEAD = [
   "reader",

@@ -8,12 +8,7 @@
  * It includes the sender's tick of about 1 ms: messages that become due during a tick are sent at
  * its end.
  */
-import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
-import { formatPercentiles, type Latency, LATENCY_HEAD } from "../src/read/latency.ts";
-import type { LimitResult } from "../src/measure/limit_result.ts";
-import { print, runMain } from "../src/cli/program.ts";
 import { ProgressLine } from "../src/text/progress.ts";
-import { DEFAULT_NUMBERED_SIZE, LEAST_NUMBERED_SIZE } from "../src/message/numbered.ts";
 import { formatTable } from "../src/text/table.ts";
 import {
   formatByteRate,
@@ -23,12 +18,17 @@ import {
   parseBytes,
   parseDuration,
 } from "../src/text/units.ts";
-import type { BenchLatency } from "../src/report/bench_result.ts";
-import { commandOn, Program, runPair, RUNTIMES } from "./programs.ts";
 import type { Runtime } from "../src/kernel/runtime.ts";
+import { DEFAULT_NUMBERED_SIZE, LEAST_NUMBERED_SIZE } from "../src/message/numbered.ts";
+import { formatPercentiles, type Latency, LATENCY_HEAD } from "../src/read/latency.ts";
+import type { LimitResult } from "../src/measure/limit_result.ts";
+import type { BenchLatency } from "../src/report/bench_result.ts";
+import { formatMachine } from "../src/report/machine.ts";
+import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
+import { print, runMain } from "../src/cli/program.ts";
+import { commandOn, Program, runPair, RUNTIMES } from "./programs.ts";
 import { compileC } from "./readers/compile.ts";
 import { describeMachine } from "./rows.ts";
-import { formatMachine } from "../src/report/machine.ts";
 
 /** Shares of the limit to offer. */
 const LATENCY_SHARES: readonly number[] = [0.1, 0.5, 0.8, 0.95, 0.99, 1.05];

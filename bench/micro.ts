@@ -12,24 +12,24 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { bench, boxplot, group, measure, run, summary } from "mitata";
-import { flag, option, parseCommandLine } from "../src/cli/command_line.ts";
-import { environment } from "../src/kernel/environment.ts";
-import { connectionState, kernelSourceReason } from "../src/kernel/kernel.ts";
-import { tcpInfo } from "../src/kernel/tcp_info.ts";
-import type { Connection } from "../src/net/net.ts";
-import { loadAdapter } from "../src/net/load.ts";
-import { runtime } from "../src/kernel/runtime.ts";
-import { Schedule } from "../src/send/pacer.ts";
-import { interrupted, print, runMain } from "../src/cli/program.ts";
+import { formatDeviation } from "../src/text/deviation.ts";
 import { ProgressLine } from "../src/text/progress.ts";
-import type { QueueReader } from "../src/queue/queue.ts";
-import { openSqliteQueue, takeBuffer } from "../src/queue/sqlite_queue.ts";
 import { formatTable } from "../src/text/table.ts";
 import { formatSeconds, formatSize, parseCount } from "../src/text/units.ts";
+import { environment } from "../src/kernel/environment.ts";
+import { connectionState, kernelSourceReason } from "../src/kernel/kernel.ts";
+import { runtime } from "../src/kernel/runtime.ts";
+import { tcpInfo } from "../src/kernel/tcp_info.ts";
+import { loadAdapter } from "../src/net/load.ts";
+import type { Connection } from "../src/net/net.ts";
+import { Schedule } from "../src/send/pacer.ts";
+import type { QueueReader } from "../src/queue/queue.ts";
+import { openSqliteQueue, takeBuffer } from "../src/queue/sqlite_queue.ts";
+import { median } from "../src/measure/statistics.ts";
+import { flag, option, parseCommandLine } from "../src/cli/command_line.ts";
+import { interrupted, print, runMain } from "../src/cli/program.ts";
 import { BARE_API, checksum, type Lane, openLanes } from "./micro_lanes.ts";
 import { compileC } from "./readers/compile.ts";
-import { median } from "../src/measure/statistics.ts";
-import { formatDeviation } from "../src/text/deviation.ts";
 
 /**
  * Sizes of a read or write in bytes, and the most that the adapter may cost, as a share of the

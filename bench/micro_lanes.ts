@@ -3,9 +3,9 @@
  * this process and a peer in C, one through our adapter and one through the runtime's own API.
  */
 import net from "node:net";
-import type { Connection } from "../src/net/net.ts";
-import { loadAdapter } from "../src/net/load.ts";
 import { runtime } from "../src/kernel/runtime.ts";
+import { loadAdapter } from "../src/net/load.ts";
+import type { Connection } from "../src/net/net.ts";
 import { Program } from "./programs.ts";
 
 /** One direction of one connection. */

@@ -1,10 +1,10 @@
 /** Measures whether the pacer keeps its rate, from 1 k to 50 M messages a second, to a C drain. */
 import { formatCount } from "../src/text/units.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
+import { median } from "../src/measure/statistics.ts";
 import type { FloodFigures } from "./peers/flood.ts";
 import { commandOn, runPair, RUNTIMES } from "./programs.ts";
-import type { Runtime } from "../src/kernel/runtime.ts";
 import type { Cell } from "./rounds.ts";
-import { median } from "../src/measure/statistics.ts";
 import { judge, type SpeedRow } from "./speed_rows.ts";
 import {
   BLOCK,

@@ -1,9 +1,9 @@
 /** Parts that the results of several benchmarks have in common: targets, machine, file. */
 import { writeFileSync } from "node:fs";
 import { loadavg } from "node:os";
-import type { Machine } from "../src/report/machine.ts";
 import { environment } from "../src/kernel/environment.ts";
 import type { Runtime } from "../src/kernel/runtime.ts";
+import type { Machine } from "../src/report/machine.ts";
 import { runtimeVersions } from "./programs.ts";
 
 /** The range that a figure should be in, bounds included. */

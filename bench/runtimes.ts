@@ -11,11 +11,19 @@
 import { randomUUID } from "node:crypto";
 import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { flag, option, parseCommandLine, UsageError } from "../src/cli/command_line.ts";
-import { kernelSource, kernelSourceReason } from "../src/kernel/kernel.ts";
-import { interrupted, print, runMain } from "../src/cli/program.ts";
 import { ProgressLine } from "../src/text/progress.ts";
 import { formatSize, parseBytes, parseCount, parseFraction, UnitError } from "../src/text/units.ts";
+import { environment } from "../src/kernel/environment.ts";
+import { kernelSource, kernelSourceReason } from "../src/kernel/kernel.ts";
+import { assemble, BenchWriter, readBenchLines } from "../src/report/bench_file.ts";
+import {
+  BENCH_SCHEMA,
+  type BenchEnd,
+  type BenchHeader,
+  type BenchRun,
+} from "../src/report/bench_result.ts";
+import { flag, option, parseCommandLine, UsageError } from "../src/cli/command_line.ts";
+import { interrupted, print, runMain } from "../src/cli/program.ts";
 import {
   findInstalled,
   type Installed,
@@ -27,17 +35,9 @@ import {
   SENDERS,
   whySkipped,
 } from "./bench_cells.ts";
-import { assemble, BenchWriter, readBenchLines } from "../src/report/bench_file.ts";
-import {
-  BENCH_SCHEMA,
-  type BenchEnd,
-  type BenchHeader,
-  type BenchRun,
-} from "../src/report/bench_result.ts";
 import { measureRuns } from "./bench_rounds.ts";
 import { formatBench } from "./bench_table.ts";
 import { describeMachine } from "./rows.ts";
-import { environment } from "../src/kernel/environment.ts";
 
 /** Largest message size: a slow reader would take too long for a larger one. Bytes. */
 const LARGEST = 1 << 20;

@@ -4,18 +4,18 @@
  *
  *     node --no-warnings bench/speed.ts --out speed.json
  */
-import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
-import { print, runMain } from "../src/cli/program.ts";
 import { ProgressLine } from "../src/text/progress.ts";
+import { formatTable } from "../src/text/table.ts";
 import { parseCount, parseDuration } from "../src/text/units.ts";
-import { compileC } from "./readers/compile.ts";
+import { formatMachine } from "../src/report/machine.ts";
+import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
+import { parseOutFile } from "../src/cli/out_file.ts";
+import { print, runMain } from "../src/cli/program.ts";
 import { paceCells, paceRows } from "./pace.ts";
 import { RUNTIMES } from "./programs.ts";
+import { compileC } from "./readers/compile.ts";
 import { type Cell, runRounds } from "./rounds.ts";
 import { describeMachine, ROW_HEAD, writeResult } from "./rows.ts";
-import { formatMachine } from "../src/report/machine.ts";
-import { parseOutFile } from "../src/cli/out_file.ts";
-import { formatTable } from "../src/text/table.ts";
 import { formatSpeedRow, type SpeedRow } from "./speed_rows.ts";
 import { throughputCells, throughputRows } from "./throughput.ts";
 

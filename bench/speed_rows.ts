@@ -1,8 +1,8 @@
 /** The rows of bench/speed.ts: a figure of a runtime, compared with a reference. */
+import { formatDeviation } from "../src/text/deviation.ts";
 import { formatByteRate, formatCount } from "../src/text/units.ts";
 import type { Runtime } from "../src/kernel/runtime.ts";
 import { median, spread } from "../src/measure/statistics.ts";
-import { formatDeviation } from "../src/text/deviation.ts";
 import { meets, missedBy, type Target } from "./rows.ts";
 
 /** One row of the result. */

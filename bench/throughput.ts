@@ -1,7 +1,7 @@
 /** Measures the highest rate of our flood and of our drain client, each compared with C. */
+import type { Runtime } from "../src/kernel/runtime.ts";
 import type { FloodFigures } from "./peers/flood.ts";
 import { commandOn, runPair, RUNTIMES } from "./programs.ts";
-import type { Runtime } from "../src/kernel/runtime.ts";
 import type { Cell } from "./rounds.ts";
 import type { Target } from "./rows.ts";
 import { judge, type SpeedRow } from "./speed_rows.ts";

@@ -1,6 +1,6 @@
 /** Start and end of a peer in TypeScript, the same as in the C peers. */
-import type { Closed, Connection } from "../../src/net/net.ts";
 import { loadAdapter } from "../../src/net/load.ts";
+import type { Closed, Connection } from "../../src/net/net.ts";
 import { print } from "../../src/cli/program.ts";
 
 /** Listens on 127.0.0.1, prints "listening PORT", accepts one connection and stops listening. */

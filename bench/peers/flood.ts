@@ -8,17 +8,17 @@
  */
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
-import { option, parseCommandLine } from "../../src/cli/command_line.ts";
-import { Flood } from "../../src/send/flood.ts";
+import { parseBytes, parseDuration, parseRate, UnitError } from "../../src/text/units.ts";
 import {
   ARTICLE_MESSAGE,
   fillerMessage,
   LONGEST_WRITE,
   textMessage,
 } from "../../src/message/message.ts";
+import { Flood } from "../../src/send/flood.ts";
 import { nextTurn, Ticker } from "../../src/send/pacer.ts";
+import { option, parseCommandLine } from "../../src/cli/command_line.ts";
 import { print, runMain } from "../../src/cli/program.ts";
-import { parseBytes, parseDuration, parseRate, UnitError } from "../../src/text/units.ts";
 import { acceptOne, checkEnd } from "./accept_one.ts";
 
 /** The JSON that is printed at the end. */

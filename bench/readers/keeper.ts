@@ -21,9 +21,9 @@ import {
 } from "node:fs";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
-import { interrupted } from "../../src/cli/program.ts";
 import { NetError } from "../../src/net/net.ts";
 import { drain } from "../../src/read/drain.ts";
+import { interrupted } from "../../src/cli/program.ts";
 
 const RECONNECT_MS = 10;
 

@@ -5,18 +5,6 @@
  *     npm run limit                        # the article's two readers on this runtime
  */
 import process from "node:process";
-import { main as client } from "./client.ts";
-import { chooseMessage, MESSAGE_OPTIONS } from "./message_options.ts";
-import { choice, flag, option, parseCommandLine, UsageError } from "./command_line.ts";
-import { environment } from "../kernel/environment.ts";
-import { findLimit } from "../measure/limit.ts";
-import type { LimitEvent, LimitOptions } from "../measure/limit_options.ts";
-import { type LimitResult, LIMITS_SCHEMA } from "../measure/limit_result.ts";
-import { runtime } from "../kernel/runtime.ts";
-import { interrupted, print } from "./program.ts";
-import { recordAround } from "../measure/series.ts";
-import { formatTrialFigures } from "../measure/trial_figures.ts";
-import { formatLimits } from "../report/limit_table.ts";
 import { ProgressLine } from "../text/progress.ts";
 import {
   formatByteRate,
@@ -28,11 +16,23 @@ import {
   parseFraction,
   parseHostPort,
 } from "../text/units.ts";
-import { parseOutFile } from "./out_file.ts";
-import { terminal, writeText } from "./output.ts";
+import { environment } from "../kernel/environment.ts";
+import { runtime } from "../kernel/runtime.ts";
+import { findLimit } from "../measure/limit.ts";
+import type { LimitEvent, LimitOptions } from "../measure/limit_options.ts";
+import { type LimitResult, LIMITS_SCHEMA } from "../measure/limit_result.ts";
+import { recordAround } from "../measure/series.ts";
+import { formatTrialFigures } from "../measure/trial_figures.ts";
+import { formatLimits } from "../report/limit_table.ts";
 import { preparePage } from "../report/page.ts";
 import { fromLimits } from "../report/report.ts";
 import { formatTextCurve } from "../report/text_curve.ts";
+import { main as client } from "./client.ts";
+import { choice, flag, option, parseCommandLine, UsageError } from "./command_line.ts";
+import { chooseMessage, MESSAGE_OPTIONS } from "./message_options.ts";
+import { parseOutFile } from "./out_file.ts";
+import { terminal, writeText } from "./output.ts";
+import { interrupted, print } from "./program.ts";
 
 const MOST_READERS = 1000;
 /** Duration of each of the two trials that a page shows over time. */

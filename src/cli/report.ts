@@ -4,12 +4,9 @@
  *     deno task report bench/results/latest.json --html report.html
  *     deno task report --against old.json new.json --fail-on-regression --threshold 5%
  */
-import { flag, option, parseCommandLine, UsageError } from "./command_line.ts";
-import { print, report } from "./program.ts";
+import { formatDeviation, formatPercent } from "../text/deviation.ts";
 import { formatTable } from "../text/table.ts";
 import { parseCount, parseFraction } from "../text/units.ts";
-import { formatDeviation, formatPercent } from "../text/deviation.ts";
-import { parseOutFile } from "./out_file.ts";
 import {
   compare,
   type Comparison,
@@ -18,7 +15,6 @@ import {
   METHOD,
   regressions,
 } from "../report/compare.ts";
-import { terminal, writeText } from "./output.ts";
 import { preparePage } from "../report/page.ts";
 import { captionOf, formatMessageSize, readResults, type Results } from "../report/report.ts";
 import { formatSvg } from "../report/svg.ts";
@@ -33,6 +29,10 @@ import {
   senderCells,
 } from "../report/table.ts";
 import { formatTextCurve, printable } from "../report/text_curve.ts";
+import { flag, option, parseCommandLine, UsageError } from "./command_line.ts";
+import { parseOutFile } from "./out_file.ts";
+import { terminal, writeText } from "./output.ts";
+import { print, report } from "./program.ts";
 
 const spec = {
   name: "report",

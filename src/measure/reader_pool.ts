@@ -1,8 +1,8 @@
 /** The readers under test: starts them or waits for them, and feeds each one from its own flood. */
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Message } from "../message/message.ts";
 import { loadAdapter } from "../net/load.ts";
 import type { Adapter, Closed, Connection, Listener } from "../net/net.ts";
+import type { Message } from "../message/message.ts";
 import { Flood, type Replies } from "../send/flood.ts";
 import { Ticker } from "../send/pacer.ts";
 import { waitForClear } from "./clearing.ts";

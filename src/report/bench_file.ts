@@ -3,6 +3,7 @@
  * one JSON object at the end. Both can be read as a BenchResult.
  */
 import { closeSync, fsyncSync, openSync, readFileSync, truncateSync, writeSync } from "node:fs";
+import { median, spread } from "../measure/statistics.ts";
 import {
   BENCH_SCHEMA,
   type BenchEnd,
@@ -13,7 +14,6 @@ import {
   type ReaderFigures,
 } from "./bench_result.ts";
 import { parseResult } from "./old_names.ts";
-import { median, spread } from "../measure/statistics.ts";
 
 /** The content of a file of JSON lines. */
 export interface BenchLines {

@@ -9,8 +9,8 @@
  * Rates are in bytes a second, durations in seconds, sizes in bytes, times within a series in
  * seconds since its start.
  */
-import type { Percentiles } from "../read/latency.ts";
 import type { KernelSource } from "../kernel/kernel.ts";
+import type { Percentiles } from "../read/latency.ts";
 import type { LimitResult, Trial } from "../measure/limit_result.ts";
 import type { SeriesAround } from "../measure/series.ts";
 import type { Machine } from "./machine.ts";

@@ -1,7 +1,7 @@
 /** The results of `limit` as a table of text. */
-import { CONFIRMED, type LimitResult } from "../measure/limit_result.ts";
 import { formatTable } from "../text/table.ts";
 import { formatByteRate, formatCount, formatSeconds } from "../text/units.ts";
+import { CONFIRMED, type LimitResult } from "../measure/limit_result.ts";
 
 /** Formats two rates with one unit: `19.98-20.17 MB/s`. Bytes a second. */
 export function formatInterval(lower: number, upper: number): string {

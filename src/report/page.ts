@@ -1,9 +1,8 @@
 /** A report as one HTML file, which can be opened from a disk without a network. */
 import { createHash } from "node:crypto";
-import { formatByteRate, formatCount, formatSeconds } from "../text/units.ts";
 import { embeddedJson, escapeMarkup } from "../text/escape.ts";
+import { formatByteRate, formatCount, formatSeconds } from "../text/units.ts";
 import { makeLogScale } from "./log_scale.ts";
-import type { ReaderStyle } from "./styles.ts";
 import { makeCurveChart } from "./page_curve.ts";
 import { pageData, type PageReader } from "./page_data.ts";
 import { type PageFiles, readPageFiles } from "./page_files.ts";
@@ -12,6 +11,7 @@ import { PAGE_STYLE } from "./page_style.ts";
 import { sortTables } from "./page_table.ts";
 import { makeTimeChart } from "./page_time.ts";
 import { formatMessageSize, type Results } from "./report.ts";
+import type { ReaderStyle } from "./styles.ts";
 import { markerPath } from "./svg.ts";
 import {
   LATENCY_HEAD,

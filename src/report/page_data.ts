@@ -1,8 +1,8 @@
 /** The data that a page's script gets for its charts. */
 import type { SeriesAround, TrialSeries } from "../measure/series.ts";
 import { type Curve, type View, viewOf } from "./curve.ts";
-import { HUES, type ReaderStyle } from "./styles.ts";
 import { formatMessageSize, type ReaderReport, type Results } from "./report.ts";
+import { HUES, type ReaderStyle } from "./styles.ts";
 import { formatEstimate } from "./text_curve.ts";
 
 export interface PageReader {

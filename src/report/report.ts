@@ -4,6 +4,7 @@
  * Out: `Results`, the form that all of these read, made in this file; each format has a file.
  */
 import { readFileSync } from "node:fs";
+import { formatBytes, formatSeconds, formatSize } from "../text/units.ts";
 import type { Environment } from "../kernel/environment.ts";
 import {
   CONFIRMED,
@@ -11,9 +12,7 @@ import {
   type LimitResult,
   LIMITS_SCHEMA,
 } from "../measure/limit_result.ts";
-import { parseResult } from "./old_names.ts";
 import type { SeriesAround } from "../measure/series.ts";
-import { formatBytes, formatSeconds, formatSize } from "../text/units.ts";
 import { readBench } from "./bench_file.ts";
 import {
   BENCH_SCHEMA,
@@ -24,8 +23,9 @@ import {
   type ReaderFigures,
   type SenderFigures,
 } from "./bench_result.ts";
-import type { Machine } from "./machine.ts";
 import { type Curve, curveOf } from "./curve.ts";
+import type { Machine } from "./machine.ts";
+import { parseResult } from "./old_names.ts";
 import { benchReaderStyle, type ReaderStyle, styleByIndex } from "./styles.ts";
 
 /** Bytes a second. */

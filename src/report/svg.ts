@@ -1,9 +1,9 @@
 /** Curves as an SVG picture, readable on a light and on a dark page. */
-import { viewOf } from "./curve.ts";
 import { escapeMarkup } from "../text/escape.ts";
+import { viewOf } from "./curve.ts";
 import { formatTick, positionOf, ticksOf } from "./log_scale.ts";
-import { HUES, type Marker, type ReaderStyle } from "./styles.ts";
 import type { ReaderReport } from "./report.ts";
+import { HUES, type Marker, type ReaderStyle } from "./styles.ts";
 import { formatEstimate } from "./text_curve.ts";
 
 export interface SvgOptions {

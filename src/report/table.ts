@@ -1,7 +1,7 @@
 /** The tables of a report: their rows, for a terminal and for a page. */
-import { formatPercentiles, LATENCY_HEAD as PERCENTILE_NAMES } from "../read/latency.ts";
-import { formatByteRate, formatCount, formatSeconds } from "../text/units.ts";
 import { formatPercent } from "../text/deviation.ts";
+import { formatByteRate, formatCount, formatSeconds } from "../text/units.ts";
+import { formatPercentiles, LATENCY_HEAD as PERCENTILE_NAMES } from "../read/latency.ts";
 import { formatMessageSize, type ReaderReport, type SenderReport } from "./report.ts";
 import { formatEstimate } from "./text_curve.ts";
 

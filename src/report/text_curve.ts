@@ -1,10 +1,10 @@
 /** Curves as text: drained over offered rate on logarithmic axes, for a terminal of any width. */
-import { formatInterval } from "./limit_table.ts";
 import { formatByteRate } from "../text/units.ts";
 import { type View, viewOf } from "./curve.ts";
+import { formatInterval } from "./limit_table.ts";
 import { formatTick, positionOf, ticksOf } from "./log_scale.ts";
-import { HUES, type ReaderStyle } from "./styles.ts";
 import type { RateEstimate, ReaderReport } from "./report.ts";
+import { HUES, type ReaderStyle } from "./styles.ts";
 
 export interface TextCurveOptions {
   /** Columns of the terminal; values below 24 count as 24. */
