@@ -80,7 +80,7 @@ describe("the script micro of package.json", () => {
       // An agent that is given stands for a nested call: Bun leaves it as it is.
       const ran = await new Program(program, ["run", "micro", "--help"], { env }).ended;
       assertEquals(ran.status, 0, ran.stderr);
-      assertMatch(ran.stdout, new RegExp(`^Measures what single operations cost on ${called},`));
+      assertMatch(ran.stdout, new RegExp(`^Measures the cost of single operations on ${called}:`));
     });
   }
 });
