@@ -1,65 +1,65 @@
 /**
- * How exact `limit` is: readers whose limit is known, measured by bin/limit.ts as a person would.
+ * Measures how accurate `limit` is: runs bin/limit.ts on readers whose speed limit is known.
  *
  *     node --no-warnings bench/accuracy.ts --runtime deno --out accuracy.json
  */
+import { ProgressLine } from "../src/text/progress.ts";
+import { formatTable } from "../src/text/table.ts";
+import { formatByteRate, formatSeconds, parseCount } from "../src/text/units.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
+import { LIMIT_SCHEMA, type LimitResult } from "../src/measure/limit_result.ts";
+import { formatInterval } from "../src/report/limit_table.ts";
+import { formatMachine } from "../src/report/machine.ts";
+import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
+import { parseOutFile } from "../src/cli/out_file.ts";
+import { print, runMain } from "../src/cli/program.ts";
 import {
   ACCURACY_HEAD,
   type AccuracyRow,
   formatAccuracyRow,
   judgeInterval,
   judgeSearches,
-  tellReader,
+  readerRow,
 } from "./accuracy_rows.ts";
-import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
-import { LIMIT_SCHEMA, type LimitResult } from "../src/measure/limit_result.ts";
-import { formatInterval } from "../src/report/limit_table.ts";
-import { print, runMain } from "../src/cli/program.ts";
-import { ProgressLine } from "../src/text/progress.ts";
-import { formatByteRate, formatSeconds, parseCount } from "../src/text/units.ts";
 import { commandOn, Program, ROOT, RUNTIMES } from "./programs.ts";
-import type { Runtime } from "../src/kernel/runtime.ts";
 import { compileC } from "./readers/compile.ts";
 import { describeMachine, writeResult } from "./rows.ts";
-import { formatMachine } from "../src/report/machine.ts";
-import { parseOutFile } from "../src/cli/out_file.ts";
-import { formatTable } from "../src/text/table.ts";
 
 const spec = {
   name: "accuracy",
-  summary:
-    "Measures readers whose speed limit is known with bin/limit.ts, one of them again and\n" +
-    "again, and the article's two readers in Python, and tells which targets are met.",
+  summary: "Measures readers whose speed limit is known with bin/limit.ts, one of them\n" +
+    "several times, and the article's two readers in Python. Reports which targets\n" +
+    "are met.",
   usage: ["accuracy.ts [OPTIONS]"],
   options: {
     runtime: choice({
-      help: "the sender's",
+      help: "runtime of the sender",
       choices: ["all", ...RUNTIMES],
       default: "all",
     }),
     searches: option({
       value: "N",
-      help: "of the same reader",
+      help: "number of searches of the same reader",
       default: "10",
       parse: (text) => parseCount(text, { least: 2, most: 1000 }),
     }),
     only: choice({
-      help: "a part of it",
+      help: "measure only a part",
       choices: ["all", "intervals", "searches", "python"],
       default: "all",
     }),
     out: option({
       value: "FILE.json",
-      help: "writes all figures there, too",
+      help: "also writes all figures to this file",
       parse: parseOutFile,
     }),
-    quick: flag("one reader and two searches, to see that it works: no figures to keep"),
+    quick: flag("only one reader and two searches, to try the benchmark itself"),
   },
 };
 
-/** The service rate of the reader that is searched again and again. Bytes a second. */
+/** The service rate of the reader whose limit is searched several times. Bytes a second. */
 const STEADY = 20e6;
-/** Readers of bench/readers/paced.c: service rate in bytes a second, and what follows it. */
+/** Readers of bench/readers/paced.c: service rate in bytes a second, and further arguments. */
 const PACED: readonly { rate: number; args: readonly string[] }[] = [
   { rate: 1e6, args: [] },
   { rate: STEADY, args: [] },
@@ -68,7 +68,7 @@ const PACED: readonly { rate: number; args: readonly string[] }[] = [
   { rate: STEADY, args: ["--pause", "50", "--every", "500"] },
 ];
 const PYTHON = ["naive.py", "drain.py"];
-/** A search has 20 s to meet its target; one that takes this long hangs. Seconds. */
+/** The target is 20 s; a search that takes longer than this hangs. Seconds. */
 const LONGEST_SEARCH = 300;
 
 async function main(args: readonly string[]): Promise<void> {
@@ -110,7 +110,7 @@ async function main(args: readonly string[]): Promise<void> {
       for (const file of PYTHON) {
         const what = `${file}, ${python.version}`;
         const words = ["python3", `${ROOT}/bench/readers/${file}`, "{host}", "{port}"];
-        rows.push(tellReader(what, runtime, await search(runtime, what, words)));
+        rows.push(readerRow(what, runtime, await search(runtime, what, words)));
       }
     }
   }
@@ -120,10 +120,12 @@ async function main(args: readonly string[]): Promise<void> {
   print(formatTable([ACCURACY_HEAD, ...rows.map(formatAccuracyRow)]));
   const skipped = python !== undefined && "skipped" in python ? python.skipped : undefined;
   if (skipped !== undefined) {
-    print(`\nskipped: ${skipped}: the article's readers were not measured`);
+    print(`\nskipped: the article's readers in Python (${skipped})`);
   }
   print(
-    `\n${met} of ${judged.length} targets met${quick ? "; quick: no figures to keep" : ""}\n` +
+    `\n${met} of ${judged.length} targets met${
+      quick ? "; quick run: these figures are not precise" : ""
+    }\n` +
       formatMachine(machine),
   );
   if (options.out === undefined) return;
@@ -136,13 +138,13 @@ async function main(args: readonly string[]): Promise<void> {
   });
 }
 
-/** One search by the command that a person would use. It may find nothing, but it must say so. */
+/** Runs one search with the command `limit`. A search without a limit is a result, not an error. */
 async function findLimit(runtime: Runtime, command: readonly string[]): Promise<LimitResult> {
   const words = commandOn(runtime, "bin/limit.ts", "--json", "--", ...command);
   const program = new Program(words, { seconds: LONGEST_SEARCH, statuses: [0, 1] });
   const result = await program.figures() as LimitResult;
   if (result.schema === LIMIT_SCHEMA) return result;
-  throw new Error(`${words.join(" ")} printed something else than a limit`);
+  throw new Error(`${words.join(" ")} did not print a result of limit`);
 }
 
 async function findPython(): Promise<{ version: string } | { skipped: string }> {
@@ -156,9 +158,9 @@ async function findPython(): Promise<{ version: string } | { skipped: string }> 
 }
 
 function describe({ limit, outcome, message, seconds }: LimitResult): string {
-  const found = limit === null ? "no limit" : formatInterval(limit.lower, limit.upper);
+  const interval = limit === null ? "no limit" : formatInterval(limit.lower, limit.upper);
   const why = outcome === "found" ? "" : `, ${outcome}: ${message}`;
-  return `${found}${why} in ${formatSeconds(seconds)}`;
+  return `${interval}${why} in ${formatSeconds(seconds)}`;
 }
 
 if (import.meta.main) await runMain("accuracy", main);

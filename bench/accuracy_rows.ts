@@ -1,39 +1,39 @@
-/** A reader's limit as it was found, beside the limit that it has, as bench/accuracy.ts tells it. */
-import type { LimitResult } from "../src/measure/limit_result.ts";
-import { formatInterval } from "../src/report/limit_table.ts";
+/** The rows of bench/accuracy.ts: the limits that were found, compared with the true ones. */
+import { formatDeviation } from "../src/text/deviation.ts";
 import { formatByteRate, formatSeconds } from "../src/text/units.ts";
 import type { Runtime } from "../src/kernel/runtime.ts";
+import type { LimitResult } from "../src/measure/limit_result.ts";
 import { median } from "../src/measure/statistics.ts";
-import { formatDeviation } from "../src/text/deviation.ts";
+import { formatInterval } from "../src/report/limit_table.ts";
 import { meets, missedBy, type Target } from "./rows.ts";
 
-/** How far the middle of an interval may be from what was asked, as a share of it. */
-const EXACT: Target = { least: -0.01, most: 0.01 };
-/** How long that may take. Seconds. */
-const SOON: Target = { most: 20 };
-/** How far one of several searches may be from their median, as a share of it. */
+/** Deviation of the interval's middle from the true limit, as a share of that limit. */
+const ACCURATE: Target = { least: -0.01, most: 0.01 };
+/** Duration of a search. Seconds. */
+const FAST: Target = { most: 20 };
+/** Deviation of one of several searches from their median, as a share of the median. */
 const REPEATED: Target = { most: 0.02 };
 
-/** What one search found; rates in bytes a second. */
-export interface Found {
+/** The result of one search; rates in bytes a second. */
+export interface SearchSummary {
   outcome: LimitResult["outcome"];
   message: string;
   limit: LimitResult["limit"];
-  /** The middle of the limit; null without one. */
+  /** The middle of the limit's interval; null without a limit. */
   middle: number | null;
   overload: LimitResult["overload"];
   recovery: LimitResult["recovery"];
-  /** How many there were. */
+  /** Number of trials. */
   trials: number;
   seconds: number;
   queueSource: string;
   kernelSource: string;
 }
 
-/** One line of the result. */
+/** One row of the result. */
 export type AccuracyRow =
   & {
-    /** The reader. */
+    /** The reader's name. */
     what: string;
     runtime: Runtime;
     /** Null without a target. */
@@ -42,26 +42,27 @@ export type AccuracyRow =
   & (
     | {
       kind: "interval";
+      /** The true limit. */
       asked: number;
       /** middle / asked - 1 */
       deviation: number | null;
       target: { deviation: Target; seconds: Target };
-      found: Found;
+      found: SearchSummary;
     }
     | {
       kind: "searches";
       asked: number;
-      /** Of the middles; null if none was found. */
+      /** Median of the middles; null if no search found a limit. */
       median: number | null;
-      /** The largest |middle / median - 1|; null if one search found nothing. */
+      /** The largest |middle / median - 1|; null if any search found no limit. */
       largestDeviation: number | null;
       target: { largestDeviation: Target };
-      found: Found[];
+      found: SearchSummary[];
     }
-    | { kind: "reader"; found: Found }
+    | { kind: "reader"; found: SearchSummary }
   );
 
-function summarize(result: LimitResult): Found {
+function summarize(result: LimitResult): SearchSummary {
   const { outcome, message, limit, overload, recovery, trials, seconds, queueSource } = result;
   return {
     outcome,
@@ -77,7 +78,7 @@ function summarize(result: LimitResult): Found {
   };
 }
 
-/** One search of a reader whose limit is known. */
+/** The row of one search of a reader whose limit is known. */
 export function judgeInterval(
   what: string,
   runtime: Runtime,
@@ -86,13 +87,13 @@ export function judgeInterval(
 ): AccuracyRow {
   const found = summarize(result);
   const deviation = found.middle === null ? null : found.middle / asked - 1;
-  const met = found.outcome === "found" && deviation !== null && meets(deviation, EXACT) &&
-    meets(found.seconds, SOON);
-  const target = { deviation: EXACT, seconds: SOON };
+  const met = found.outcome === "found" && deviation !== null && meets(deviation, ACCURATE) &&
+    meets(found.seconds, FAST);
+  const target = { deviation: ACCURATE, seconds: FAST };
   return { kind: "interval", what, runtime, asked, deviation, target, met, found };
 }
 
-/** Several searches of one reader. */
+/** The row of several searches of one reader. */
 export function judgeSearches(
   what: string,
   runtime: Runtime,
@@ -120,12 +121,12 @@ export function judgeSearches(
   };
 }
 
-/** A reader whose limit nobody knows. */
-export function tellReader(what: string, runtime: Runtime, result: LimitResult): AccuracyRow {
+/** The row of a reader whose true limit is unknown: it has no target. */
+export function readerRow(what: string, runtime: Runtime, result: LimitResult): AccuracyRow {
   return { kind: "reader", what, runtime, met: null, found: summarize(result) };
 }
 
-/** The table's first line. */
+/** The column heads of the table. */
 export const ACCURACY_HEAD: readonly string[] = [
   "reader",
   "sender",
@@ -137,7 +138,7 @@ export const ACCURACY_HEAD: readonly string[] = [
   "verdict",
 ];
 
-/** A line of the table. */
+/** The cells of one row. */
 export function formatAccuracyRow(row: AccuracyRow): string[] {
   const start = [row.what, row.runtime];
   switch (row.kind) {
@@ -150,7 +151,7 @@ export function formatAccuracyRow(row: AccuracyRow): string[] {
         formatSeconds(found.seconds),
         String(found.trials),
         "within 1 %, in 20 s",
-        met ? "met" : missed(found, deviation),
+        met ? "met" : notReached(found, deviation),
       ];
     }
     case "searches": {
@@ -158,7 +159,7 @@ export function formatAccuracyRow(row: AccuracyRow): string[] {
       const failed = found.filter(({ outcome }) => outcome !== "found").length;
       const beyond = largest === null ? 0 : missedBy(largest, REPEATED);
       const reasons = [
-        ...(failed > 0 ? [`${failed} of ${found.length} not found`] : []),
+        ...(failed > 0 ? [`no limit found in ${failed} of ${found.length}`] : []),
         ...(beyond > 0 ? [`by ${(beyond * 100).toFixed(2)} %`] : []),
       ];
       return [
@@ -168,7 +169,7 @@ export function formatAccuracyRow(row: AccuracyRow): string[] {
         `${formatSeconds(median(found.map(({ seconds }) => seconds)))} each`,
         String(found.reduce((sum, { trials }) => sum + trials, 0)),
         "within 2 % of the median",
-        met ? "met" : `missed: ${reasons.join(", ")}`,
+        met ? "met" : `target not reached (${reasons.join(", ")})`,
       ];
     }
     case "reader": {
@@ -180,31 +181,31 @@ export function formatAccuracyRow(row: AccuracyRow): string[] {
         formatSeconds(found.seconds),
         String(found.trials),
         "-",
-        formatBeyond(found),
+        formatOverload(found),
       ];
     }
   }
 }
 
-function formatFound({ limit, outcome }: Found): string {
+function formatFound({ limit, outcome }: SearchSummary): string {
   return limit === null ? outcome : formatInterval(limit.lower, limit.upper);
 }
 
-function missed(found: Found, deviation: number | null): string {
+function notReached(found: SearchSummary, deviation: number | null): string {
   const reasons: string[] = [];
   if (found.outcome !== "found") reasons.push(`${found.outcome}: ${found.message}`);
-  const beyond = deviation === null ? 0 : missedBy(deviation, EXACT);
+  const beyond = deviation === null ? 0 : missedBy(deviation, ACCURATE);
   if (beyond > 0) reasons.push(`by ${(beyond * 100).toFixed(2)} %`);
-  const late = missedBy(found.seconds, SOON);
+  const late = missedBy(found.seconds, FAST);
   if (late > 0) reasons.push(`by ${formatSeconds(late)}`);
-  return `missed: ${reasons.join(", ")}`;
+  return `target not reached (${reasons.join(", ")})`;
 }
 
-function formatBeyond({ outcome, message, overload, recovery }: Found): string {
+function formatOverload({ outcome, message, overload, recovery }: SearchSummary): string {
   if (overload === null || recovery === null) return `${outcome}: ${message}`;
-  const drains = `offered twice that, it drains ${formatByteRate(overload.drained)}`;
+  const drains = `offered twice the limit, drains ${formatByteRate(overload.drained)}`;
   const then = recovery.recovered
     ? `clears in ${formatSeconds(recovery.seconds)}`
     : "does not recover";
-  return `${drains}${overload.collapsed ? " (collapsed)" : ""}; at half of it ${then}`;
+  return `${drains}${overload.collapsed ? " (collapsed)" : ""}; offered half of it, ${then}`;
 }

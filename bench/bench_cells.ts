@@ -1,15 +1,15 @@
-/** The cells of the cross-runtime table: which there are, and what is installed to measure them. */
+/** The cells of the cross-runtime benchmark, and the installed programs that they need. */
 import { resolve } from "node:path";
 import process from "node:process";
+import { formatSize } from "../src/text/units.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
 import type { BenchCell } from "../src/report/bench_result.ts";
 import { commandOn, Program, ROOT, RUNTIMES, runtimeVersions } from "./programs.ts";
-import type { Runtime } from "../src/kernel/runtime.ts";
 import { compileC } from "./readers/compile.ts";
-import { formatSize } from "../src/text/units.ts";
 
-/** Those whose reader is measured. */
+/** Programs whose readers are measured. */
 export const READERS = ["deno", "bun", "node", "python", "c"] as const;
-/** Those whose flood is. */
+/** Programs whose floods are measured. */
 export const SENDERS = ["deno", "bun", "node", "c"] as const;
 const MODES = ["naive", "drain"] as const;
 
@@ -19,7 +19,7 @@ export type Sender = typeof SENDERS[number];
 export interface CellOptions {
   readers: readonly Reader[];
   senders: readonly Sender[];
-  /** Of messages: bytes. */
+  /** Message sizes, bytes. */
   readerSizes: readonly number[];
   senderSizes: readonly number[];
 }
@@ -41,7 +41,7 @@ export function listCells(options: CellOptions): BenchCell[] {
   ];
 }
 
-/** A cell in a few words, one to one: `bun drain, 64k`. */
+/** A short, unique name of a cell: `bun drain, 64k`. */
 export function nameCell(cell: BenchCell): string {
   const size = formatSize(cell.size);
   switch (cell.kind) {
@@ -56,22 +56,23 @@ export function nameCell(cell: BenchCell): string {
   }
 }
 
-/** What is here to measure with, and why not what is not. */
+/** The programs to measure with, and the reasons why others are missing. */
 export interface Installed {
+  /** Versions. */
   runtimes: Partial<Record<Runtime, string>>;
   /** Versions. */
   programs: Partial<Record<"python" | "c" | "iperf3", string>>;
-  /** reader.c and peer.c, compiled. */
+  /** Paths of reader.c and peer.c as compiled programs. */
   reader: string | undefined;
   peer: string | undefined;
-  /** `no python3`, by what is missing. */
+  /** The reason, such as `no python3`, by program. */
   missing: Partial<Record<Reader | "iperf3", string>>;
 }
 
-/** A look at a program, at most. Seconds. */
-const LOOK_SECONDS = 20;
+/** Time limit for a program that prints its version or help. Seconds. */
+const CHECK_SECONDS = 20;
 
-/** Looks at all that these cells need: each program has to run, not just to be there. */
+/** Checks all programs that these cells need: each must run, not only exist. */
 export async function findInstalled(cells: readonly BenchCell[]): Promise<Installed> {
   const installed: Installed = {
     runtimes: {},
@@ -82,19 +83,19 @@ export async function findInstalled(cells: readonly BenchCell[]): Promise<Instal
   };
   const needed = new Set<string>(cells.map(({ who }) => who));
   for (const runtime of RUNTIMES.filter((each) => needed.has(each))) {
-    const why = await tryLook(`no ${runtime}`, async () => {
-      // Its version, and that it runs our files.
+    const why = await tryCheck(`no ${runtime}`, async () => {
+      // Its version, and whether it runs our files.
       Object.assign(installed.runtimes, await runtimeVersions([runtime]));
-      await new Program(commandOn(runtime, "client.ts", "--help"), { seconds: LOOK_SECONDS })
+      await new Program(commandOn(runtime, "client.ts", "--help"), { seconds: CHECK_SECONDS })
         .ended();
     });
     if (why !== undefined) installed.missing[runtime] = why;
   }
   for (const [who, program] of [["python", "python3"], ["iperf3", "iperf3"]] as const) {
     if (!needed.has(who)) continue;
-    const why = await tryLook(`no ${program}`, async () => {
-      const look = new Program([program, "--version"], { seconds: LOOK_SECONDS });
-      const { stdout } = await look.ended();
+    const why = await tryCheck(`no ${program}`, async () => {
+      const check = new Program([program, "--version"], { seconds: CHECK_SECONDS });
+      const { stdout } = await check.ended();
       installed.programs[who] = stdout.split("\n")[0]!.trim();
     });
     if (why !== undefined) installed.missing[who] = why;
@@ -111,15 +112,17 @@ export async function findInstalled(cells: readonly BenchCell[]): Promise<Instal
 
 /** Why a cell cannot be measured here; undefined: it can. */
 export function whySkipped(cell: BenchCell, { missing }: Installed): string | undefined {
-  // Every flood goes into a drain in C.
+  // The reader of every flood is a drain in C.
   return missing[cell.who as Reader] ??
-    (cell.kind === "sender" && missing.c !== undefined ? `${missing.c}, for the drain` : undefined);
+    (cell.kind === "sender" && missing.c !== undefined
+      ? `${missing.c}, which the drain needs`
+      : undefined);
 }
 
-/** Undefined when it could be looked at; else `no python3`, or what it says that is wrong with it. */
-async function tryLook(absent: string, look: () => Promise<void>): Promise<string | undefined> {
+/** Undefined where the check succeeds; else `no python3`, or the program's error message. */
+async function tryCheck(absent: string, check: () => Promise<void>): Promise<string | undefined> {
   try {
-    await look();
+    await check();
     return undefined;
   } catch (error) {
     const { name, message } = error as Error;
@@ -129,16 +132,16 @@ async function tryLook(absent: string, look: () => Promise<void>): Promise<strin
   }
 }
 
-/** Of the compiler that compileC takes first. */
+/** The version of the compiler that compileC chooses. */
 async function compilerVersion(): Promise<string> {
   for (const compiler of [process.env.CC ?? "cc", "gcc", "clang"]) {
     try {
       const words = [...compiler.split(/\s+/), "--version"];
-      const { stdout } = await new Program(words, { seconds: LOOK_SECONDS }).ended();
+      const { stdout } = await new Program(words, { seconds: CHECK_SECONDS }).ended();
       return stdout.split("\n")[0]!.trim();
     } catch (error) {
       if ((error as Error).name === "AbortError") throw error;
     }
   }
-  return "a compiler that does not tell its version";
+  return "a compiler of unknown version";
 }

@@ -1,19 +1,21 @@
-/** All runs of a benchmark that are still to come: in rounds, shuffled, each written as it ends. */
-import type { BenchCell, BenchHeader, BenchRun } from "../src/report/bench_result.ts";
-import type { BenchWriter } from "../src/report/bench_file.ts";
-import { type Installed, nameCell } from "./bench_cells.ts";
-import { runReader, runSender, type SearchPhase } from "./bench_runs.ts";
-import { BenchTime, formatMinutes, type Pending } from "./bench_time.ts";
+/**
+ * Makes the remaining runs of a benchmark: in shuffled rounds, each written to the file at its end.
+ */
+import type { ProgressLine } from "../src/text/progress.ts";
+import { formatByteRate, formatSeconds } from "../src/text/units.ts";
 import type { Runtime } from "../src/kernel/runtime.ts";
+import { LEAST_NUMBERED_SIZE } from "../src/message/numbered.ts";
+import type { BenchWriter } from "../src/report/bench_file.ts";
+import type { BenchCell, BenchHeader, BenchRun } from "../src/report/bench_result.ts";
+import { formatInterval } from "../src/report/limit_table.ts";
+import { interrupted } from "../src/cli/program.ts";
+import { type Installed, nameCell } from "./bench_cells.ts";
+import { type RunEffort, runReader, runSender } from "./bench_runs.ts";
+import { BenchTime, formatMinutes, type Pending } from "./bench_time.ts";
 import { RUNTIMES } from "./programs.ts";
 import { shuffled } from "./rounds.ts";
-import { interrupted } from "../src/cli/program.ts";
-import type { ProgressLine } from "../src/text/progress.ts";
-import { LEAST_NUMBERED_SIZE } from "../src/message/numbered.ts";
-import { formatInterval } from "../src/report/limit_table.ts";
-import { formatByteRate, formatSeconds } from "../src/text/units.ts";
 
-const PHASES: Record<"quick" | "full", SearchPhase> = {
+const EFFORTS: Record<"quick" | "full", RunEffort> = {
   quick: {
     search: { trialScale: 0.4, maxTrialSeconds: 1, usualSeconds: 4, longestSeconds: 6 },
     seriesSeconds: 0.5,
@@ -27,27 +29,28 @@ const PHASES: Record<"quick" | "full", SearchPhase> = {
 };
 
 /**
- * Floods for each search: they take no time, and three of them say too little. Two sets of three
- * figures from one distribution lie apart in a tenth of all cases, two of six in 0.2 %.
+ * Floods for each search of a reader. Floods are short, and three of them would not be enough: two
+ * sets of three figures from the same distribution do not overlap in a tenth of all cases, two sets
+ * of six in 0.2 %.
  */
 const FLOOD_RUNS = 2;
 
 export interface MeasureOptions {
   header: BenchHeader;
-  /** Those that were made already; new ones are added. */
+  /** The runs made so far; new ones are added. */
   runs: BenchRun[];
   writer: BenchWriter;
   installed: Installed;
   progress: ProgressLine;
 }
 
-/** Makes all runs that are missing. False: it was interrupted. */
+/** Makes all missing runs. Resolves to false where it was interrupted. */
 export async function measureRuns(options: MeasureOptions): Promise<boolean> {
   const { header, runs, writer, installed, progress } = options;
   const { cells, quick, warmUps } = header;
-  const effort = quick ? PHASES.quick : PHASES.full;
+  const effort = quick ? EFFORTS.quick : EFFORTS.full;
   const time = new BenchTime(cells, { quick, firstRound: warmUps });
-  for (const run of runs) time.saw(run);
+  for (const run of runs) time.add(run);
   const pending = listPending(header, runs);
   const left = () => formatMinutes(time.left(pending));
   progress.line(
@@ -58,12 +61,12 @@ export async function measureRuns(options: MeasureOptions): Promise<boolean> {
     if (interrupted().aborted) return false;
     const { cell, round } = pending[0]!;
     const name = nameCell(cells[cell]!);
-    const say = (what: string) =>
+    const showProgress = (what: string) =>
       progress.update(
         `${runs.length + 1}/${runs.length + pending.length} ${name}${what}, ` +
           `${left()} left`,
       );
-    say("");
+    showProgress("");
     const date = new Date().toISOString();
     const startMs = performance.now();
     let figures: BenchRun["figures"] | null;
@@ -72,17 +75,17 @@ export async function measureRuns(options: MeasureOptions): Promise<boolean> {
         installed,
         effort,
         precision: header.precision,
-        keptBefore: keptBefore(cells, cell, runs),
+        keptUpBefore: lowestKeptUp(cells, cell, runs),
         series: round === warmUps,
         latencyServer: round === warmUps && measuresLatency(header, cell)
           ? header.generator.runtime.split(" ")[0] as Runtime
           : undefined,
-        say,
+        showProgress,
         note: (text) => progress.line(`    ${name}: ${text}`),
       });
     } catch (error) {
       if (interrupted().aborted) return false;
-      // A row that says so: neither a low number nor the end of the others.
+      // A failed run is recorded as such, and the other runs continue.
       figures = { failed: (error as Error).message.trim().replace(/\s*\n\s*/g, " ") };
     }
     if (figures === null) return false;
@@ -90,22 +93,22 @@ export async function measureRuns(options: MeasureOptions): Promise<boolean> {
     const run: BenchRun = { type: "run", cell, round, date, seconds, figures };
     writer.append(run);
     runs.push(run);
-    time.saw(run);
+    time.add(run);
     pending.shift();
     progress.line(
       `${String(runs.length).padStart(3)}/${runs.length + pending.length} ` +
-        `${round < warmUps ? "warm-up " : ""}${name}: ${tell(figures)}, ` +
+        `${round < warmUps ? "warm-up " : ""}${name}: ${summarize(figures)}, ` +
         `${formatSeconds(seconds)}${pending.length > 0 ? `; ${left()} left` : ""}`,
     );
   }
   return true;
 }
 
-/** What there is to run and was not: every round in an order of its own. */
+/** The runs that have not been made, each round in an order of its own. */
 function listPending({ cells, runs, warmUps }: BenchHeader, done: readonly BenchRun[]): Pending[] {
   const pending: Pending[] = [];
   for (let round = 0; round < warmUps + runs * FLOOD_RUNS; round++) {
-    // Each search of a reader begins with a ramp: that is its warm-up.
+    // Readers need no warm-up round, because each search begins with a ramp.
     const searches = round >= warmUps && (round - warmUps) % FLOOD_RUNS === 0;
     const inRound = cells.map((_, cell) => cell).filter((cell) =>
       (searches || cells[cell]!.kind !== "reader") &&
@@ -116,7 +119,10 @@ function listPending({ cells, runs, warmUps }: BenchHeader, done: readonly Bench
   return pending;
 }
 
-/** Of our own readers, with the shortest messages that can be numbered; a quick run has no time. */
+/**
+ * Latency is measured for our own readers, with the smallest size that can be numbered; not in a
+ * quick run.
+ */
 function measuresLatency({ cells, quick }: BenchHeader, cell: number): boolean {
   const { kind, who, size } = cells[cell]!;
   const sizes = cells.filter((each) => each.kind === "reader").map((each) => each.size)
@@ -125,8 +131,8 @@ function measuresLatency({ cells, quick }: BenchHeader, cell: number): boolean {
     size === Math.min(...sizes);
 }
 
-/** The least that the same reader kept in a run so far, whatever the size of the messages. */
-function keptBefore(
+/** The lowest rate at which earlier runs of this reader kept up, with messages of any size. */
+function lowestKeptUp(
   cells: readonly BenchCell[],
   cell: number,
   runs: readonly BenchRun[],
@@ -144,30 +150,30 @@ function keptBefore(
 
 interface RunOptions {
   installed: Installed;
-  effort: SearchPhase;
+  effort: RunEffort;
   precision: number;
-  keptBefore: number | undefined;
+  keptUpBefore: number | undefined;
   series: boolean;
   latencyServer: Runtime | undefined;
-  say: (what: string) => void;
+  showProgress: (what: string) => void;
   note: (text: string) => void;
 }
 
 async function measure(
   cell: BenchCell,
-  { say, note: onNote, ...options }: RunOptions,
+  { showProgress, note: onNote, ...options }: RunOptions,
 ): Promise<BenchRun["figures"] | null> {
   if (cell.kind !== "reader") return await runSender(cell, options);
   return await runReader(cell, {
     ...options,
     onNote,
     onEvent(event) {
-      if (event.event === "trial-begins") say(` at ${formatByteRate(event.rate)}`);
+      if (event.event === "trial-begins") showProgress(` at ${formatByteRate(event.rate)}`);
     },
   });
 }
 
-function tell(figures: BenchRun["figures"]): string {
+function summarize(figures: BenchRun["figures"]): string {
   if ("failed" in figures) return `failed: ${figures.failed}`;
   if ("bytesPerSecond" in figures) return formatByteRate(figures.bytesPerSecond);
   const { limit, outcome, keepsUpAt } = figures;

@@ -1,42 +1,42 @@
 /** One run of a cell: a search for a reader's limit, or a flood into a drain. */
 import { createServer } from "node:net";
 import { resolve } from "node:path";
-import type { BenchCell, ReaderFigures, SenderFigures } from "../src/report/bench_result.ts";
-import type { Installed } from "./bench_cells.ts";
-import type { FloodFigures } from "./peers/flood.ts";
-import { commandOn, Program, ROOT, runPair } from "./programs.ts";
+import { formatByteRate } from "../src/text/units.ts";
 import type { Runtime } from "../src/kernel/runtime.ts";
+import { ARTICLE_MESSAGE, fillerMessage, textMessage } from "../src/message/message.ts";
 import { findLimit } from "../src/measure/limit.ts";
 import type { LimitEvent, LimitOptions } from "../src/measure/limit_options.ts";
 import type { LimitResult } from "../src/measure/limit_result.ts";
-import { ARTICLE_MESSAGE, fillerMessage, textMessage } from "../src/message/message.ts";
-import { interrupted } from "../src/cli/program.ts";
 import { recordAround } from "../src/measure/series.ts";
-import { formatByteRate } from "../src/text/units.ts";
+import type { BenchCell, ReaderFigures, SenderFigures } from "../src/report/bench_result.ts";
+import { interrupted } from "../src/cli/program.ts";
+import type { Installed } from "./bench_cells.ts";
 import { latencyByRate } from "./latency.ts";
+import type { FloodFigures } from "./peers/flood.ts";
+import { commandOn, Program, ROOT, runPair } from "./programs.ts";
 import { checkPair, MESSAGE_SIZE, type PeerFigures } from "./throughput.ts";
 
-/** How long runs take, and how exact they are. */
-export interface SearchPhase {
-  /** Of a reader's search. */
+/** How long runs take, which also decides how precise they are. */
+export interface RunEffort {
+  /** Options of a reader's search. */
   search: Required<
     Pick<LimitOptions, "trialScale" | "maxTrialSeconds" | "usualSeconds" | "longestSeconds">
   >;
-  /** Of each of the two trials that are recorded. */
+  /** Duration of each of the two recorded trials. */
   seriesSeconds: number;
-  /** Of a flood. */
+  /** Duration of a flood. */
   floodSeconds: number;
 }
 
-/** A search that has seen the reader before begins at this share of what it kept. */
+/** If an earlier run measured the reader, a search begins at this share of that rate. */
 const START_SHARE = 0.25;
 /** A flood that hangs is killed this long after it should have ended. Seconds. */
-const PATIENCE = 20;
-/** One that waited this much of its time was not the limit; one that was on a core longer may be. */
+const GRACE_SECONDS = 20;
+/** A process that was on a core for at least this share of the time may have been the limit. */
 const BUSY = 0.9;
-/** Of the limit: rates at which latency is measured, the last beyond it. */
+/** Shares of the limit at which latency is measured; the last one is beyond the limit. */
 const OFFERED_SHARES = [0.1, 0.5, 0.8, 0.95, 1.05];
-/** A read of the drain, and the most that a send of the control takes. Bytes. */
+/** Size of the drain's reads, and largest send of the control. Bytes. */
 const BLOCK = 65_536;
 
 type ReaderCell = Extract<BenchCell, { kind: "reader" }>;
@@ -61,25 +61,25 @@ function readerCommand({ who, mode }: ReaderCell, installed: Installed): string[
 
 export interface ReaderRunOptions {
   installed: Installed;
-  effort: SearchPhase;
+  effort: RunEffort;
   precision: number;
-  /** What the same reader kept in an earlier run; bytes a second. */
-  keptBefore: number | undefined;
-  /** Whether to record the two trials. */
+  /** Rate at which earlier runs of the same reader kept up; bytes a second. */
+  keptUpBefore: number | undefined;
+  /** Whether to record a trial below the limit and one above it. */
   series: boolean;
-  /** What numbered messages come from whose latency is measured; undefined: it is not. */
+  /** Runtime of the server for measuring latency; undefined: latency is not measured. */
   latencyServer: Runtime | undefined;
-  /** Something was left out. */
+  /** Called when a measurement was left out. */
   onNote: (note: string) => void;
   onEvent: (event: LimitEvent) => void;
 }
 
-/** One search. Null: it was interrupted. */
+/** One search. Resolves to null where it was interrupted. */
 export async function runReader(
   cell: ReaderCell,
   options: ReaderRunOptions,
 ): Promise<ReaderFigures | null> {
-  const { installed, effort, precision, keptBefore, onEvent } = options;
+  const { installed, effort, precision, keptUpBefore, onEvent } = options;
   const signal = interrupted();
   const { size } = cell;
   const reader = {
@@ -91,7 +91,7 @@ export async function runReader(
     ...reader,
     ...effort.search,
     precision,
-    ...(keptBefore === undefined ? {} : { startRate: keptBefore * START_SHARE }),
+    ...(keptUpBefore === undefined ? {} : { startRate: keptUpBefore * START_SHARE }),
     onEvent,
   });
   if (result.interrupted) return null;
@@ -103,8 +103,8 @@ export async function runReader(
     overload,
     recovery,
     trials,
-    keepsUpAt: highestKept(result),
-    // Also where its interval stayed wide: it kept up below, and fell behind above.
+    keepsUpAt: highestKeptUp(result),
+    // Also where the interval is wide: the reader kept up below it and fell behind above it.
     limitedBy: limit !== null
       ? "reader"
       : outcome === "generator-limited"
@@ -123,31 +123,34 @@ export async function runReader(
   try {
     figures.latency = await latencyByRate({
       ...{ runtime, mode: cell.mode, limit: base, size, server },
-      // What lies above what it kept is not known to be above its limit.
+      // Without a limit, a higher rate than it kept up with is not known to be beyond the limit.
       shares: OFFERED_SHARES.filter((share) => share < 1 || limit !== null),
       args: ["--runtime-reads"],
       onSkipped: (rate, most) =>
         options.onNote(
-          `no latency at ${formatByteRate(rate)}: ${server} makes ${formatByteRate(most)} of ` +
-            "numbered messages",
+          `no latency at ${formatByteRate(rate)}: ${server} can only send ${
+            formatByteRate(most)
+          } ` +
+            "of numbered messages",
         ),
     });
   } catch (error) {
     if (signal.aborted) return null;
-    // Its limit was measured all the same.
-    options.onNote(`its latency was not measured: ${(error as Error).message}`);
+    // The limit has been measured all the same.
+    options.onNote(`the latency was not measured: ${(error as Error).message}`);
   }
   return figures;
 }
 
-function highestKept({ trials }: LimitResult): number {
+/** The highest rate at which the reader kept up; 0: none. */
+function highestKeptUp({ trials }: LimitResult): number {
   return Math.max(0, ...trials.filter((t) => t.verdict === "keeps-up").map((t) => t.offered));
 }
 
-/** One flood, of another kind than a reader's cell. */
+/** One flood: of a sender, of the control or of iperf3. */
 export async function runSender(
   cell: Exclude<BenchCell, { kind: "reader" }>,
-  { installed, effort }: { installed: Installed; effort: SearchPhase },
+  { installed, effort }: { installed: Installed; effort: RunEffort },
 ): Promise<SenderFigures> {
   const { size } = cell;
   const seconds = effort.floodSeconds;
@@ -155,7 +158,7 @@ export async function runSender(
   const peer = installed.peer!;
   const cServer = (mode: string, bytes: number) => [peer, mode, "0", `${seconds}`, `${bytes}`];
   const server = cell.kind === "control"
-    // As many whole messages a send as a block has room for.
+    // Each send has as many whole messages as fit into a block.
     ? cServer("flood", Math.max(1, Math.floor(BLOCK / size)) * size)
     : cell.who === "c"
     ? cServer("messages", size)
@@ -165,7 +168,7 @@ export async function runSender(
       ...["--size", `${size}`, "--seconds", `${seconds}s`],
     );
   const drain = (port: string) => [peer, "drain", "127.0.0.1", port, `${BLOCK}`];
-  const figures = await runPair(server, drain, { seconds: seconds + PATIENCE });
+  const figures = await runPair(server, drain, { seconds: seconds + GRACE_SECONDS });
   const sent = figures.sent as PeerFigures | FloodFigures;
   const read = figures.read as PeerFigures;
   checkPair(sent.bytes, read, `${cell.kind} ${cell.who}`);
@@ -185,7 +188,7 @@ function judgeBusy(sender: number | null, reader: number | null): SenderFigures[
   return reader >= BUSY && sender < BUSY ? "reader" : "unknown";
 }
 
-/** What iperf3 -J prints, of which this is used. */
+/** The part of iperf3's JSON output that is used. */
 interface IperfFigures {
   error?: string;
   end?: {
@@ -196,9 +199,9 @@ interface IperfFigures {
 
 async function runIperf(size: number, seconds: number): Promise<SenderFigures> {
   const port = String(await freePort());
-  // Whole seconds only; the shortest is 1.
+  // iperf3 takes whole seconds, and at least 1.
   const time = String(Math.max(1, Math.round(seconds)));
-  const options = { seconds: seconds + PATIENCE };
+  const options = { seconds: seconds + GRACE_SECONDS };
   const own = ["-p", port, "--forceflush"];
   const server = new Program(["iperf3", "-s", "-1", "-B", "127.0.0.1", ...own], options);
   try {
@@ -218,7 +221,7 @@ async function runIperf(size: number, seconds: number): Promise<SenderFigures> {
   }
 }
 
-/** iperf3 takes port 0 for its usual one. */
+/** For iperf3, port 0 means its default port, so a free port must be chosen here. */
 function freePort(): Promise<number> {
   return new Promise((done, failed) => {
     const server = createServer();

@@ -1,15 +1,15 @@
-/** The results of the cross-runtime benchmark as tables for a terminal and a pipe. */
+/** The results of the cross-runtime benchmark as tables of text. */
+import { formatTable } from "../src/text/table.ts";
+import { formatByteRate, formatCount, formatSeconds } from "../src/text/units.ts";
 import type {
   BenchResult,
   BenchRow,
   ReaderFigures,
   SenderFigures,
 } from "../src/report/bench_result.ts";
+import { formatMachine } from "../src/report/machine.ts";
 import { nameCell } from "./bench_cells.ts";
 import { formatMinutes } from "./bench_time.ts";
-import { formatMachine } from "../src/report/machine.ts";
-import { formatTable } from "../src/text/table.ts";
-import { formatByteRate, formatCount, formatSeconds } from "../src/text/units.ts";
 
 const READER_HEAD = [
   "reader",
@@ -22,36 +22,36 @@ const READER_HEAD = [
 ];
 const SENDER_HEAD = ["into a C drain", "median", "messages", "least-most", "limited by"];
 
-/** Both tables, what was skipped, and what it was measured on. */
+/** Both tables, skipped cells, and the machine. */
 export function formatBench(result: BenchResult): string {
   const { rows, skipped, runs, quick, machine, generator, complete, seconds } = result;
   const tables: string[] = [];
   const readers = rows.filter(({ cell }) => cell.kind === "reader");
   const senders = rows.filter(({ cell }) => cell.kind !== "reader");
-  const absent = (kind: (kind: string) => boolean) =>
+  const skippedRows = (kind: (kind: string) => boolean) =>
     skipped.filter(({ cell }) => kind(cell.kind))
       .map(({ cell, why }) => [nameCell(cell), `skipped: ${why}`]);
   const isReader = (kind: string) => kind === "reader";
-  const noReaders = absent(isReader);
-  const noSenders = absent((kind) => !isReader(kind));
-  if (readers.length + noReaders.length > 0) {
-    tables.push(table(READER_HEAD, readers.map(readerCells), noReaders));
+  const skippedReaders = skippedRows(isReader);
+  const skippedSenders = skippedRows((kind) => !isReader(kind));
+  if (readers.length + skippedReaders.length > 0) {
+    tables.push(table(READER_HEAD, readers.map(readerCells), skippedReaders));
   }
-  if (senders.length + noSenders.length > 0) {
-    tables.push(table(SENDER_HEAD, senders.map(senderCells), noSenders));
+  if (senders.length + skippedSenders.length > 0) {
+    tables.push(table(SENDER_HEAD, senders.map(senderCells), skippedSenders));
   }
   const notes = [
     `median of ${runs} searches, of ${2 * runs} floods${
-      quick ? ", quick: no figures to keep" : ""
+      quick ? " (quick run: these figures are not precise)" : ""
     }; ` +
     `${formatMinutes(seconds)}${complete ? "" : ", not complete"}; fed by ${generator.runtime}`,
-    "naive readers take 10 bytes a read, whatever the size of a message",
+    "naive readers read 10 bytes at a time, whatever the message size",
     formatMachine(machine),
   ];
   return [...tables, notes.join("\n")].join("\n\n");
 }
 
-/** A line that says why a row has no figures must not widen the first column of figures. */
+/** Keeps rows without figures out of the alignment, where a long reason would widen a column. */
 function table(
   head: readonly string[],
   rows: readonly (readonly string[])[],
@@ -103,7 +103,7 @@ function senderCells({ cell, runs, rate }: BenchRow): string[] {
   ];
 }
 
-/** Who was the limit in most runs. */
+/** The most frequent limiting side. */
 function limitedBy(figures: readonly { limitedBy: string }[]): string {
   const words = figures.map((each) => each.limitedBy);
   const count = (word: string) => words.filter((each) => each === word).length;

@@ -1,15 +1,15 @@
-/** How long a benchmark takes: a guess at first, then what its runs have taken so far. */
+/** Estimates how long a benchmark takes: first from constants, then from the runs made so far. */
 import type { BenchCell, BenchRun } from "../src/report/bench_result.ts";
 import { nameCell } from "./bench_cells.ts";
 
-/** A run that is still to come. */
+/** A run that has not been made yet. */
 export interface Pending {
-  /** Place in the header's cells. */
+  /** Index into the header's cells. */
   cell: number;
   round: number;
 }
 
-/** Seconds of a run, before any was seen: measured on two cores. */
+/** Seconds of a run, as measured on two cores; used before similar runs have been made. */
 const GUESS = {
   quick: { first: 10, reader: 6.5, sender: 0.4, iperf3: 1.1 },
   full: { first: 18, reader: 12, sender: 1.1, iperf3: 1.1 },
@@ -18,10 +18,10 @@ const GUESS = {
 export class BenchTime {
   readonly #cells: readonly BenchCell[];
   readonly #guess: typeof GUESS.quick;
-  /** The first round that counts: it records the two trials as well. */
+  /** The first counted round, in which each reader's run also records two trials. */
   readonly #firstRound: number;
-  /** By the kind of run. */
-  readonly #seen = new Map<string, { runs: number; seconds: number; guessed: number }>();
+  /** Totals of the runs made, by kind. */
+  readonly #made = new Map<string, { runs: number; seconds: number; guessed: number }>();
 
   constructor(cells: readonly BenchCell[], { quick, firstRound }: {
     quick: boolean;
@@ -32,18 +32,19 @@ export class BenchTime {
     this.#firstRound = firstRound;
   }
 
-  saw({ cell, round, seconds }: BenchRun): void {
+  /** Adds a run that was made. */
+  add({ cell, round, seconds }: BenchRun): void {
     const kinds = this.#kinds({ cell, round });
     for (const kind of kinds) {
-      const seen = this.#seen.get(kind) ?? { runs: 0, seconds: 0, guessed: 0 };
-      seen.runs++;
-      seen.seconds += seconds;
-      seen.guessed += this.#guessOf({ cell, round });
-      this.#seen.set(kind, seen);
+      const made = this.#made.get(kind) ?? { runs: 0, seconds: 0, guessed: 0 };
+      made.runs++;
+      made.seconds += seconds;
+      made.guessed += this.#guessOf({ cell, round });
+      this.#made.set(kind, made);
     }
   }
 
-  /** Of all these runs, one after the other. Seconds. */
+  /** Estimated duration of all these runs together. Seconds. */
   left(pending: readonly Pending[]): number {
     return pending.reduce((sum, run) => sum + this.#expect(run), 0);
   }
@@ -51,13 +52,13 @@ export class BenchTime {
   #expect(run: Pending): number {
     const guess = this.#guessOf(run);
     for (const kind of this.#kinds(run)) {
-      const seen = this.#seen.get(kind);
-      if (seen !== undefined) return guess * seen.seconds / seen.guessed;
+      const made = this.#made.get(kind);
+      if (made !== undefined) return guess * made.seconds / made.guessed;
     }
     return guess;
   }
 
-  /** What a run is like, the most alike first: itself, then all of its kind. */
+  /** The groups of similar runs, the most similar first: the same cell, then the same kind. */
   #kinds({ cell }: Pending): string[] {
     const { kind } = this.#cells[cell]!;
     return [nameCell(this.#cells[cell]!), kind === "reader" || kind === "iperf3" ? kind : "flood"];
@@ -71,7 +72,7 @@ export class BenchTime {
   }
 }
 
-/** A time of minutes for people, who need no more than that: `4 min`, `50 s`. */
+/** Formats a duration roughly: `4 min`, `50 s`. */
 export function formatMinutes(seconds: number): string {
   return seconds < 90 ? `${Math.max(1, Math.round(seconds))} s` : `${Math.round(seconds / 60)} min`;
 }

@@ -1,18 +1,14 @@
 /**
- * How late messages come to our drain client, by offered rate: the knee at its speed limit, in time.
+ * Measures the latency of messages to our drain client by offered rate, up to and beyond its limit.
  *
  *     node --no-warnings bench/latency.ts --runtime deno --mode drain
  *     node --no-warnings bench/latency.ts --runtime bun --mode naive --limit 5MB/s
  *
- * From the planned send to the read, so corrected for coordinated omission. The sender's tick, about
- * 1 ms, is in all of it: what becomes due within one leaves at its end.
+ * Latency is the time from the planned send to the read, which corrects for coordinated omission.
+ * It includes the sender's tick of about 1 ms: messages that become due during a tick are sent at
+ * its end.
  */
-import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
-import { formatPercentiles, type Latency, LATENCY_HEAD } from "../src/read/latency.ts";
-import type { LimitResult } from "../src/measure/limit_result.ts";
-import { print, runMain } from "../src/cli/program.ts";
 import { ProgressLine } from "../src/text/progress.ts";
-import { DEFAULT_NUMBERED_SIZE, LEAST_NUMBERED_SIZE } from "../src/message/numbered.ts";
 import { formatTable } from "../src/text/table.ts";
 import {
   formatByteRate,
@@ -22,18 +18,23 @@ import {
   parseBytes,
   parseDuration,
 } from "../src/text/units.ts";
-import type { BenchLatency } from "../src/report/bench_result.ts";
-import { commandOn, Program, runPair, RUNTIMES } from "./programs.ts";
 import type { Runtime } from "../src/kernel/runtime.ts";
+import { DEFAULT_NUMBERED_SIZE, LEAST_NUMBERED_SIZE } from "../src/message/numbered.ts";
+import { formatPercentiles, type Latency, LATENCY_HEAD } from "../src/read/latency.ts";
+import type { LimitResult } from "../src/measure/limit_result.ts";
+import type { BenchLatency } from "../src/report/bench_result.ts";
+import { formatMachine } from "../src/report/machine.ts";
+import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
+import { print, runMain } from "../src/cli/program.ts";
+import { commandOn, Program, runPair, RUNTIMES } from "./programs.ts";
 import { compileC } from "./readers/compile.ts";
 import { describeMachine } from "./rows.ts";
-import { formatMachine } from "../src/report/machine.ts";
 
-/** Of the limit. */
+/** Shares of the limit to offer. */
 const LATENCY_SHARES: readonly number[] = [0.1, 0.5, 0.8, 0.95, 0.99, 1.05];
 
 export interface LatencyByRateOptions {
-  /** What the reader runs on. */
+  /** The reader's runtime. */
   runtime: Runtime;
   mode: "naive" | "drain";
   /** The reader's speed limit: bytes a second. */
@@ -42,30 +43,29 @@ export interface LatencyByRateOptions {
   shares?: readonly number[];
   /** Bytes of a message; default 64. */
   size?: number;
-  /** How long is measured at each rate, once both have warmed up; default 1. */
+  /** Seconds of measuring at each rate, after a warm-up; default 1. */
   seconds?: number;
-  /** What the server runs on; default deno. */
+  /** The server's runtime; default deno. */
   server?: Runtime;
-  /** More arguments of the reader: `--work 20us`. */
+  /** Further arguments of the reader, such as `--work 20us`. */
   args?: readonly string[];
   onRate?: (rate: number) => void;
-  /** A rate that this sender cannot make of numbered messages, whoever reads: it has no row. */
+  /** Called instead of measuring where the sender cannot produce the rate, whatever the reader. */
   onSkipped?: (rate: number, generatorRate: number) => void;
 }
 
-/** In which the JIT compilers do most of their work: not measured. Seconds. */
+/** Warm-up, in which the JIT compilers do most of their work. Seconds. */
 const SETTLE_SECONDS = 0.3;
 /** A run that hangs is killed this long after it should have ended. Seconds. */
-const PATIENCE = 30;
-/** What the sender is taken to keep of what it makes at most, with a reader on the other core. */
+const GRACE_SECONDS = 30;
+/** Share of the sender's highest rate that it can keep up while a reader runs on the other core. */
 const GENERATOR_MARGIN = 0.9;
 const GENERATOR_SECONDS = 0.7;
 
 /**
- * Offers our drain client shares of its limit, one after the other, each to a fresh server and a
- * fresh reader in processes of their own, and tells how late the messages were. A rate that the
- * sender itself cannot keep would tell of the sender: it is left out, see `onSkipped`. Rejects when
- * a run fails.
+ * Offers our drain client several shares of its limit and measures the latency at each, every time
+ * with a new server and a new reader in processes of their own. A rate that the sender cannot
+ * produce would measure the sender: it is left out, see `onSkipped`. Rejects where a run fails.
  */
 export async function latencyByRate(options: LatencyByRateOptions): Promise<BenchLatency[]> {
   const { limit, shares = LATENCY_SHARES, onRate, onSkipped } = options;
@@ -84,7 +84,7 @@ export async function latencyByRate(options: LatencyByRateOptions): Promise<Benc
   return rows;
 }
 
-/** The flood of numbered messages to one reader, which asks for nothing and need not be waited for. */
+/** A server that floods one reader with numbered messages, without acknowledgements. */
 function serverCommand(rate: string, seconds: number, options: LatencyByRateOptions): string[] {
   const { server = "deno", size = DEFAULT_NUMBERED_SIZE } = options;
   return commandOn(
@@ -96,15 +96,15 @@ function serverCommand(rate: string, seconds: number, options: LatencyByRateOpti
 }
 
 const pairOptions = (seconds: number) => ({
-  seconds: seconds + PATIENCE,
+  seconds: seconds + GRACE_SECONDS,
   listening: /"event":"listening".*?"port":(\d+)/,
 });
 
 async function measure(rate: number, options: LatencyByRateOptions): Promise<Latency> {
   const { runtime, mode, size = DEFAULT_NUMBERED_SIZE, seconds = 1, args = [] } = options;
-  const all = SETTLE_SECONDS + seconds;
+  const total = SETTLE_SECONDS + seconds;
   const { read } = await runPair(
-    serverCommand(`${Math.round(rate)}B/s`, all, options),
+    serverCommand(`${Math.round(rate)}B/s`, total, options),
     (port) =>
       commandOn(
         runtime,
@@ -112,15 +112,15 @@ async function measure(rate: number, options: LatencyByRateOptions): Promise<Lat
         ...[`127.0.0.1:${port}`, "--mode", mode, "--size", String(size), ...args],
         ...["--latency", "--settle", `${SETTLE_SECONDS}s`, "--json"],
       ),
-    pairOptions(all),
+    pairOptions(total),
   );
   const { latency } = read as { latency?: Latency };
   if (latency !== undefined) return latency;
-  const why = `a message every ${formatCount(size / rate)} s is too few for ${seconds} s`;
-  throw new Error(`nothing to measure at ${formatByteRate(rate)}: ${why}`);
+  const why = `one message every ${formatCount(size / rate)} s is too few for ${seconds} s`;
+  throw new Error(`no latency was measured at ${formatByteRate(rate)}: ${why}`);
 }
 
-/** The most that the sender makes, into a reader in C that does nothing with it: bytes a second. */
+/** The sender's highest rate, to a reader in C that drops everything: bytes a second. */
 async function generatorRate(options: LatencyByRateOptions): Promise<number> {
   const peer = await compileC(new URL("peers/peer.c", import.meta.url));
   const { read } = await runPair(
@@ -134,27 +134,26 @@ async function generatorRate(options: LatencyByRateOptions): Promise<number> {
 
 const spec = {
   name: "latency",
-  summary:
-    "Measures how late messages come to the drain client at shares of its speed limit, as\n" +
-    "percentiles of the time from the planned send to the read.",
+  summary: "Measures the latency of messages to the drain client at several shares of its\n" +
+    "speed limit, as percentiles of the time from the planned send to the read.",
   usage: ["latency.ts [OPTIONS]"],
   options: {
-    runtime: choice({ help: "what the reader runs on", choices: RUNTIMES, default: "deno" }),
-    mode: choice({ help: "which reader", choices: ["naive", "drain"], default: "drain" }),
-    server: choice({ help: "what the server runs on", choices: RUNTIMES, default: "deno" }),
+    runtime: choice({ help: "runtime of the reader", choices: RUNTIMES, default: "deno" }),
+    mode: choice({ help: "mode of the reader", choices: ["naive", "drain"], default: "drain" }),
+    server: choice({ help: "runtime of the server", choices: RUNTIMES, default: "deno" }),
     size: option({
       value: "SIZE",
-      help: "bytes of a message (default 64; 64k when drain)",
+      help: "message size in bytes (default 64; with --mode drain 64k)",
       parse: (text) => parseBytes(text, { least: LEAST_NUMBERED_SIZE, most: 2 ** 28 }),
     }),
     limit: option({
       value: "RATE",
-      help: "the speed limit, bytes a second (default: it is searched for)",
+      help: "the speed limit, bytes a second (default: measure it first)",
       parse: parseByteRate,
     }),
     work: option({
       value: "TIME",
-      help: "what the reader computes after each read, such as 50us (default none)",
+      help: "time that the reader computes after each read, such as 50us (default none)",
       parse: (text) => {
         parseDuration(text);
         return text;
@@ -162,16 +161,16 @@ const spec = {
     }),
     seconds: option({
       value: "TIME",
-      help: "of each rate",
+      help: "duration of the measurement at each rate",
       default: "1s",
       parse: (text) => parseDuration(text, { least: 100, most: 600_000 }),
     }),
     json: flag("prints the result as one JSON object"),
-    quick: flag("half the limit and just above it, briefly: no figures to keep"),
+    quick: flag("only two rates, and briefly, to try the benchmark itself"),
   },
 };
 
-/** Searches for the speed limit of the reader as it is, without measuring how late it is. */
+/** Measures the speed limit of the reader, without numbered messages. */
 async function findLimitOf(
   runtime: Runtime,
   server: Runtime,
@@ -180,11 +179,11 @@ async function findLimitOf(
 ): Promise<number> {
   const reader = commandOn(runtime, "client.ts", "{host}:{port}", ...args);
   const words = commandOn(server, "bin/limit.ts", "--size", String(size), "--json");
-  // It exits 1 when nothing was found, and has told why.
+  // Exit status 1: no limit was found, and the result contains the reason.
   const program = new Program([...words, "--", ...reader], { seconds: 170, statuses: [0, 1] });
   const { limit, message } = await program.figures() as LimitResult;
   if (limit !== null) return (limit.lower + limit.upper) / 2;
-  throw new Error(`no speed limit to take shares of: ${message}; give one with --limit`);
+  throw new Error(`no speed limit was found: ${message}; set it with --limit`);
 }
 
 async function main(args: readonly string[]): Promise<void> {
@@ -198,7 +197,7 @@ async function main(args: readonly string[]): Promise<void> {
   const reader = ["--mode", mode, ...extra].join(" ");
   let { limit } = options;
   if (limit === undefined) {
-    progress.line(`searching for the speed limit of ${reader} on ${runtime}`);
+    progress.line(`measuring the speed limit of ${reader} on ${runtime}`);
     limit = await findLimitOf(runtime, server, size, ["--mode", mode, ...extra]);
   }
   const skipped: number[] = [];
@@ -209,7 +208,7 @@ async function main(args: readonly string[]): Promise<void> {
     onSkipped(rate, most) {
       skipped.push(rate);
       progress.line(
-        `${formatByteRate(rate)} is left out: a server on ${server} makes ${
+        `${formatByteRate(rate)} is left out: a server on ${server} can only send ${
           formatByteRate(most)
         } ` +
           `of numbered messages of ${formatSize(size)}`,
@@ -238,8 +237,8 @@ async function main(args: readonly string[]): Promise<void> {
       formatByteRate(limit)
     }\n` +
       `${formatTable([head, ...lines])}\n` +
-      "from the planned send to the read; corrected for coordinated omission; the sender's tick " +
-      `of 1 ms is in it${quick ? "; quick: no figures to keep" : ""}\n` +
+      "time from the planned send to the read (corrected for coordinated omission), including the " +
+      `sender's tick of 1 ms${quick ? "; quick run: these figures are not precise" : ""}\n` +
       formatMachine(machine),
   );
 }

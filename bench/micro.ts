@@ -1,6 +1,7 @@
 /**
- * What single operations cost on the runtime that runs this: a read and a write through our adapter
- * against the same through the bare API, a tick of the pacer, TCP_INFO, an append to the queue.
+ * Measures the cost of single operations on the current runtime: a read and a write through our
+ * adapter compared with the runtime's own API, a tick of the pacer, TCP_INFO, an append to the
+ * queue.
  *
  *     deno task micro
  *     bun run micro
@@ -11,45 +12,51 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { bench, boxplot, group, measure, run, summary } from "mitata";
-import { flag, option, parseCommandLine } from "../src/cli/command_line.ts";
-import { environment } from "../src/kernel/environment.ts";
-import { connectionState, kernelSourceReason } from "../src/kernel/kernel.ts";
-import { tcpInfo } from "../src/kernel/tcp_info.ts";
-import type { Connection } from "../src/net/net.ts";
-import { loadAdapter } from "../src/net/load.ts";
-import { runtime } from "../src/kernel/runtime.ts";
-import { Schedule } from "../src/send/pacer.ts";
-import { interrupted, print, runMain } from "../src/cli/program.ts";
+import { formatDeviation } from "../src/text/deviation.ts";
 import { ProgressLine } from "../src/text/progress.ts";
-import type { QueueReader } from "../src/queue/queue.ts";
-import { openSqliteQueue, takeBuffer } from "../src/queue/sqlite_queue.ts";
 import { formatTable } from "../src/text/table.ts";
 import { formatSeconds, formatSize, parseCount } from "../src/text/units.ts";
-import { BARE_API, type Lane, lookedAt, openLanes } from "./micro_lanes.ts";
-import { compileC } from "./readers/compile.ts";
+import { environment } from "../src/kernel/environment.ts";
+import { connectionState, kernelSourceReason } from "../src/kernel/kernel.ts";
+import { runtime } from "../src/kernel/runtime.ts";
+import { tcpInfo } from "../src/kernel/tcp_info.ts";
+import { loadAdapter } from "../src/net/load.ts";
+import type { Connection } from "../src/net/net.ts";
+import { Schedule } from "../src/send/pacer.ts";
+import type { QueueReader } from "../src/queue/queue.ts";
+import { openSqliteQueue, takeBuffer } from "../src/queue/sqlite_queue.ts";
 import { median } from "../src/measure/statistics.ts";
-import { formatDeviation } from "../src/text/deviation.ts";
+import { flag, option, parseCommandLine } from "../src/cli/command_line.ts";
+import { interrupted, print, runMain } from "../src/cli/program.ts";
+import { BARE_API, checksum, type Lane, openLanes } from "./micro_lanes.ts";
+import { compileC } from "./readers/compile.ts";
 
-/** Bytes of a piece, and what the adapter may cost of the bare API's time; undefined: it is told only. */
+/**
+ * Sizes of a read or write in bytes, and the most that the adapter may cost, as a share of the
+ * runtime API's time; undefined: no target.
+ */
 const PIECES: readonly { size: number; most?: number }[] = [
   { size: 64, most: 0.15 },
   { size: 1024 },
   { size: 65_536, most: 0.03 },
 ];
-/** What is timed at once: in pieces of any size, so that all of the charts are to one scale. */
+/** Bytes of one timed operation for every piece size, so that all charts have the same scale. */
 const MOVED = 1 << 20;
-/** One side of a round is timed for about so long. */
+/** Approximate duration of one side of a round. */
 const ROUND_MS = 30;
-const BLOB = 1 << 20;
+/** Bytes of an append to the queue. */
+const APPEND_SIZE = 1 << 20;
+/** The only piece size in the charts of a quick run. Bytes. */
 const LARGEST = 65_536;
-/** By then every peer ends, whatever became of us. */
+/** Deadline of every peer, in case this process hangs or is killed. */
 const PEER_SECONDS = 300;
 
 const spec = {
   name: "micro",
   summary:
-    `Measures what single operations cost on ${runtime}, which runs this: a read and a write\n` +
-    "through our adapter against the bare API, a pacer's tick, TCP_INFO, an append to the queue.",
+    `Measures the cost of single operations on ${runtime}: a read and a write through our\n` +
+    "adapter compared with the runtime's own API, a tick of the pacer, TCP_INFO, and\n" +
+    "an append to the queue.",
   usage: ["micro.ts [OPTIONS]"],
   options: {
     runs: option({
@@ -59,7 +66,7 @@ const spec = {
       parse: (text) => parseCount(text, { most: 1000 }),
     }),
     json: flag("prints the result as one JSON object, without mitata's charts"),
-    quick: flag("three rounds and a part of the charts: no figures to keep"),
+    quick: flag("only three rounds and some of the charts, to try the benchmark itself"),
   },
 };
 
@@ -72,15 +79,15 @@ interface Comparison {
   bare: Lane;
 }
 
-/** One line of the result. Times in seconds a piece. */
+/** One row of the result. Times in seconds for one piece. */
 interface Row {
   what: "read" | "write";
   size: number;
   bare: number;
   adapter: number;
-  /** What the adapter takes longer than the bare API, as a share of its time: the median of rounds. */
+  /** Extra time of the adapter as a share of the runtime API's time: the median of the rounds. */
   cost: number;
-  /** The middle half of the rounds. */
+  /** First and third quartile of the rounds. */
   costs: [number, number];
   most: number | null;
   met: boolean | null;
@@ -90,7 +97,7 @@ async function main(args: readonly string[]): Promise<void> {
   const { options } = parseCommandLine(spec, args);
   const stop = interrupted();
   const { promise, reject } = Promise.withResolvers<never>();
-  // mitata cannot be stopped, and the peers are gone by then.
+  // mitata cannot be stopped, and the peers have been killed by then.
   stop.addEventListener("abort", () => reject(new DOMException("interrupted", "AbortError")));
   const folder = mkdtempSync(join(tmpdir(), "speedlimit-micro-"));
   try {
@@ -139,8 +146,8 @@ async function measureAll(
     } finally {
       single.close();
     }
-    // Nobody asks for it, and it can be left out of no loop for that.
-    if (lookedAt() === 0.5) throw new Error("nothing was read");
+    // Uses the checksum, so that no compiler can optimize the reads away.
+    if (checksum() === 0.5) throw new Error("nothing was read");
   } finally {
     for (const { adapter, bare } of comparisons) {
       adapter.close();
@@ -150,14 +157,14 @@ async function measureAll(
   }
 }
 
-/** Seconds that a lane takes for so many times MOVED, each. */
+/** Mean seconds that a lane takes to move MOVED bytes, over `times` repetitions. */
 async function time(lane: Lane, times: number): Promise<number> {
   const start = performance.now();
   for (let i = 0; i < times; i++) await lane.move(MOVED);
   return (performance.now() - start) / 1000 / times;
 }
 
-/** Rounds in which both take their turn, the one and the other first; the median of their ratios. */
+/** Compares both sides in rounds that alternate which side is first. */
 async function compare(
   { direction, size, most, adapter, bare }: Comparison,
   rounds: number,
@@ -165,7 +172,7 @@ async function compare(
 ): Promise<Row> {
   const lanes = { adapter, bare };
   const times = { adapter: [] as number[], bare: [] as number[] };
-  // The compilers have seen both before either counts.
+  // Warm-up: the JIT compilers compile both sides before either is timed.
   for (let i = 0; i < (quick ? 1 : 3); i++) await time(adapter, 2) + await time(bare, 2);
   const once = (await time(adapter, 1) + await time(bare, 1)) / 2;
   const repeats = Math.max(1, Math.round(ROUND_MS / 1000 / once));
@@ -190,10 +197,10 @@ async function compare(
   };
 }
 
-/** What is not compared with anything. */
+/** Operations that are measured without a comparison. */
 interface Singles {
   benches: { name: string; run: () => unknown }[];
-  /** What cannot be measured here, and why. */
+  /** Operations that cannot be measured here, and the reasons. */
   skipped: { what: string; why: string }[];
   close: () => void;
 }
@@ -203,7 +210,7 @@ async function openSingles(reader: QueueReader): Promise<Singles> {
   const skipped: Singles["skipped"] = [];
   const schedule = new Schedule(1e6, performance.now());
   benches.push({
-    name: "pacer: a tick's clock and what is due",
+    name: "pacer: one tick (clock, messages due)",
     run: () => schedule.due(performance.now()),
   });
 
@@ -226,15 +233,15 @@ async function openSingles(reader: QueueReader): Promise<Singles> {
     run: () => connectionState(local, remote),
   });
 
-  const source = new Uint8Array(BLOB).fill(65);
+  const source = new Uint8Array(APPEND_SIZE).fill(65);
   benches.push({
     name: "queue: append 1 MiB, --sync off",
     async run() {
-      const bytes = takeBuffer(BLOB);
+      const bytes = takeBuffer(APPEND_SIZE);
       bytes.set(source);
       const offset = reader.tail;
       await reader.append({ offset, bytes, messages: 1, position: offset });
-      reader.release(offset + BLOB, offset + BLOB);
+      reader.release(offset + APPEND_SIZE, offset + APPEND_SIZE);
     },
   });
   return {
@@ -247,7 +254,7 @@ async function openSingles(reader: QueueReader): Promise<Singles> {
   };
 }
 
-/** What each of them takes, by mitata's own loop: seconds. */
+/** Measures each operation with mitata; seconds. */
 async function measureSingles(
   { benches }: Singles,
   quick: boolean,
@@ -266,7 +273,7 @@ async function chart(
   { benches }: Singles,
   quick: boolean,
 ): Promise<void> {
-  // What it does before each by default is to allocate 1 GiB where there is no gc() to call.
+  // By default, where there is no gc() to call, mitata allocates 1 GiB before each benchmark.
   const add = (name: string, run: () => unknown) => bench(name, run).gc(false);
   for (const { direction, size, adapter, bare } of comparisons) {
     if (quick && size !== LARGEST) continue;
@@ -289,7 +296,7 @@ const HEAD = [
   "bare",
   "adapter",
   "adapter's cost",
-  "middle half",
+  "quartiles",
   "most",
   "verdict",
 ];
@@ -309,11 +316,17 @@ function describe(
     percent(cost),
     costs.map(percent).join(" to "),
     most === null ? "-" : percent(most),
-    met === null ? "" : met ? "met" : `missed by ${((cost - most!) * 100).toFixed(1)} points`,
+    met === null
+      ? ""
+      : met
+      ? "met"
+      : `target not reached (by ${((cost - most!) * 100).toFixed(1)} points)`,
   ]);
   const { cpu, cores, kernel, runtime: version, date } = environment();
-  return `\na piece through our adapter against ${BARE_API}:\n${formatTable([HEAD, ...lines])}\n` +
-    `median of ${rounds} rounds of both${quick ? "; quick: no figures to keep" : ""}\n` +
+  return `\none piece through our adapter compared with ${BARE_API}:\n${
+    formatTable([HEAD, ...lines])
+  }\n` +
+    `median of ${rounds} rounds${quick ? "; quick run: these figures are not precise" : ""}\n` +
     skipped.map(({ what, why }) => `not measured: ${what}: ${why}\n`).join("") +
     `${version}; ${cores} x ${cpu}, ${kernel}; ${date}`;
 }

@@ -1,35 +1,35 @@
 /**
- * What bench/micro.ts compares: the same bytes in the same pieces between this process and a C peer
- * in another, once through our adapter and once through the API of the runtime that lies under it.
+ * The two sides that bench/micro.ts compares: they move the same bytes in the same pieces between
+ * this process and a peer in C, one through our adapter and one through the runtime's own API.
  */
 import net from "node:net";
-import type { Connection } from "../src/net/net.ts";
-import { loadAdapter } from "../src/net/load.ts";
 import { runtime } from "../src/kernel/runtime.ts";
+import { loadAdapter } from "../src/net/load.ts";
+import type { Connection } from "../src/net/net.ts";
 import { Program } from "./programs.ts";
 
 /** One direction of one connection. */
 export interface Lane {
-  /** Hands over, or takes, so many bytes in pieces of `size`, and sees that it was done. */
+  /** Writes or reads so many bytes in pieces of `size`; resolves when that is done. */
   move(bytes: number): Promise<void>;
   close(): void;
 }
 
 export interface LaneOptions {
   direction: "write" | "read";
-  /** Bytes of a piece. */
+  /** Size of one read or write, bytes. */
   size: number;
-  /** peer.c, compiled. */
+  /** Path of peer.c as a compiled program. */
   peer: string;
-  /** When the peer is ended, whatever became of us. */
+  /** Deadline of the peer. */
   seconds: number;
 }
 
 const HOST = "127.0.0.1";
-/** What the peers write and read at once, whatever our pieces are. */
+/** Size of the peer's reads and writes, whatever the size of our pieces. */
 const PEER_BLOCK = "65536";
 
-/** Both of a comparison, each with a connection and a peer of its own. */
+/** Opens both sides of a comparison, each with its own connection and peer. */
 export async function openLanes(options: LaneOptions): Promise<{ adapter: Lane; bare: Lane }> {
   const bare = BARE[runtime];
   return options.direction === "write"
@@ -43,7 +43,7 @@ export async function openLanes(options: LaneOptions): Promise<{ adapter: Lane; 
     };
 }
 
-/** Listens, and gives the one connection that comes. */
+/** Listens, reports the port, and uses the one connection that is made. */
 type OpenWriter = (size: number, onPort: (port: number) => void) => Promise<Lane>;
 type OpenReader = (size: number, port: number) => Promise<Lane>;
 
@@ -55,7 +55,7 @@ async function openWriter(
   const lane = await open(size, (port) => {
     program = new Program([peer, "drain", HOST, String(port), PEER_BLOCK], { seconds });
   });
-  return endingWith(lane, program!);
+  return closeWith(lane, program!);
 }
 
 async function openReader(
@@ -64,10 +64,11 @@ async function openReader(
 ): Promise<Lane> {
   const program = new Program([peer, "flood", "0", String(seconds), PEER_BLOCK], { seconds });
   const [, port] = await program.saw(/^listening (\d+)$/m);
-  return endingWith(await open(size, Number(port)), program);
+  return closeWith(await open(size, Number(port)), program);
 }
 
-function endingWith(lane: Lane, program: Program): Lane {
+/** The lane, whose close also ends the peer. */
+function closeWith(lane: Lane, program: Program): Lane {
   return {
     move: (bytes) => lane.move(bytes),
     close() {
@@ -77,17 +78,17 @@ function endingWith(lane: Lane, program: Program): Lane {
   };
 }
 
-/** Printable, every page written: pages that never were are all one page of zeros. */
+/** Writes to every page: untouched pages would all be the same page of zeros. */
 const pieceOf = (size: number) => Uint8Array.from({ length: size }, (_, i) => 33 + i % 94);
-const gone = () => new Error("the peer has gone");
-/** What a reader does with a piece, so that nobody can leave the reading out. */
-let seen = 0;
-const look = (piece: Uint8Array) => {
-  seen = (seen + piece[0]!) | 0;
+const disconnected = () => new Error("the peer closed the connection");
+/** Every reader uses each piece, so that no compiler can optimize the reads away. */
+let sum = 0;
+const use = (piece: Uint8Array) => {
+  sum = (sum + piece[0]!) | 0;
 };
 
-/** Of all that was looked at: to be printed by nobody, and known to no compiler. */
-export const lookedAt = (): number => seen;
+/** The sum over all pieces that were read; its value has no meaning. */
+export const checksum = (): number => sum;
 
 const writeAdapter: OpenWriter = async (size, onPort) => {
   const adapter = await loadAdapter();
@@ -101,7 +102,7 @@ const writeAdapter: OpenWriter = async (size, onPort) => {
     let rest = piece.subarray(taken);
     while (rest.length > 0) {
       const more = await connection.write(rest);
-      if (more === 0) throw gone();
+      if (more === 0) throw disconnected();
       rest = rest.subarray(more);
     }
   };
@@ -125,8 +126,8 @@ const readAdapter: OpenReader = async (size, port) => {
       for (let left = bytes; left > 0;) {
         const answer = connection.read(Math.min(size, left));
         const chunk = answer instanceof Promise ? await answer : answer;
-        if (chunk === null) throw gone();
-        look(chunk);
+        if (chunk === null) throw disconnected();
+        use(chunk);
         left -= chunk.length;
       }
     },
@@ -158,8 +159,8 @@ const readDeno: OpenReader = async (size, port) => {
     async move(bytes) {
       for (let left = bytes; left > 0;) {
         const count = await conn.read(left < size ? buffer.subarray(0, left) : buffer);
-        if (count === null) throw gone();
-        look(buffer);
+        if (count === null) throw disconnected();
+        use(buffer);
         left -= count;
       }
     },
@@ -179,8 +180,9 @@ const writeNode: OpenWriter = async (size, onPort) => {
     async move(bytes) {
       for (let left = bytes; left > 0; left -= size) {
         if (socket.write(piece)) continue;
-        if (socket.destroyed) throw gone();
-        // Above the high-water mark at once, for a piece as long as that: the kernel may have it all.
+        if (socket.destroyed) throw disconnected();
+        // write() returns false for a piece of the high-water mark's size, although the kernel may
+        // have taken all of it.
         if (socket.writableLength > 0) await new Promise((done) => socket.once("drain", done));
       }
     },
@@ -197,7 +199,7 @@ const readNode: OpenReader = async (size, port) => {
     onread: {
       buffer: new Uint8Array(size),
       callback(count: number, buffer: Uint8Array) {
-        look(buffer);
+        use(buffer);
         left -= count;
         if (left > 0) return true;
         done();
@@ -211,7 +213,7 @@ const readNode: OpenReader = async (size, port) => {
   socket.pause();
   return {
     move(bytes) {
-      // What the last read took too much counts for this time.
+      // The previous move may have read too much: that counts towards this one.
       left += bytes;
       return new Promise((resolve) => {
         done = resolve;
@@ -222,7 +224,7 @@ const readNode: OpenReader = async (size, port) => {
   };
 };
 
-// Only what is used here of Bun's types, as in src/net/bun.ts.
+// The part of Bun's types that is used here, as in src/net/bun.ts.
 interface BunSocket {
   write(bytes: Uint8Array): number;
   pause(): void;
@@ -259,7 +261,7 @@ const writeBun: OpenWriter = async (size, onPort) => {
     while (rest.length > 0) {
       await new Promise<void>((resolve) => drained = resolve);
       const more = socket.write(rest);
-      if (more < 0) throw gone();
+      if (more < 0) throw disconnected();
       rest = rest.subarray(more);
     }
   };
@@ -267,7 +269,7 @@ const writeBun: OpenWriter = async (size, onPort) => {
     async move(bytes) {
       for (let left = bytes; left > 0; left -= size) {
         const taken = socket.write(piece);
-        if (taken < 0) throw gone();
+        if (taken < 0) throw disconnected();
         if (taken < size) await finish(taken);
       }
     },
@@ -279,12 +281,12 @@ const readBun: OpenReader = async (size, port) => {
   let left = 0;
   let rest = new Uint8Array(0);
   let done: (() => void) | undefined;
-  /** Bun gives what there is: a program that wants pieces cuts them itself. */
+  /** Bun delivers chunks of any size, so a program has to cut them into pieces itself. */
   const cut = () => {
     let at = 0;
     while (left > 0 && at < rest.length) {
       const piece = rest.subarray(at, at + Math.min(size, left));
-      look(piece);
+      use(piece);
       at += piece.length;
       left -= piece.length;
     }
@@ -296,7 +298,7 @@ const readBun: OpenReader = async (size, port) => {
     socket: {
       open: (socket) => socket.pause(),
       data(socket, chunk) {
-        // A paused socket may still deliver once.
+        // A paused socket may still deliver one chunk.
         rest = rest.length === 0 ? chunk as typeof rest : joined(rest, chunk);
         if (done === undefined) return;
         cut();
@@ -334,7 +336,7 @@ const BARE = {
   bun: { write: writeBun, read: readBun },
   node: { write: writeNode, read: readNode },
 };
-/** What a program would use without us. */
+/** The runtime's own API, which a program would use without our adapter. */
 export const BARE_API: string = {
   deno: "Deno.connect, Deno.listen",
   bun: "Bun.connect, Bun.listen",

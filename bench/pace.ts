@@ -1,10 +1,10 @@
-/** Whether the pacer keeps its rate, from 1 k to 50 M messages a second, into a C drain. */
+/** Measures whether the pacer keeps its rate, from 1 k to 50 M messages a second, to a C drain. */
 import { formatCount } from "../src/text/units.ts";
+import type { Runtime } from "../src/kernel/runtime.ts";
+import { median } from "../src/measure/statistics.ts";
 import type { FloodFigures } from "./peers/flood.ts";
 import { commandOn, runPair, RUNTIMES } from "./programs.ts";
-import type { Runtime } from "../src/kernel/runtime.ts";
 import type { Cell } from "./rounds.ts";
-import { median } from "../src/measure/statistics.ts";
 import { judge, type SpeedRow } from "./speed_rows.ts";
 import {
   BLOCK,
@@ -14,34 +14,36 @@ import {
   type PeerOptions,
 } from "./throughput.ts";
 
-/** Messages a second. */
+/** Rates to offer, messages a second. */
 const RATES = [1e3, 10e3, 100e3, 1e6, 10e6, 50e6];
-/** The JIT compilers have done most of their work by then. */
+/** Warm-up, in which the JIT compilers do most of their work. */
 const SETTLE_SECONDS = 0.3;
-/** What was owed is delivered at the end: by a sender that keeps a tenth of the rate, for long. */
-const PATIENCE = 60;
-/** Beyond what one tick and one write may leave owed: seconds of the rate. */
+/** Time after a run to deliver what is still owed, which takes long if the sender is too slow. */
+const GRACE_SECONDS = 60;
+/** More than one tick and one write may leave owed; seconds at the rate. */
 const BEHIND_SECONDS = 0.02;
-/** The clocks of the two ends differ by how each began and ended: more than this is no such thing. */
+/**
+ * The two ends begin and end at different times, which explains a difference of up to this share.
+ */
 const CLOCKS_DIFFER = 0.02;
 
-/** What one run kept; rates in messages a second. */
-export interface KeptRate {
+/** The result of one run; rates in messages a second. */
+export interface PaceRun {
   asked: number;
-  /** Between two instants of the sender's clock. */
+  /** Accepted between two instants of the sender's clock. */
   achieved: number;
-  /** What the C drain got, over all its time, by its own clock. */
+  /** Received by the C drain over its whole run, by its own clock. */
   drained: number;
-  /** What was due and not accepted at the second instant, in seconds of the rate. */
+  /** Due but not accepted at the second instant, in seconds at the rate. */
   behindSeconds: number;
-  /** The share of the ticks that found the kernel taking no more. */
+  /** Share of the ticks in which the kernel's send buffer was full. */
   blocked: number;
 }
 
 const cellName = (asked: number, runtime: Runtime) => `${formatCount(asked)}/s, ${runtime}`;
 
 /** The runs of one round; `seconds` is the time between the two instants. */
-export function paceCells({ peer, seconds }: PeerOptions): Cell<KeptRate>[] {
+export function paceCells({ peer, seconds }: PeerOptions): Cell<PaceRun>[] {
   return RUNTIMES.flatMap((runtime) =>
     RATES.map((asked) => ({
       name: cellName(asked, runtime),
@@ -55,12 +57,12 @@ async function measurePace(
   seconds: number,
   asked: number,
   runtime: Runtime,
-): Promise<KeptRate> {
+): Promise<PaceRun> {
   const options = ["--rate", String(asked), "--settle", `${SETTLE_SECONDS}s`];
   const { sent, read } = await runPair(
     commandOn(runtime, "bench/peers/flood.ts", ...options, "--seconds", `${seconds}s`),
     (port) => [peer, "drain", "127.0.0.1", port, BLOCK],
-    { seconds: seconds + PATIENCE },
+    { seconds: seconds + GRACE_SECONDS },
   );
   const { bytes, window, owed, blocked } = sent as FloodFigures;
   const drained = read as PeerFigures;
@@ -74,20 +76,20 @@ async function measurePace(
   };
 }
 
-/** One line of the result, with all that was seen of its runs. */
+/** One row of the result, with the details of its runs. */
 export interface PaceRow extends SpeedRow {
-  details: KeptRate[];
+  details: PaceRun[];
 }
 
-/** The rows of what the cells gave. */
-export function paceRows(results: ReadonlyMap<string, KeptRate[]>): PaceRow[] {
+/** The rows for the results of the cells. */
+export function paceRows(results: ReadonlyMap<string, PaceRun[]>): PaceRow[] {
   return RATES.flatMap((asked) =>
     RUNTIMES.map((runtime) => {
       const runs = results.get(cellName(asked, runtime))!;
       const note = noteOn(runs);
       const row = judge({
         what: "pacer, 13-byte messages",
-        against: "the rate asked",
+        against: "the offered rate",
         runtime,
         unit: "messages/s",
         runs: runs.map(({ achieved }) => achieved),
@@ -99,14 +101,14 @@ export function paceRows(results: ReadonlyMap<string, KeptRate[]>): PaceRow[] {
   );
 }
 
-function noteOn(runs: readonly KeptRate[]): string | undefined {
-  const middle = (of: (run: KeptRate) => number) => median(runs.map(of));
+function noteOn(runs: readonly PaceRun[]): string | undefined {
+  const middle = (of: (run: PaceRun) => number) => median(runs.map(of));
   const achieved = middle((run) => run.achieved);
   const drained = middle((run) => run.drained);
   if (middle((run) => run.behindSeconds) > BEHIND_SECONDS) {
-    // A kernel that took no more is full because of the reader, not of us.
-    const whose = middle((run) => run.blocked) > 0.5 ? "the C drain's" : "this sender's";
-    return `kept ${formatCount(achieved)}/s: ${whose} most`;
+    // If the send buffer was full, the reader was too slow, not the sender.
+    const slow = middle((run) => run.blocked) > 0.5 ? "the C drain" : "this sender";
+    return `${slow} reached only ${formatCount(achieved)}/s`;
   }
   if (Math.abs(drained / achieved - 1) > CLOCKS_DIFFER) {
     return `the C drain counted ${formatCount(drained)}/s by its own clock`;

@@ -1,4 +1,6 @@
-/** The programs that the benchmarks run: each has a deadline, and none outlives the benchmark. */
+/**
+ * Runs the benchmarks' programs: each has a deadline, and ends with the benchmark at the latest.
+ */
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { delimiter, resolve } from "node:path";
@@ -7,13 +9,13 @@ import { fileURLToPath } from "node:url";
 import type { Runtime } from "../src/kernel/runtime.ts";
 import { interrupted } from "../src/cli/program.ts";
 
-/** Those that everything is measured on. */
+/** The runtimes that are measured. */
 export const RUNTIMES = ["deno", "bun", "node"] as const;
 
 /** The project's folder. */
 export const ROOT: string = resolve(fileURLToPath(import.meta.url), "../..");
 
-/** Without npm, packages come from Deno's own cache. */
+/** Where npm has not installed the packages, they come from Deno's own cache. */
 const MODULES = existsSync(resolve(ROOT, "node_modules/deno-std")) ? "manual" : "none";
 const FLAGS: Record<Runtime, readonly string[]> = {
   deno: ["run", "--no-prompt", `--node-modules-dir=${MODULES}`, "-A"],
@@ -26,16 +28,16 @@ function binary(runtime: Runtime): string {
   if (existsSync(program)) return program;
   const found = onPath(runtime);
   if (found !== undefined) return found;
-  throw new Error(`${runtime} is not installed: no ${program}; run npm ci`);
+  throw new Error(`${runtime} is not installed: there is no ${program}; run npm ci`);
 }
 
-/** A program in the folders of PATH. */
+/** Finds a program in the folders of PATH. */
 function onPath(name: string): string | undefined {
   const folders = (process.env.PATH ?? "").split(delimiter).filter((folder) => folder !== "");
   return folders.map((folder) => resolve(folder, name)).find((file) => existsSync(file));
 }
 
-/** How a runtime starts a file of this project, `client.ts`, with its arguments. */
+/** The command that runs a file of this project, such as `client.ts`, on a runtime. */
 export function commandOn(runtime: Runtime, file: string, ...args: string[]): string[] {
   return [binary(runtime), ...FLAGS[runtime], resolve(ROOT, file), ...args];
 }
@@ -53,14 +55,17 @@ export async function runtimeVersions(
 }
 
 export interface ProgramOptions {
-  /** When it is killed, which is a failure. */
+  /** Deadline: after this time the program is killed, and has failed. */
   seconds: number;
-  /** Exit statuses that are none; default only 0. */
+  /** Exit statuses that are no failure; default only 0. */
   statuses?: readonly number[];
 }
 
 export interface PairOptions extends ProgramOptions {
-  /** What the server prints once it listens, with its port; default `listening PORT`. */
+  /**
+   * Matches what the server prints once it listens, and captures the port; default `listening
+   * PORT`.
+   */
   listening?: RegExp;
 }
 
@@ -70,9 +75,9 @@ const killAll = () => {
 };
 process.on("exit", killAll);
 
-/** A program that was started. */
+/** A started program. */
 export class Program {
-  /** So far. */
+  /** The output so far. */
   stdout = "";
   stderr = "";
   readonly #words: readonly string[];
@@ -80,7 +85,7 @@ export class Program {
   readonly #child: ChildProcess;
   readonly #closed = Promise.withResolvers<void>();
   #failure: string | undefined;
-  #over = false;
+  #ended = false;
   #interrupted = false;
   #changed: () => void = () => {};
 
@@ -88,7 +93,7 @@ export class Program {
     this.#words = words;
     this.#options = options;
     const [program, ...args] = words as [string, ...string[]];
-    // A process group of its own, so that whatever it starts ends with it.
+    // A process group of its own, so that the processes it starts can be ended with it.
     this.#child = spawn(program, args, {
       stdio: ["ignore", "pipe", "pipe"],
       detached: true,
@@ -105,11 +110,11 @@ export class Program {
       this.kill();
     }, options.seconds * 1000);
     const end = (failure: string | undefined) => {
-      if (this.#over) return;
+      if (this.#ended) return;
       clearTimeout(deadline);
       stop.removeEventListener("abort", onAbort);
       living.delete(this);
-      this.#over = true;
+      this.#ended = true;
       this.#failure ??= failure;
       this.#closed.resolve();
       this.#changed();
@@ -128,24 +133,24 @@ export class Program {
     });
   }
 
-  /** Of the process. Throws an Error when it could not be started. */
+  /** The process id. Throws an Error where the program could not be started. */
   get pid(): number {
     const { pid } = this.#child;
     if (pid === undefined) throw this.#error(this.#failure ?? "could not be started");
     return pid;
   }
 
-  /** Ends it, and all that it started. */
+  /** Kills the program and all that it started. */
   kill(): void {
     this.#signal("SIGKILL");
   }
 
-  /** Asks it to end. */
+  /** Sends SIGTERM. */
   terminate(): void {
     this.#signal("SIGTERM");
   }
 
-  /** As Ctrl-C does; status 130 is no failure of it then. */
+  /** Sends SIGINT, as Ctrl-C does; exit status 130 is then no failure. */
   interrupt(): void {
     this.#interrupted = true;
     this.#signal("SIGINT");
@@ -153,59 +158,59 @@ export class Program {
 
   #signal(signal: NodeJS.Signals): void {
     const { pid } = this.#child;
-    if (this.#over || pid === undefined) return;
+    if (this.#ended || pid === undefined) return;
     try {
       process.kill(-pid, signal);
     } catch {
-      // It has ended, and its end is on its way to us.
+      // The process has ended, and its close event is about to follow.
     }
   }
 
-  /** Waits for its standard output to match; rejects if it ends before. */
+  /** Waits until standard output matches; rejects if the program ends before that. */
   async saw(pattern: RegExp): Promise<RegExpExecArray> {
     while (true) {
       const match = pattern.exec(this.stdout);
       if (match !== null) return match;
-      if (this.#over) throw this.#error(this.#failure ?? `ended without ${pattern}`);
+      if (this.#ended) throw this.#error(this.#failure ?? `ended without ${pattern}`);
       await new Promise<void>((resolve) => this.#changed = resolve);
     }
   }
 
-  /** Waits for its end; rejects if that was a failure. */
+  /** Waits for the program's end; rejects if it failed. */
   async ended(): Promise<{ stdout: string; stderr: string }> {
     await this.#closed.promise;
     if (this.#failure !== undefined) throw this.#error(this.#failure);
     return { stdout: this.stdout, stderr: this.stderr };
   }
 
-  /** The JSON object in the last line that it printed. */
+  /** Waits for its end; resolves to the JSON value in the last line of standard output. */
   async figures(): Promise<unknown> {
     const { stdout } = await this.ended();
     const last = stdout.trimEnd().split("\n").at(-1) ?? "";
     try {
       return JSON.parse(last);
     } catch (cause) {
-      throw this.#error(`ended without figures: ${last.slice(0, 200)}`, cause);
+      throw this.#error(`ended without printing JSON: ${last.slice(0, 200)}`, cause);
     }
   }
 
   #error(what: string, cause?: unknown): Error {
     if (interrupted().aborted) return new DOMException("interrupted", "AbortError");
     const words = this.#words.map((word) => word.replace(`${ROOT}/`, "")).join(" ");
-    const said = this.stderr.trim().split("\n").slice(-3).join("; ");
-    return new Error(`${words} ${what}${said === "" ? "" : `: ${said}`}`, { cause });
+    const stderr = this.stderr.trim().split("\n").slice(-3).join("; ");
+    return new Error(`${words} ${what}${stderr === "" ? "" : `: ${stderr}`}`, { cause });
   }
 }
 
-/** Both ends of a connection, each with the figures that it printed. */
+/** The figures that each end of a connection printed. */
 export interface PairFigures {
   sent: unknown;
   read: unknown;
 }
 
 /**
- * Runs a server, which prints its port, and one reader of it to their ends. Rejects if one of
- * them fails, and ends the other.
+ * Runs a server, which prints its port, and one reader of it until both end. If one of them fails,
+ * it kills the other and rejects.
  */
 export async function runPair(
   server: readonly string[],

@@ -1,6 +1,6 @@
 /**
- * What the benchmarks share in method: rounds in which every cell runs once, in an order that is
- * shuffled anew, the first ones dropped, and the middle of what is left.
+ * Rounds of a benchmark: in each round every cell runs once, in a new random order; the results of
+ * the first rounds are dropped.
  */
 
 /** One thing to measure; `run` measures it once. */
@@ -10,17 +10,17 @@ export interface Cell<T> {
 }
 
 export interface RoundOptions {
-  /** Rounds that count. */
+  /** Counted rounds. */
   runs: number;
-  /** Rounds before them, which do not. */
+  /** Rounds before them that are not counted. */
   warmUps: number;
   /** Called before each run. */
   onRun?: (what: { round: number; rounds: number; name: string }) => void;
 }
 
 /**
- * Runs all cells, one at a time, in each round; the results of each by its name, in the order of the
- * rounds. Rejects as the first run that fails does: a run that dies is no low number.
+ * Runs all cells, one at a time, in each round. Resolves to the results of each cell by its name,
+ * in the order of the rounds. Rejects with the error of the first run that fails.
  */
 export async function runRounds<T>(
   cells: readonly Cell<T>[],
@@ -37,7 +37,7 @@ export async function runRounds<T>(
   return results;
 }
 
-/** The same in a random order (Fisher and Yates). */
+/** A copy in random order (Fisher-Yates). */
 export function shuffled<T>(items: readonly T[]): T[] {
   const result = [...items];
   for (let i = result.length - 1; i > 0; i--) {

@@ -1,28 +1,28 @@
-/** The results of the benchmarks: rows with a target, as a table and as a file. */
+/** Parts that the results of several benchmarks have in common: targets, machine, file. */
 import { writeFileSync } from "node:fs";
 import { loadavg } from "node:os";
-import type { Machine } from "../src/report/machine.ts";
 import { environment } from "../src/kernel/environment.ts";
 import type { Runtime } from "../src/kernel/runtime.ts";
+import type { Machine } from "../src/report/machine.ts";
 import { runtimeVersions } from "./programs.ts";
 
-/** What a figure must be; both included. */
+/** The range that a figure should be in, bounds included. */
 export interface Target {
   least?: number;
   most?: number;
 }
 
-/** Whether a figure is what it must be. */
+/** Whether a figure is within its target. */
 export function meets(value: number, { least = -Infinity, most = Infinity }: Target): boolean {
   return value >= least && value <= most;
 }
 
-/** How far a figure is from what it must be; 0 when it is that. */
+/** The distance of a figure from its target; 0 when it is within. */
 export function missedBy(value: number, { least = -Infinity, most = Infinity }: Target): number {
   return value < least ? least - value : value > most ? value - most : 0;
 }
 
-/** The first line of a table of figures, each beside what it is measured against. */
+/** The column heads of a table of figures with their references. */
 export const ROW_HEAD: readonly string[] = [
   "what",
   "runtime",
@@ -34,9 +34,9 @@ export const ROW_HEAD: readonly string[] = [
   "verdict",
 ];
 
-/** The machine as it is now. */
+/** Describes this machine, and the versions of these runtimes. */
 export async function describeMachine(runtimes: readonly Runtime[]): Promise<Machine> {
-  // What this benchmark itself runs on measures nothing.
+  // The runtime of the benchmark itself does not affect the figures.
   const { runtime: _runtime, kernelSource: _kernelSource, ...machine } = environment();
   return { ...machine, runtimes: await runtimeVersions(runtimes), loadBefore: loadavg()[0]! };
 }

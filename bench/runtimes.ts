@@ -1,21 +1,29 @@
 /**
- * The cross-runtime benchmark: the speed limits of the article's two readers on Deno, Bun, Node, in
- * Python and C, and how fast each runtime sends.
+ * The cross-runtime benchmark: measures the speed limits of the article's two readers on Deno, Bun
+ * and Node, in Python and in C, and how fast each runtime sends.
  *
  *     npm run bench -- --quick
  *     deno task bench --readers deno,bun --size 13,1k,64k --out results/
  *
- * It writes each run to a file as it ends, which `--resume` goes on with; at the end all of it to
- * latest.json. docs/results.md says what is in them.
+ * At the end of each run it appends the result to a file, which `--resume` continues; at the end of
+ * the benchmark it writes everything to latest.json. docs/results.md describes these files.
  */
 import { randomUUID } from "node:crypto";
 import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { flag, option, parseCommandLine, UsageError } from "../src/cli/command_line.ts";
-import { kernelSource, kernelSourceReason } from "../src/kernel/kernel.ts";
-import { interrupted, print, runMain } from "../src/cli/program.ts";
 import { ProgressLine } from "../src/text/progress.ts";
 import { formatSize, parseBytes, parseCount, parseFraction, UnitError } from "../src/text/units.ts";
+import { environment } from "../src/kernel/environment.ts";
+import { kernelSource, kernelSourceReason } from "../src/kernel/kernel.ts";
+import { assemble, BenchWriter, readBenchLines } from "../src/report/bench_file.ts";
+import {
+  BENCH_SCHEMA,
+  type BenchEnd,
+  type BenchHeader,
+  type BenchRun,
+} from "../src/report/bench_result.ts";
+import { flag, option, parseCommandLine, UsageError } from "../src/cli/command_line.ts";
+import { interrupted, print, runMain } from "../src/cli/program.ts";
 import {
   findInstalled,
   type Installed,
@@ -27,19 +35,11 @@ import {
   SENDERS,
   whySkipped,
 } from "./bench_cells.ts";
-import { assemble, BenchWriter, readBenchLines } from "../src/report/bench_file.ts";
-import {
-  BENCH_SCHEMA,
-  type BenchEnd,
-  type BenchHeader,
-  type BenchRun,
-} from "../src/report/bench_result.ts";
 import { measureRuns } from "./bench_rounds.ts";
 import { formatBench } from "./bench_table.ts";
 import { describeMachine } from "./rows.ts";
-import { environment } from "../src/kernel/environment.ts";
 
-/** Bytes of a message, at most: a larger one is more than a moment of a slow reader. */
+/** Largest message size: a slow reader would take too long for a larger one. Bytes. */
 const LARGEST = 1 << 20;
 const QUICK_SIZES = [13, 65_536];
 const SIZES = [13, 1024, 65_536];
@@ -48,48 +48,48 @@ const PRECISION = { quick: 0.05, full: 0.02 };
 
 const spec = {
   name: "bench",
-  summary:
-    "Measures the article's two readers on every runtime, in Python and C, and every runtime's\n" +
-    "flood, and tells at the start how long that takes. What is not installed is skipped.",
+  summary: "Measures the article's two readers on every runtime, in Python and in C, and the\n" +
+    "flood of every runtime. Programs that are not installed are skipped. An estimate\n" +
+    "of the duration is printed first.",
   usage: ["bench [OPTIONS]", "bench --quick", "bench --resume [--out DIR]"],
   options: {
     readers: option({
       value: "LIST",
-      help: `whose speed limit: some of ${READERS.join(",")}, or none`,
+      help: `readers to measure: some of ${READERS.join(",")}, or none`,
       default: READERS.join(),
       parse: (text): Reader[] => parseList(text, READERS),
     }),
     senders: option({
       value: "LIST",
-      help: `whose flood: some of ${SENDERS.join(",")}, or none`,
+      help: `senders to measure: some of ${SENDERS.join(",")}, or none`,
       default: SENDERS.join(),
       parse: (text): Sender[] => parseList(text, SENDERS),
     }),
     size: option({
       value: "LIST",
-      help: `bytes of a message (default ${list(SIZES)}; with --quick ${list(QUICK_SIZES)}, ` +
-        "readers only the first)",
+      help: `message sizes in bytes (default ${list(SIZES)}; with --quick ` +
+        `${list(QUICK_SIZES)}, readers only the first)`,
       parse: parseSizes,
     }),
     runs: option({
       value: "N",
-      help: "searches of each reader that count; of floods twice as many",
+      help: "searches of each reader; floods are run twice as often",
       default: String(RUNS),
       parse: (text) => parseCount(text, { most: 100 }),
     }),
     precision: option({
       value: "SHARE",
-      help: "how narrow the interval of a limit must be (default 2%; with --quick 5%)",
+      help: "width of a limit's interval, as a share (default 2%; with --quick 5%)",
       parse: (text) => parseFraction(text, { least: 0.002, most: 0.5 }),
     }),
-    quick: flag("shorter trials, fewer sizes: under five minutes"),
+    quick: flag("shorter trials and fewer sizes: takes less than five minutes"),
     out: option({
       value: "DIR",
-      help: "where the files are written",
+      help: "folder for the result files",
       default: "results",
       parse: parseFolder,
     }),
-    resume: flag("goes on with the newest file in DIR that has no end"),
+    resume: flag("continues the newest file in DIR, which must not be complete"),
     json: flag("prints the result as one JSON object"),
   },
 };
@@ -98,7 +98,9 @@ function list(sizes: readonly number[]): string {
   return sizes.map(formatSize).join();
 }
 
-/** Some words, each once, in the order of the table. Throws a UnitError. */
+/**
+ * Parses a list; the result has no duplicates and is in the order of `known`. Throws a UnitError.
+ */
 function parseList<T extends string>(text: string, known: readonly T[]): T[] {
   if (text.trim() === "none") return [];
   const words = text.split(",").map((word) => word.trim());
@@ -121,7 +123,7 @@ function parseSizes(text: string): number[] {
   return [...new Set(sizes)].sort((a, b) => a - b);
 }
 
-/** A folder that is there, or can be made: better to know before a benchmark than after it. */
+/** Makes the folder if it does not exist, so that a problem shows before the benchmark. */
 function parseFolder(text: string): string {
   try {
     mkdirSync(text, { recursive: true });
@@ -138,16 +140,18 @@ function parseOptions(args: readonly string[]) {
   if (options.resume) {
     const other = [...given].find((name) => !["resume", "out", "json"].includes(name));
     if (other !== undefined) {
-      throw new UsageError(`--resume goes on as it began: --${other} cannot be given with it`);
+      throw new UsageError(
+        `--resume keeps the options of the first start: --${other} cannot be combined with it`,
+      );
     }
   }
   if (options.readers.length === 0 && options.senders.length === 0) {
-    throw new UsageError("--readers none and --senders none exclude each other: nothing is left");
+    throw new UsageError("--readers none and --senders none leave nothing to measure");
   }
   return { options, given };
 }
 
-/** A benchmark that begins, or goes on. */
+/** A benchmark that is started or resumed. */
 interface Bench {
   header: BenchHeader;
   runs: BenchRun[];
@@ -155,14 +159,14 @@ interface Bench {
   installed: Installed;
 }
 
-async function begin(options: Options): Promise<Bench> {
+async function startBench(options: Options): Promise<Bench> {
   const { readers, senders, quick, out, runs } = options;
   const sizes = options.size ?? (quick ? QUICK_SIZES : SIZES);
   const precision = options.precision ?? (quick ? PRECISION.quick : PRECISION.full);
   const all = listCells({
     readers,
     senders,
-    // To a stream's reader the size of a message is nothing: it shows in how a sender writes.
+    // The message size hardly affects a reader of a stream: it affects how the sender writes.
     readerSizes: quick && options.size === undefined ? sizes.slice(0, 1) : sizes,
     senderSizes: senders.length === 0 ? [] : sizes,
   });
@@ -201,7 +205,7 @@ async function begin(options: Options): Promise<Bench> {
   return { header, runs: [], writer, installed };
 }
 
-async function goOn({ out }: Options): Promise<Bench> {
+async function resumeBench({ out }: Options): Promise<Bench> {
   const files = readdirSync(out).filter((name) => /^bench-.*\.jsonl$/.test(name)).sort();
   const newest = files.at(-1);
   if (newest === undefined) throw new Error(`nothing to resume: no bench-*.jsonl in ${out}`);
@@ -214,24 +218,24 @@ async function goOn({ out }: Options): Promise<Bench> {
   for (const name of ["cpu", "cores", "kernel", "runtimes"] as const) {
     const [was, is] = [machine[name], now[name]].map((value) => JSON.stringify(value));
     if (was !== is) {
-      throw new Error(`cannot resume ${path}: its ${name} was ${was}, and is ${is} now`);
+      throw new Error(`cannot resume ${path}: its ${name} was ${was} and is now ${is}`);
     }
   }
   const { runtime } = environment();
   if (runtime !== header.generator.runtime) {
-    throw new Error(`cannot resume ${path}: it was made by ${header.generator.runtime}`);
+    throw new Error(`cannot resume ${path}: it was started on ${header.generator.runtime}`);
   }
   return { header, runs, writer: new BenchWriter(path, goodBytes), installed };
 }
 
-/** The command; its exit status. */
+/** Runs the command and returns its exit status. */
 export async function main(args: readonly string[]): Promise<number> {
   const { options } = parseOptions(args);
   if (kernelSource === "none") {
     throw new Error(`cannot measure a reader here: ${kernelSourceReason ?? "no kernel figures"}`);
   }
   interrupted();
-  const bench = options.resume ? await goOn(options) : await begin(options);
+  const bench = options.resume ? await resumeBench(options) : await startBench(options);
   const { header, runs, writer, installed } = bench;
   const progress = new ProgressLine();
   for (const { cell, why } of header.skipped) {
@@ -247,14 +251,14 @@ export async function main(args: readonly string[]): Promise<number> {
   }
   writer.close();
   if (!complete) {
-    progress.line(`interrupted: bench --resume --out ${options.out} goes on with ${writer.path}`);
+    progress.line(`interrupted: bench --resume --out ${options.out} continues ${writer.path}`);
     return 130;
   }
   const result = assemble(header, runs, end);
   const latest = join(options.out, "latest.json");
   writeFileSync(latest, `${JSON.stringify(result)}\n`);
   print(options.json ? JSON.stringify(result) : formatBench(result));
-  progress.line(`written: ${latest}, and each run: ${writer.path}`);
+  progress.line(`written: ${latest} (the result) and ${writer.path} (each run)`);
   return result.rows.every(({ rate }) => rate !== null) ? 0 : 1;
 }
 

@@ -1,59 +1,58 @@
 /**
- * How fast the runtimes send and read, against the same in C: both in one run, separate processes,
- * median of five.
+ * Measures how fast the runtimes send and read compared with C: in separate processes, in the same
+ * rounds, median of five.
  *
  *     node --no-warnings bench/speed.ts --out speed.json
  */
-import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
-import { print, runMain } from "../src/cli/program.ts";
 import { ProgressLine } from "../src/text/progress.ts";
+import { formatTable } from "../src/text/table.ts";
 import { parseCount, parseDuration } from "../src/text/units.ts";
-import { compileC } from "./readers/compile.ts";
+import { formatMachine } from "../src/report/machine.ts";
+import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
+import { parseOutFile } from "../src/cli/out_file.ts";
+import { print, runMain } from "../src/cli/program.ts";
 import { paceCells, paceRows } from "./pace.ts";
 import { RUNTIMES } from "./programs.ts";
+import { compileC } from "./readers/compile.ts";
 import { type Cell, runRounds } from "./rounds.ts";
 import { describeMachine, ROW_HEAD, writeResult } from "./rows.ts";
-import { formatMachine } from "../src/report/machine.ts";
-import { parseOutFile } from "../src/cli/out_file.ts";
-import { formatTable } from "../src/text/table.ts";
 import { formatSpeedRow, type SpeedRow } from "./speed_rows.ts";
 import { throughputCells, throughputRows } from "./throughput.ts";
 
 const spec = {
   name: "speed",
-  summary:
-    "Measures the flood, the drain client and the pacer on Deno, Bun and Node against C peers,\n" +
-    "which it compiles, and tells which targets are met.",
+  summary: "Measures the flood, the drain client and the pacer on Deno, Bun and Node against\n" +
+    "peers in C, which it compiles. Reports which targets are met.",
   usage: ["speed.ts [OPTIONS]"],
   options: {
     runs: option({
       value: "N",
-      help: "rounds that count; one more, the first, is dropped",
+      help: "counted rounds; one warm-up round comes before them",
       default: "5",
       parse: (text) => parseCount(text, { most: 1000 }),
     }),
     seconds: option({
       value: "TIME",
-      help: "of each run; a pacer's is 2 s at least",
+      help: "duration of each run; at least 2 s for the pacer",
       default: "1s",
       parse: (text) => parseDuration(text, { least: 100, most: 3600_000 }),
     }),
     only: choice({
-      help: "a part of it",
+      help: "measure only a part",
       choices: ["all", "throughput", "pacer"],
       default: "all",
     }),
     out: option({
       value: "FILE.json",
-      help: "writes all figures there, too",
+      help: "also writes all figures to this file",
       parse: parseOutFile,
     }),
-    quick: flag("one short round, to see that it works: no figures to keep"),
+    quick: flag("only one short round, to try the benchmark itself"),
   },
 };
 
 const QUICK_SECONDS = 0.5;
-/** Two instants this far apart are enough to know a rate of 1000 messages a second to 0.05 %. */
+/** Long enough to measure 1000 messages a second to 0.05 %. */
 const PACE_SECONDS = 2;
 
 async function main(args: readonly string[]): Promise<void> {
@@ -90,8 +89,10 @@ async function main(args: readonly string[]): Promise<void> {
   const met = judged.filter((row) => row.met).length;
   print(formatTable([ROW_HEAD, ...rows.map(formatSpeedRow)]));
   print(
-    `\n${met} of ${judged.length} targets met; median (least-most) of ${runs}, ${seconds} s each, ` +
-      `the pacer's ${paceSeconds} s${quick ? "; quick: no figures to keep" : ""}\n` +
+    `\n${met} of ${judged.length} targets met; median (least-most) of ${runs} runs of ${seconds} s, ` +
+      `${paceSeconds} s for the pacer${
+        quick ? "; quick run: these figures are not precise" : ""
+      }\n` +
       formatMachine(machine),
   );
   if (options.out === undefined) return;

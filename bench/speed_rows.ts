@@ -1,34 +1,34 @@
-/** A figure of a runtime beside what it is measured against, as bench/speed.ts tells it. */
+/** The rows of bench/speed.ts: a figure of a runtime, compared with a reference. */
+import { formatDeviation } from "../src/text/deviation.ts";
 import { formatByteRate, formatCount } from "../src/text/units.ts";
 import type { Runtime } from "../src/kernel/runtime.ts";
 import { median, spread } from "../src/measure/statistics.ts";
-import { formatDeviation } from "../src/text/deviation.ts";
 import { meets, missedBy, type Target } from "./rows.ts";
 
-/** One line of the result. */
+/** One row of the result. */
 export interface SpeedRow {
   what: string;
-  /** What the reference is. */
+  /** A description of the reference. */
   against: string;
   runtime: Runtime;
   unit: "bytes/s" | "messages/s";
   /** The median of `runs`. */
   value: number;
-  /** The median of `referenceRuns`, or the rate that was asked. */
+  /** The median of `referenceRuns`, or the offered rate. */
   reference: number;
   /** value / reference */
   ratio: number;
   runs: number[];
-  /** Absent where the reference is no measurement. */
+  /** Absent where the reference is not a measurement. */
   referenceRuns?: number[];
-  /** What `ratio` must be; empty: there is no target, the row is told for comparison. */
+  /** Target of `ratio`; empty: none, the row is for comparison only. */
   target: Target;
   /** Null without a target. */
   met: boolean | null;
   note?: string;
 }
 
-/** A row from its runs, with the verdict on it. */
+/** Makes a row from its runs, and judges it. */
 export function judge(
   row: Pick<SpeedRow, "what" | "against" | "runtime" | "unit" | "runs" | "target" | "note">,
   reference: number | readonly number[],
@@ -56,20 +56,22 @@ export function judge(
 
 const isTarget = ({ least, most }: Target) => least !== undefined || most !== undefined;
 
-/** A line of the table. */
+/** The cells of one row. */
 export function formatSpeedRow(row: SpeedRow): string[] {
   const { what, against, runtime, value, reference, ratio, target, met, runs, note } = row;
   const show = row.unit === "bytes/s" ? formatByteRate : (rate: number) => `${formatCount(rate)}/s`;
   const { min, max } = spread(runs);
   const narrow = target.most !== undefined;
-  // Against a rate that was asked, three digits would all be the same.
+  // Rates so close to the offered one would look the same with three digits.
   const range = narrow
     ? `${formatDeviation(min / reference - 1, 3)} ${formatDeviation(max / reference - 1, 3)}`
     : `${show(min)}-${show(max)}`;
-  const missed = narrow
-    ? `missed by ${(missedBy(ratio, target) * 100).toFixed(3)} %`
-    : `missed by ${(missedBy(ratio, target) / (target.least ?? 1) * 100).toFixed(1)} %`;
-  const verdict = met === null ? "" : met ? "met" : missed;
+  const notReached = narrow
+    ? `target not reached (by ${(missedBy(ratio, target) * 100).toFixed(3)} %)`
+    : `target not reached (by ${
+      (missedBy(ratio, target) / (target.least ?? 1) * 100).toFixed(1)
+    } %)`;
+  const verdict = met === null ? "" : met ? "met" : notReached;
   return [
     what,
     runtime,

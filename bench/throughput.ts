@@ -1,41 +1,41 @@
-/** As fast as it goes: our flood and our drain client, each against the same in C, through a C peer. */
+/** Measures the highest rate of our flood and of our drain client, each compared with C. */
+import type { Runtime } from "../src/kernel/runtime.ts";
 import type { FloodFigures } from "./peers/flood.ts";
 import { commandOn, runPair, RUNTIMES } from "./programs.ts";
-import type { Runtime } from "../src/kernel/runtime.ts";
 import type { Cell } from "./rounds.ts";
 import type { Target } from "./rows.ts";
 import { judge, type SpeedRow } from "./speed_rows.ts";
 
 export interface PeerOptions {
-  /** peer.c, compiled. */
+  /** Path of peer.c as a compiled program. */
   peer: string;
-  /** Of each run. */
+  /** Duration of each run. */
   seconds: number;
 }
 
-/** What peer.c and the drain client print, of which this is used. */
+/** The part of the output of peer.c and the drain client that is used. */
 export interface PeerFigures {
   bytes: number;
   seconds: number;
-  /** The share of it that a peer in C was on a core. */
+  /** Share of the time in which the process was on a core; only from a peer in C. */
   busy?: number;
 }
 
-/** 64 KiB: of a write and of a read, wherever another is not the point. */
+/** 64 KiB: the size of writes and reads, except where other sizes are compared. */
 export const BLOCK = "65536";
 /** The article's message. Bytes. */
 export const MESSAGE_SIZE = 13;
 
 /** A run that hangs is killed this long after it should have ended. Seconds. */
-const PATIENCE = 30;
+const GRACE_SECONDS = 30;
 
-/** As long as the longest write of ours. */
+/** The size of our own longest write. */
 const LONG_BLOCK = "1048576";
 
 const C_FLOOD = "flood, C";
 const C_LONG_FLOOD = "flood, C, 1 MiB a send";
 const C_MESSAGES = "messages, C";
-/** The controls: peer.c's words, and the size of a send. */
+/** The controls: peer.c's mode, and the size of a send. */
 const CONTROLS = [
   { name: C_FLOOD, mode: "flood", size: BLOCK },
   { name: C_LONG_FLOOD, mode: "flood", size: LONG_BLOCK },
@@ -45,7 +45,7 @@ const CONTROLS = [
 const LONG_FLOOD = "flood, 64 KiB messages, as many a write as are due";
 const SINGLE_FLOOD = "flood, one 64 KiB message a write";
 const SMALL_FLOOD = "flood, 13-byte messages, as many a write as are due";
-/** The floods of ours: the options of peers/flood.ts. */
+/** Our own floods, with the options of peers/flood.ts. */
 const FLOODS = [
   { name: LONG_FLOOD, args: ["--size", BLOCK] },
   { name: SINGLE_FLOOD, args: ["--size", BLOCK, "--write-size", BLOCK] },
@@ -53,7 +53,7 @@ const FLOODS = [
 ];
 const DRAIN = "drain, 64 KiB reads";
 
-/** What is compared with which control, in the order of the table. */
+/** The comparisons with their controls, in the order of the table. */
 const COMPARISONS: readonly {
   cell: string;
   control: string;
@@ -66,24 +66,24 @@ const COMPARISONS: readonly {
   { cell: SMALL_FLOOD, control: C_MESSAGES, target: { least: 50 }, unit: "messages/s" },
   { cell: DRAIN, control: C_FLOOD, target: { least: 0.95 }, unit: "bytes/s" },
 ];
-/** What a control does, in the table. */
+/** Descriptions of the controls in the table. */
 const AGAINST: Record<string, string> = {
   [C_FLOOD]: "C, 64 KiB a send",
   [C_LONG_FLOOD]: "C, 1 MiB a send",
   [C_MESSAGES]: "C, one send a message",
 };
 
-/** What was sent must be what was read, to the byte, and take some time. */
+/** Throws an Error unless as many bytes were read as were sent, more than none and in some time. */
 export function checkPair(sentBytes: number, { bytes, seconds }: PeerFigures, name: string): void {
-  if (!(bytes > 0 && seconds > 0)) throw new Error(`${name}: the reader got nothing`);
+  if (!(bytes > 0 && seconds > 0)) throw new Error(`${name}: the reader received nothing`);
   if (sentBytes !== bytes) {
-    throw new Error(`${name}: ${sentBytes} bytes were sent, but ${bytes} read`);
+    throw new Error(`${name}: ${sentBytes} bytes were sent, but ${bytes} bytes were read`);
   }
 }
 
-/** The runs of one round: bytes a second, as the C end of the connection counts them. */
+/** The cells of one round, which measure bytes a second as the reading end counts them. */
 export function throughputCells({ peer, seconds }: PeerOptions): Cell<number>[] {
-  const options = { seconds: seconds + PATIENCE };
+  const options = { seconds: seconds + GRACE_SECONDS };
   const cDrain = (port: string) => [peer, "drain", "127.0.0.1", port, BLOCK];
   const cServer = (mode: string, size: string) => [peer, mode, "0", String(seconds), size];
   const cell = (
@@ -119,7 +119,7 @@ export function throughputCells({ peer, seconds }: PeerOptions): Cell<number>[] 
   ];
 }
 
-/** The rows of what the cells gave. */
+/** The rows for the results of the cells. */
 export function throughputRows(results: ReadonlyMap<string, number[]>): SpeedRow[] {
   return COMPARISONS.flatMap(({ cell, control, target, unit }) => {
     const runs = (name: string) =>

@@ -1,5 +1,5 @@
 /**
- * The speed limit of a reader: at which rate it falls behind.
+ * Measures the speed limit of a reader: the highest rate at which it keeps up.
  *
  *     deno task limit -- python3 my_reader.py {host} {port}
  */

@@ -1,5 +1,5 @@
 /**
- * Results as a table, a page or a picture; two of them compared.
+ * Shows results as tables, as a page or as a picture, and compares two result files.
  *
  *     deno task report bench/results/latest.json --html report.html
  */

@@ -56,7 +56,7 @@ export function madeFigures(limit: number, drains = limit): ReaderFigures {
   trials.push(trial(2 * upper, "overload", past(2 * upper)));
   return {
     outcome: "found",
-    message: "found and confirmed",
+    message: "the limit was found and confirmed by longer trials",
     limit: { lower, upper, messagesPerSecond: lower / 13 },
     overload: { offered: 2 * upper, drained: past(2 * upper), collapsed: drains < lower / 2 },
     recovery: { recovered: drains === limit, seconds: 1.5 },

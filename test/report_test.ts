@@ -191,7 +191,7 @@ describe("the command report", () => {
     assertMatch(stdout, /^control: C to C +64 KiB +7\.20-7\.40 GB\/s/m);
     assertMatch(stdout, /^13 B messages:$/m);
     assertMatch(stdout, /^64 KiB messages:$/m);
-    assertStringIncludes(stdout, "again: deno task bench --runs 3");
+    assertStringIncludes(stdout, "repeat with: deno task bench --runs 3");
   });
 
   test("tells the latency at each rate, beyond the limit too", async () => {
@@ -216,19 +216,19 @@ describe("the command report", () => {
     const two = file("two.json", { schema: "speedlimit/limits@2", results });
     const first = await report(one);
     assertEquals([first.status, first.stderr], [0, ""]);
-    assertStringIncludes(first.stdout, "again: deno task limit -- python3 x.py");
+    assertStringIncludes(first.stdout, "repeat with: deno task limit -- python3 x.py");
     assertMatch((await report(two)).stdout, /^B 49.* b {2}collapses$/m);
   });
 
   test("names files that it cannot read", async () => {
     const text = JSON.stringify(madeResult());
     const cases: [string, string][] = [
-      [file("cut.json", text.slice(0, 5000)), "cut.json is cut off, or no JSON"],
+      [file("cut.json", text.slice(0, 5000)), "cut.json is truncated or is not JSON"],
       [
         file("v9.json", { ...madeResult(), schema: "speedlimit/bench@9" }),
         "its schema is speedlimit/bench@9",
       ],
-      [file("none.json", {}), "it names no schema"],
+      [file("none.json", {}), "it has no schema"],
       [file("empty.json", { schema: "speedlimit/limit@2" }), "it has no trials"],
       [join(folder, "absent.json"), "cannot read"],
     ];
@@ -265,7 +265,7 @@ describe("the command report", () => {
     const told = await report("--against", made, slower);
     assertEquals([told.status, told.stderr], [0, ""]);
     assertMatch(told.stdout, /^python naive +13 B +slower +-20\.0 % +-2[\d.]+ % to -1[\d.]+ %$/m);
-    assertStringIncludes(told.stdout, "95 % interval by Welch's t");
+    assertStringIncludes(told.stdout, "Its 95 % interval comes from Welch's t");
     const failed = await report("--against", made, slower, "--fail-on-regression");
     assertEquals(failed.status, 1);
     assertMatch(failed.stderr, /slower by more than 5 %.*python naive/);
@@ -288,8 +288,8 @@ describe("the command report", () => {
     ]);
     assertEquals([machines.status, caveats.status, lost.status], [1, 0, 1]);
     assertStringIncludes(machines.stdout, "processor: 2 x Example CPU, now 64 x Example CPU");
-    assertStringIncludes(machines.stderr, "another machine");
-    assertStringIncludes(caveats.stdout, "the new file: it was interrupted");
+    assertStringIncludes(machines.stderr, "different machines");
+    assertStringIncludes(caveats.stdout, "the new file: the benchmark was interrupted");
     assertStringIncludes(lost.stdout, "not in the new file");
     assertStringIncludes(lost.stderr, "c drain");
   });

@@ -1,9 +1,9 @@
-/** How a peer written in TypeScript begins and ends, like those in C. */
-import type { Closed, Connection } from "../../src/net/net.ts";
+/** Start and end of a peer in TypeScript, the same as in the C peers. */
 import { loadAdapter } from "../../src/net/load.ts";
+import type { Closed, Connection } from "../../src/net/net.ts";
 import { print } from "../../src/cli/program.ts";
 
-/** Listens on 127.0.0.1, prints "listening PORT", and gives the first connection: no other comes. */
+/** Listens on 127.0.0.1, prints "listening PORT", accepts one connection and stops listening. */
 export async function acceptOne(): Promise<Connection> {
   const net = await loadAdapter();
   const accepted = Promise.withResolvers<Connection>();
@@ -18,8 +18,8 @@ export async function acceptOne(): Promise<Connection> {
   return connection;
 }
 
-/** Throws an Error when the connection did not end by one side closing it. */
+/** Throws an Error unless the connection ended because one side closed it. */
 export function checkEnd({ reason, errno }: Closed): void {
   if (reason !== "reset" && reason !== "error") return;
-  throw new Error(`the connection ended by ${reason} (${errno})`);
+  throw new Error(`the connection ended with ${reason} (${errno})`);
 }

@@ -1,44 +1,47 @@
 /**
- * A flood server of one reader, with the length of a write to choose: what bench/speed.ts measures,
- * beside peer.c.
+ * A flood server for one reader with a configurable write size. bench/speed.ts measures it, and
+ * compares it with peer.c.
  *
  *     bun bench/peers/flood.ts --rate max --size 64k --write-size 64k --seconds 1s
  *
- * Like the peers in C it prints "listening PORT" first, and one JSON line at the end.
+ * Like the peers in C, it prints "listening PORT" first, and one JSON line at the end.
  */
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
-import { option, parseCommandLine } from "../../src/cli/command_line.ts";
-import { Flood } from "../../src/send/flood.ts";
+import { parseBytes, parseDuration, parseRate, UnitError } from "../../src/text/units.ts";
 import {
   ARTICLE_MESSAGE,
   fillerMessage,
   LONGEST_WRITE,
   textMessage,
 } from "../../src/message/message.ts";
+import { Flood } from "../../src/send/flood.ts";
 import { nextTurn, Ticker } from "../../src/send/pacer.ts";
+import { option, parseCommandLine } from "../../src/cli/command_line.ts";
 import { print, runMain } from "../../src/cli/program.ts";
-import { parseBytes, parseDuration, parseRate, UnitError } from "../../src/text/units.ts";
 import { acceptOne, checkEnd } from "./accept_one.ts";
 
-/** What it prints at its end. */
+/** The JSON that is printed at the end. */
 export interface FloodFigures {
-  /** All that its kernel accepted. */
+  /** All bytes that the kernel accepted. */
   bytes: number;
-  /** What it accepted between two instants, each right after a write. */
+  /** Bytes accepted between two instants, each right after a write. */
   window: { bytes: number; seconds: number };
-  /** At the second of them: bytes that were due by then and not accepted; null at rate max. */
+  /** Bytes that were due but not accepted at the second instant; null at rate max. */
   owed: number | null;
-  /** The share of the ticks between them that found the kernel taking no more. */
+  /** Share of the ticks between the instants in which the kernel's send buffer was full. */
   blocked: number;
-  /** The share of the time between them that the process was on a core; above 1 with threads. */
+  /**
+   * Share of the time between the instants in which the process was on a core; above 1 with
+   * threads.
+   */
   busy: number;
 }
 
 const spec = {
   name: "flood",
-  summary:
-    "Floods the first reader that connects to 127.0.0.1, and tells what the kernel accepted.",
+  summary: "Floods the first reader that connects to 127.0.0.1, and reports how many bytes\n" +
+    "the kernel accepted.",
   usage: ["flood.ts [OPTIONS]"],
   options: {
     rate: option({
@@ -49,24 +52,24 @@ const spec = {
     }),
     size: option({
       value: "SIZE",
-      help: "bytes of a message (default: the article's 13)",
+      help: "message size in bytes (default: the article's 13)",
       parse: (text) => parseBytes(text, { most: 2 ** 28 }),
     }),
     writeSize: option({
       value: "SIZE",
-      help: "the most that one write offers",
+      help: "largest write",
       default: "1M",
       parse: (text) => parseBytes(text, { most: LONGEST_WRITE }),
     }),
     settle: option({
       value: "TIME",
-      help: "from the connection to the first instant",
+      help: "warm-up before the measurement",
       default: "0",
       parse: (text) => parseDuration(text, { least: 0 }),
     }),
     seconds: option({
       value: "TIME",
-      help: "from the first instant to the second",
+      help: "duration of the measurement",
       default: "1s",
       parse: parseDuration,
     }),
@@ -86,15 +89,18 @@ async function main(args: readonly string[]): Promise<void> {
   const connection = await acceptOne();
   const ticker = new Ticker();
   const flood = new Flood({ connection, message, ticker, writeSize });
-  let over = false;
-  void flood.done.then(() => over = true);
+  let ended = false;
+  void flood.done.then(() => ended = true);
 
-  /** Some ms later, right after a write: what is accepted is then no tick's share behind. */
+  /**
+   * Waits for some ms and then for the next write, and returns the figures of that instant: right
+   * after a write, no part of a tick is still owed.
+   */
   const instant = async (laterMs: number) => {
     if (laterMs > 0) await sleep(laterMs);
     const before = flood.accepted;
     while (flood.accepted === before) {
-      if (over) throw new Error(`the reader left after ${flood.accepted} bytes`);
+      if (ended) throw new Error(`the reader closed its connection after ${flood.accepted} bytes`);
       await nextTurn();
     }
     const { user, system } = process.cpuUsage();

@@ -3,7 +3,6 @@
  *
  * @module
  */
-
 import { execFile, type ExecFileException } from "node:child_process";
 import { createHash, randomUUID } from "node:crypto";
 import { promises as fs } from "node:fs";
@@ -11,24 +10,25 @@ import { arch, tmpdir } from "node:os";
 import process from "node:process";
 
 interface Compiler {
-  /** The program and its own arguments: `CC="ccache gcc"` is two words. */
+  /** The program and its own arguments: `CC="ccache gcc"` gives two words. */
   command: string[];
-  /** What it says of itself, so that another version compiles anew. */
+  /** Its version text: with another version, files are compiled again. */
   version: string;
 }
 
 /**
  * Compiles a C file with `cc -O2` unless that was done before, and returns the path of the program.
  *
- * The compiler is the first there is of $CC, cc, gcc and clang. The program stays in a folder of the
- * user's own under the system's folder for temporary files, named by a hash of the source and the
- * compiler. Callers in parallel are safe: each compiles to a name of its own and renames.
+ * The compiler is the first of $CC, cc, gcc and clang that exists. The program is kept in a folder
+ * of the user under the system's folder for temporary files; its name has a hash of the source and
+ * the compiler. Parallel calls are safe: each compiles to a name of its own, and then renames the
+ * file.
  *
- * On Deno this needs `--allow-env --allow-sys=uid --allow-run=cc`, to read the source, and to read
- * and write the folder for temporary files.
+ * On Deno this needs `--allow-env --allow-sys=uid --allow-run=cc`, and the permissions to read the
+ * source, and to read and write the folder for temporary files.
  *
  * @param source The C file, as a path or a `file:` URL. It may include system headers only.
- * @throws {Error} In one line, when there is no compiler or the source does not compile.
+ * @throws {Error} With a message of one line, without a compiler or where compiling fails.
  */
 export async function compileC(source: string | URL): Promise<string> {
   const path = typeof source === "string" ? source : decodeURIComponent(source.pathname);
@@ -73,7 +73,7 @@ async function findCompiler(): Promise<Compiler> {
   throw new Error("no C compiler: install gcc or clang, or set CC");
 }
 
-/** Makes the folder if need be. One that others can write to could hold their programs, not ours. */
+/** Makes the folder if it does not exist. Others must not be able to put their programs into it. */
 async function cacheFolder(): Promise<string> {
   const uid = process.getuid?.() ?? 0;
   const folder = `${tmpdir()}/speedlimit-${uid}`;

@@ -1,4 +1,4 @@
-"""The article's fix: takes all there is, until EAGAIN, then processes it. It does not answer.
+"""The article's fix: reads until EAGAIN, then processes what it has read. It does not reply.
 
     python3 drain.py HOST PORT
 """
@@ -21,7 +21,7 @@ def main():
             while True:
                 try:
                     chunk = s.recv(1024)
-                except BlockingIOError:  # EAGAIN: that was all
+                except BlockingIOError:  # EAGAIN: nothing more to read
                     break
                 if not chunk:
                     eof = True

@@ -1,11 +1,12 @@
 /**
- * A reader that loses nothing and doubles nothing: it stores the stream in a file, and where the
- * file ends is where it goes on. It comes back whenever the connection ends, until SIGTERM.
+ * A reader without loss or duplicates: it stores the stream in a file, and after a new connection
+ * continues at the offset where the file ends. It reconnects whenever the connection ends, until
+ * SIGTERM.
  *
- *     keeper.ts HOST PORT FILE [MICROSECONDS]      the time that it works on each chunk
+ *     keeper.ts HOST PORT FILE [MICROSECONDS]      MICROSECONDS: work on each chunk, default 0
  *
- * Beside the file it keeps the name of the stream. A kill -9 may cut the file inside a message,
- * which does no harm: it asks for the byte behind its last.
+ * A second file stores the name of the stream. A kill -9 may end the file inside a message, which
+ * does no harm: the reader requests the stream from the byte after its last one.
  */
 import {
   closeSync,
@@ -19,29 +20,30 @@ import {
   writeSync,
 } from "node:fs";
 import process from "node:process";
-import { drain } from "../../src/read/drain.ts";
-import { NetError } from "../../src/net/net.ts";
-import { interrupted } from "../../src/cli/program.ts";
 import { setTimeout as sleep } from "node:timers/promises";
+import { NetError } from "../../src/net/net.ts";
+import { drain } from "../../src/read/drain.ts";
+import { interrupted } from "../../src/cli/program.ts";
 
-const COME_BACK_MS = 10;
+const RECONNECT_MS = 10;
 
 const [host, port, file, work = "0"] = process.argv.slice(2) as [string, string, string, string?];
 const streamFile = `${file}.stream`;
 const signal = interrupted();
 const fd = openSync(file, "a");
 
-function known(): { offset?: number; stream?: string } {
+/** The offset and the stream to continue; empty: from the beginning. */
+function stored(): { offset?: number; stream?: string } {
   if (existsSync(streamFile)) {
     return { offset: statSync(file).size, stream: readFileSync(streamFile, "utf8") };
   }
-  // It was killed before its first acknowledgement: what it had comes again, all of it.
+  // Killed before its first acknowledgement: the server sends everything again.
   ftruncateSync(fd);
   return {};
 }
 
-/** Whole or not at all. */
-function keepStream(stream: string): void {
+/** Writes the file atomically. */
+function storeStream(stream: string): void {
   writeFileSync(`${streamFile}.new`, stream);
   renameSync(`${streamFile}.new`, streamFile);
 }
@@ -56,19 +58,22 @@ while (!signal.aborted) {
         for (let at = 0; at < chunk.length;) at += writeSync(fd, chunk, at);
       },
       ack: {
-        ...known(),
+        ...stored(),
         onStore(_, stream) {
-          // Before the first acknowledgement; the bytes are in the file already.
-          if (!existsSync(streamFile)) keepStream(stream);
+          // Called before the first acknowledgement, when the bytes are already in the file.
+          if (!existsSync(streamFile)) storeStream(stream);
         },
       },
       signal,
     });
-    if (missed !== undefined && missed > 0) throw new Error(`${missed} bytes are gone`);
+    if (missed !== undefined && missed > 0) throw new Error(`${missed} bytes were lost`);
   } catch (error) {
-    // A server that was killed is started again.
-    if (!(error instanceof NetError) && !/hung up/.test((error as Error).message)) throw error;
+    // A killed server will be started again: reconnect.
+    if (
+      !(error instanceof NetError) &&
+      !/hung up|closed the connection/.test((error as Error).message)
+    ) throw error;
   }
-  if (!signal.aborted) await sleep(COME_BACK_MS);
+  if (!signal.aborted) await sleep(RECONNECT_MS);
 }
 closeSync(fd);

@@ -1,4 +1,4 @@
-"""The article's first reader: takes 10 bytes, answers, takes the next 10.
+"""The article's first reader: reads 10 bytes, replies, reads the next 10.
 
     python3 naive.py HOST PORT
 """

@@ -1,26 +1,27 @@
 /*
- * A TCP reader with a known service rate: the yardstick for `limit`.
+ * A TCP reader with a known service rate, for testing how accurate `limit` is.
  *
  *   paced HOST PORT BYTES_PER_SECOND [--pause MS --every MS] [--read SIZE] [--reply]
  *
- * It reads on an absolute schedule: n bytes occupy it for n / rate seconds, counted from when the
- * schedule let it start and not from when it woke, so that sleeping too long costs nothing as long as
- * data was waiting. Time in which there was no data is not credited (beyond CREDIT_NS or one read,
- * whichever is more), because a real reader cannot use yesterday's idle time either. So it never has
- * taken more than rate * (now - first byte) and that small burst, and its limit is its rate.
- * The schedule is as fine as one read: 1 ms worth by default, but 512 bytes to 64 KiB.
- * A sender with plenty waiting, held by the window that the oversleeping closed, needs some 0.1 ms to
- * come back. So it catches up at twice its rate, not as fast as it can, and a wait for data takes
- * WAIT_COST times its length from what was owed to it before, not all.
+ * It reads on an absolute schedule: n bytes keep it busy for n / rate seconds, counted from the
+ * time at which the schedule let it start, not from the time at which it woke up. Sleeping too long
+ * therefore costs nothing as long as data was waiting. Idle time (no data) is not credited beyond
+ * CREDIT_NS or the time of one read, whichever is more, because a real reader cannot use past idle
+ * time either. So it has never read more than rate * (now - first byte) plus that small burst, and
+ * its limit is its rate. The unit of the schedule is one read: by default 1 ms of data, but 512
+ * bytes to 64 KiB. When it sleeps too long, its window may close; a sender with a backlog then
+ * needs some 0.1 ms to continue. Therefore it catches up at twice its rate, not as fast as it can,
+ * and a wait for data takes WAIT_COST times its length from the time that it may catch up, not all
+ * of that time.
  *
- * With --pause and --every it reads nothing for the first MS of every MS (from the first byte on) and
- * works that much faster in the rest: what it earns in a pause it spends evenly until the next one.
- * Its average stays BYTES_PER_SECOND, and its limit is its average while the buffers hold.
+ * With --pause and --every it reads nothing in the first MS of each period of MS (from the first
+ * byte on), and works faster by that share in the rest of the period. Its average rate is still
+ * BYTES_PER_SECOND, which is its limit as long as the buffers can hold the data of a pause.
  *
- * --reply answers every read with the article's "Hi i got the data" and waits while that cannot be
- * sent: facing a server that never reads replies it ends in the article's deadlock.
+ * --reply replies to every read with the article's "Hi i got the data", and waits where the reply
+ * cannot be sent: with a server that never reads replies this becomes the article's deadlock.
  *
- * Ends at EOF or on SIGTERM or SIGINT (exit 0) or on an error (exit 1), with one line on stderr.
+ * Ends at EOF, SIGTERM or SIGINT (exit status 0) or after an error (1), with one line on stderr.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -45,17 +46,17 @@
 #define CREDIT_NS (2 * NS_PER_MS)
 #define WAIT_COST 10
 #define CATCH_UP 2
-/* How far behind it may be before it keeps to that: at 1 GB/s a sleep is often late by a whole read. */
+/* CATCH_UP only applies when it is later than this: at 1 GB/s a sleep is often late by one read. */
 #define LATE_NS NS_PER_MS
 #define MAX_READ (1 << 20)
-/* A signal that comes just before a wait goes unseen for this long at most. */
+/* A signal that arrives just before a wait is noticed after this time at the latest. */
 #define MAX_WAIT_MS 100
 
 static const char REPLY[] = "Hi i got the data";
 static char buffer[MAX_READ];
 static volatile sig_atomic_t stop_signal;
 
-/* The timetable, in ns since the first byte: each cycle starts with its pause. */
+/* The cycle of pause and work, in ns since the first byte: each cycle starts with its pause. */
 static int64_t cycle_ns = NS_PER_S;
 static int64_t pause_ns = 0;
 
@@ -77,7 +78,7 @@ static int64_t now_ns(void) {
 }
 
 static void sleep_until(int64_t at_ns) {
-#ifdef __APPLE__ /* has no clock_nanosleep; the schedule is absolute all the same */
+#ifdef __APPLE__ /* has no clock_nanosleep; the schedule is still absolute */
     int64_t left = at_ns - now_ns();
     if (left <= 0) return;
     struct timespec t = {left / NS_PER_S, left % NS_PER_S};
@@ -88,7 +89,7 @@ static void sleep_until(int64_t at_ns) {
 #endif
 }
 
-/* How much of the time up to `at` was working time, and the time at which that much work is reached. */
+/* Converts a time into the working time until then; time_of_work is the inverse. */
 static int64_t work_at(int64_t at) {
     int64_t in_cycle = at % cycle_ns;
     return at / cycle_ns * (cycle_ns - pause_ns) + (in_cycle > pause_ns ? in_cycle - pause_ns : 0);
@@ -99,7 +100,7 @@ static int64_t time_of_work(int64_t work) {
     return work / work_ns * cycle_ns + pause_ns + work % work_ns;
 }
 
-/* Waits until the socket is ready or a signal came; an error shows in the next send or recv. */
+/* Waits until the socket is ready or a signal arrives; an error shows in the next send or recv. */
 static void wait_for(int fd, short events) {
     struct pollfd p = {fd, events, 0};
     while (!stop_signal && poll(&p, 1, MAX_WAIT_MS) <= 0) continue;
@@ -165,25 +166,25 @@ int main(int argc, char **argv) {
     double credit_ns = (double)max_read * ns_per_byte;
     if (credit_ns < CREDIT_NS) credit_ns = CREDIT_NS;
 
-    struct sigaction action = {0}; /* no SA_RESTART: a signal ends the wait it comes in */
+    struct sigaction action = {0}; /* no SA_RESTART: a signal interrupts a wait */
     action.sa_handler = on_signal;
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     signal(SIGPIPE, SIG_IGN);
 #ifdef __linux__
-    /* In ns; the default of 50 µs is most of a read at 1 GB/s. */
+    /* In ns; the default of 50 µs is most of the time of a read at 1 GB/s. */
     prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);
 #endif
 
-    memset(buffer, 1, max_read); /* its pages are there before the clock starts */
+    memset(buffer, 1, max_read); /* allocates its pages before the clock starts */
     int fd = connect_to(positional[0], positional[1]);
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     wait_for(fd, POLLIN);
 
     const int64_t first = now_ns();
     uint64_t bytes = 0;
-    double due = 0;      /* the working time at which it is done with all that it took */
-    double earliest = 0; /* and the one before which it would catch up too fast */
+    double due = 0;      /* the working time at which all bytes read so far are processed */
+    double earliest = 0; /* the working time before which it would catch up too fast */
     int error = 0, eof = 0;
     while (!stop_signal) {
         int64_t now = now_ns() - first;

@@ -1,10 +1,10 @@
 /*
  * The article's two readers, in C.
  *
- *   reader naive HOST PORT    takes 10 bytes, answers "Hi i got the data", and so on
- *   reader drain HOST PORT    takes all there is, until EAGAIN, then waits for more; does not answer
+ *   reader naive HOST PORT    reads 10 bytes, replies "Hi i got the data", and repeats
+ *   reader drain HOST PORT    reads until EAGAIN, then waits for more; does not reply
  *
- * Ends with one line on stderr: exit 0 at EOF, 1 on an error.
+ * At the end it prints one line on stderr. Exit status: 0 at EOF, 1 after an error.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -40,7 +40,7 @@ static int connect_to(const char *host, const char *port) {
     return fd;
 }
 
-/* Both return 0 at EOF and -1 on an error. */
+/* Both functions return 0 at EOF and -1 after an error. */
 
 static int read_naively(int fd) {
     static const char reply[] = "Hi i got the data";

@@ -1,23 +1,10 @@
 /**
- * The speed limit of a reader: at which rate it falls behind, what it does then, and whether it
- * comes back.
+ * Measures the speed limit of a reader, its behaviour under overload, and its recovery.
  *
  *     deno task limit -- python3 my_reader.py {host} {port}
  *     npm run limit                        # the article's two readers on this runtime
  */
 import process from "node:process";
-import { main as client } from "./client.ts";
-import { chooseMessage, MESSAGE_OPTIONS } from "./message_options.ts";
-import { choice, flag, option, parseCommandLine, UsageError } from "./command_line.ts";
-import { environment } from "../kernel/environment.ts";
-import { findLimit } from "../measure/limit.ts";
-import type { LimitEvent, LimitOptions } from "../measure/limit_options.ts";
-import { type LimitResult, LIMITS_SCHEMA } from "../measure/limit_result.ts";
-import { runtime } from "../kernel/runtime.ts";
-import { interrupted, print } from "./program.ts";
-import { recordAround } from "../measure/series.ts";
-import { formatTrialFigures } from "../measure/trial_figures.ts";
-import { formatLimits } from "../report/limit_table.ts";
 import { ProgressLine } from "../text/progress.ts";
 import {
   formatByteRate,
@@ -29,79 +16,95 @@ import {
   parseFraction,
   parseHostPort,
 } from "../text/units.ts";
-import { parseOutFile } from "./out_file.ts";
-import { terminal, writeText } from "./output.ts";
+import { environment } from "../kernel/environment.ts";
+import { runtime } from "../kernel/runtime.ts";
+import { findLimit } from "../measure/limit.ts";
+import type { LimitEvent, LimitOptions } from "../measure/limit_options.ts";
+import { type LimitResult, LIMITS_SCHEMA } from "../measure/limit_result.ts";
+import { recordAround } from "../measure/series.ts";
+import { formatTrialFigures } from "../measure/trial_figures.ts";
+import { formatLimits } from "../report/limit_table.ts";
 import { preparePage } from "../report/page.ts";
 import { fromLimits } from "../report/report.ts";
 import { formatTextCurve } from "../report/text_curve.ts";
+import { main as client } from "./client.ts";
+import { choice, flag, option, parseCommandLine, UsageError } from "./command_line.ts";
+import { chooseMessage, MESSAGE_OPTIONS } from "./message_options.ts";
+import { parseOutFile } from "./out_file.ts";
+import { terminal, writeText } from "./output.ts";
+import { interrupted, print } from "./program.ts";
 
 const MOST_READERS = 1000;
-/** Of each of the two trials that a page shows over time. */
+/** Duration of each of the two trials that a page shows over time. */
 const SERIES_SECONDS = 1.5;
 
 const spec = {
   name: "limit",
   summary: "Finds the speed limit of a TCP reader: the highest rate at which it keeps up.\n" +
-    "The reader is a program of any kind that connects and reads; {host} and {port} in its\n" +
-    "command are replaced. Without one, it measures the drain client in both its modes.",
+    "The reader is any program that connects and reads; {host} and {port} in its\n" +
+    "command are replaced. Without a command, the limits of the drain client are\n" +
+    "measured, in each of its two modes.",
   command: "starts the reader: -- python3 my_reader.py {host} {port}",
   options: {
-    attach: flag("waits for readers to come by themselves"),
+    attach: flag("waits for readers that are started separately"),
     listen: option({
       value: "HOST:PORT",
-      help: "where readers connect; port 0: any free one (default 127.0.0.1:0)",
+      help: "address for readers to connect to; port 0: any free port (default 127.0.0.1:0)",
       parse: (text) => parseHostPort(text, { least: 0 }),
     }),
     ...MESSAGE_OPTIONS,
     precision: option({
       value: "SHARE",
-      help: "how narrow the interval must be",
+      help: "width of the result's interval, as a share of the limit",
       default: "1%",
       parse: (text) => parseFraction(text, { least: 0.002, most: 0.5 }),
     }),
     minRate: option({
       value: "RATE",
-      help: "below this there is nothing to look for; bytes a second",
+      help: "lowest rate to offer; bytes a second",
       default: "1kB/s",
       parse: parseByteRate,
     }),
     maxRate: option({
       value: "RATE",
-      help: "nor above this (default: as far as the sender goes)",
+      help: "highest rate to offer (default: as fast as the sender can)",
       parse: parseByteRate,
     }),
     maxTrial: option({
       value: "TIME",
-      help: "the longest time that one trial may take to be clear",
+      help: "longest duration of one trial",
       default: "6s",
       parse: (text) => parseDuration(text, { least: 1000 }),
     }),
     readers: option({
       value: "N",
-      help: "readers at once, each with a flood of its own",
+      help: "number of readers at the same time, each fed separately",
       default: "1",
       parse: (text) => parseCount(text, { most: MOST_READERS }),
     }),
     replies: choice({
-      help: "what becomes of what the reader sends",
+      help: "whether to read what the reader sends",
       choices: ["drain", "ignore"],
       default: "drain",
     }),
     json: flag("prints the result as one JSON object"),
     html: option({
       value: "FILE",
-      help: "writes a page with the curves, and records what it shows over time",
+      help: "writes an HTML page with curves; also records two trials over time for it",
       parse: parseOutFile,
     }),
   },
 };
 
-/** One reader to measure: how to start it, unless it comes by itself, and what to call it. */
+/** One reader to measure: its command, unless it attaches, and its name. */
 type Subject = Pick<LimitOptions, "command" | "name">;
 
-/** The command; its exit status. Throws a UsageError, a NetError, or where nothing can be measured. */
+/**
+ * Runs the command and returns its exit status. Throws a UsageError, a NetError, or an Error where
+ * nothing can be measured.
+ */
 export async function main(args: readonly string[], called = "limit.ts"): Promise<number> {
-  // The reader that we measure without a command is this same program, whatever file it is in.
+  // Without a command we measure our own client, which is started as a subcommand of this program.
   if (args[0] === "client") return await client(args.slice(1));
   const usage = ["-- COMMAND", "--attach", ""].map((how) => `${called} [OPTIONS] ${how}`.trimEnd());
   const { options, command } = parseCommandLine({ ...spec, usage }, args);
@@ -110,7 +113,9 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
     throw new UsageError("--attach and a command after -- exclude each other: give one of them");
   }
   if (command?.length === 0) {
-    throw new UsageError("no command follows --: as in -- python3 my_reader.py {host} {port}");
+    throw new UsageError(
+      "no command follows --; an example is -- python3 my_reader.py {host} {port}",
+    );
   }
   if (maxRate !== undefined && maxRate < minRate) {
     throw new UsageError("--max-rate must be at least --min-rate");
@@ -139,10 +144,10 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
     const result = await findLimit({
       ...given,
       ...subject,
-      onEvent: (event) => tell(event, progress, attach),
+      onEvent: (event) => showProgress(event, progress, attach),
     });
     if (html !== undefined && !attach && !result.interrupted && result.limit !== null) {
-      progress.update("below the limit and above it, over time ...");
+      progress.update("recording a trial below the limit and one above it ...");
       const { readers: _all, ...one } = given;
       const series = await recordAround(result.limit, {
         ...{ ...one, ...subject, seconds: SERIES_SECONDS },
@@ -154,7 +159,7 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
     results.push(result);
     if (result.interrupted) break;
   }
-  const report = fromLimits(results, repeating(args, called));
+  const report = fromLimits(results, repeatCommand(args, called));
   if (!json) {
     print(formatLimits(results));
     const drawn = report.readers.filter(({ curve }) => curve.line.length > 1);
@@ -168,8 +173,8 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
     : 1;
 }
 
-/** The command line that makes a page's results again, without the page, for a POSIX shell. */
-function repeating(args: readonly string[], called: string): string {
+/** The command line that repeats the measurement without writing a page, for a POSIX shell. */
+function repeatCommand(args: readonly string[], called: string): string {
   const words = args.filter((word, i) => !/^--html(=|$)/.test(word) && args[i - 1] !== "--html");
   const quoted = words.map((word) =>
     /^[\w@%+=:,./{}-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`
@@ -177,10 +182,10 @@ function repeating(args: readonly string[], called: string): string {
   return [called === "limit.ts" ? "deno task limit" : called, ...quoted].join(" ");
 }
 
-/** This program as a reader, on this runtime. */
+/** Our own client as the reader, on this runtime. */
 function ownReader(mode: "naive" | "drain"): Subject {
   const script = process.argv[1]!;
-  // Inside an executable made by `bun build --compile` there is no script to name.
+  // An executable made by `bun build --compile` contains the script: it must not be named.
   const self = script.startsWith("/$bunfs/") ? [] : [...runtimeFlags(), script];
   return {
     command: [process.execPath, ...self, "client", "{host}:{port}", "--mode", mode],
@@ -200,26 +205,26 @@ function runtimeFlags(): string[] {
 }
 
 /**
- * Without npm (`deno task`) packages come from Deno's own cache, whatever deno.json says, and so
- * must the reader's.
+ * Where packages were not installed by npm, `deno task` takes them from Deno's own cache in spite of
+ * deno.json, and the reader's process must do the same.
  */
 function modulesFlag(): string[] {
   try {
     const found = import.meta.resolve("#std/cli");
     return found.includes("/node_modules/") ? [] : ["--node-modules-dir=none"];
   } catch {
-    // A bundle has no packages to find.
+    // A bundle imports no packages.
     return [];
   }
 }
 
-const WORDS = {
+const VERDICTS = {
   "keeps-up": "keeps up",
   "falls-behind": "falls behind",
   "inconclusive": "inconclusive",
 };
 
-function tell(event: LimitEvent, progress: ProgressLine, attach: boolean): void {
+function showProgress(event: LimitEvent, progress: ProgressLine, attach: boolean): void {
   switch (event.event) {
     case "listening":
       if (attach) progress.line(`waiting for readers on ${formatHostPort(event)}`);
@@ -227,7 +232,7 @@ function tell(event: LimitEvent, progress: ProgressLine, attach: boolean): void 
     case "connected":
       return;
     case "fresh-reader":
-      return progress.line(`a fresh reader: ${event.reason}`);
+      return progress.line(`replacing the reader: ${event.reason}`);
     case "trial-begins":
       return progress.update(`${event.purpose}: ${formatByteRate(event.rate)} ...`);
     case "trial": {
@@ -235,7 +240,7 @@ function tell(event: LimitEvent, progress: ProgressLine, attach: boolean): void 
       const figures = formatTrialFigures(event.trial);
       return progress.line(
         `${purpose.padEnd(8)} ${formatByteRate(offered).padStart(10)}  ${
-          WORDS[verdict].padEnd(12)
+          VERDICTS[verdict].padEnd(12)
         }` +
           `  drained ${formatByteRate(Math.max(0, drained))}, ` +
           (figures === "" ? "" : `${figures}, `) + formatSeconds(seconds) +

@@ -1,16 +1,12 @@
 /**
- * Results worth looking at: the table and the curves in a terminal, as a page, as a picture; and two
- * files against each other.
+ * Shows results in the terminal, as an HTML page or as an SVG picture, and compares two result files.
  *
  *     deno task report bench/results/latest.json --html report.html
  *     deno task report --against old.json new.json --fail-on-regression --threshold 5%
  */
-import { flag, option, parseCommandLine, UsageError } from "./command_line.ts";
-import { print, report } from "./program.ts";
+import { formatDeviation, formatPercent } from "../text/deviation.ts";
 import { formatTable } from "../text/table.ts";
 import { parseCount, parseFraction } from "../text/units.ts";
-import { formatDeviation, formatPercent } from "../text/deviation.ts";
-import { parseOutFile } from "./out_file.ts";
 import {
   compare,
   type Comparison,
@@ -19,7 +15,6 @@ import {
   METHOD,
   regressions,
 } from "../report/compare.ts";
-import { terminal, writeText } from "./output.ts";
 import { preparePage } from "../report/page.ts";
 import { captionOf, formatMessageSize, readResults, type Results } from "../report/report.ts";
 import { formatSvg } from "../report/svg.ts";
@@ -34,53 +29,67 @@ import {
   senderCells,
 } from "../report/table.ts";
 import { formatTextCurve, printable } from "../report/text_curve.ts";
+import { flag, option, parseCommandLine, UsageError } from "./command_line.ts";
+import { parseOutFile } from "./out_file.ts";
+import { terminal, writeText } from "./output.ts";
+import { print, report } from "./program.ts";
 
 const spec = {
   name: "report",
-  summary:
-    "Shows results: of the benchmark (bench/results/latest.json, also .jsonl) or of limit --json.\n" +
-    "Without options it prints the table and the curves.",
+  summary: "Shows the results of the benchmark (bench/results/latest.json, or .jsonl) or of\n" +
+    "limit --json. Without options it prints tables and curves.",
   positionals: {
-    file: option({ value: "FILE", help: "the results", parse: String }),
+    file: option({ value: "FILE", help: "the result file", parse: String }),
   },
   options: {
     html: option({
       value: "FILE",
-      help: "writes one page, which needs no network",
+      help: "writes an HTML page, which works without a network",
       parse: parseOutFile,
     }),
-    svg: option({ value: "FILE", help: "writes the curves as a picture", parse: parseOutFile }),
-    against: option({ value: "OLD", help: "compares: FILE to these older results", parse: String }),
+    svg: option({
+      value: "FILE",
+      help: "writes the curves as an SVG picture",
+      parse: parseOutFile,
+    }),
+    against: option({
+      value: "OLD",
+      help: "compares FILE with these older results",
+      parse: String,
+    }),
     threshold: option({
       value: "SHARE",
-      help: "how much slower a regression is",
+      help: "how much slower counts as a regression",
       default: "5%",
       parse: parseFraction,
     }),
-    failOnRegression: flag("with --against: exit 1 when something is slower by more than that"),
+    failOnRegression: flag("with --against: exit 1 if anything is slower by more than --threshold"),
     width: option({
       value: "N",
-      help: "columns of the curves (default: the terminal's, or 80)",
+      help: "width of the curves in columns (default: that of the terminal, or 80)",
       parse: (text) => parseCount(text, { least: 24, most: 400 }),
     }),
   },
 };
 
-/** The command; its exit status. Throws a UsageError, or an Error of one line on a file. */
+/**
+ * Runs the command and returns its exit status. Throws a UsageError, or an Error of one line where a
+ * file cannot be read or written.
+ */
 export async function main(args: readonly string[], called = "report.ts"): Promise<number> {
   const usage = [`${called} [OPTIONS] FILE`, `${called} [OPTIONS] --against OLD FILE`];
   const { options, positionals } = parseCommandLine({ ...spec, usage }, args);
   const { html, svg, against, threshold, failOnRegression, width } = options;
-  if (positionals.file === undefined) throw new UsageError("no FILE: whose results?");
+  if (positionals.file === undefined) throw new UsageError("no FILE: name the result file to show");
   if (failOnRegression && against === undefined) {
-    throw new UsageError("--fail-on-regression needs --against OLD: slower than what?");
+    throw new UsageError("--fail-on-regression needs --against OLD, the results to compare with");
   }
   if (against !== undefined && (html !== undefined || svg !== undefined)) {
-    throw new UsageError("--against prints a table: no --html and no --svg");
+    throw new UsageError("--against only prints a table: it cannot be used with --html or --svg");
   }
   const results = readResults(positionals.file);
   if (against !== undefined) {
-    return tellComparison(readResults(against), results, failOnRegression ? threshold : undefined);
+    return printComparison(readResults(against), results, failOnRegression ? threshold : undefined);
   }
   if (html !== undefined) {
     const formatPage = await preparePage();
@@ -100,7 +109,7 @@ export async function main(args: readonly string[], called = "report.ts"): Promi
   return 0;
 }
 
-/** All of it as text. */
+/** The tables, notes and curves as text. */
 function formatResults(
   results: Results,
   { width, color }: { width: number; color: boolean },
@@ -115,12 +124,12 @@ function formatResults(
   if (senders.length > 0) {
     parts.push(formatTable([SENDER_HEAD, ...texts(senders.map(senderCells))]));
   }
-  const late = readers.flatMap(latencyRows);
-  if (late.length > 0) parts.push(formatTable([LATENCY_HEAD, ...texts(late)]));
+  const latencies = readers.flatMap(latencyRows);
+  if (latencies.length > 0) parts.push(formatTable([LATENCY_HEAD, ...texts(latencies)]));
   const notes = [
     ...caveats,
     ...notesOf([...readers, ...senders]),
-    ...(late.length > 0 ? [LATENCY_METHOD] : []),
+    ...(latencies.length > 0 ? [LATENCY_METHOD] : []),
   ];
   if (notes.length > 0) parts.push(notes.map(printable).join("\n"));
   const sizes = [...new Set(readers.map(({ size }) => size))].sort((a, b) => a - b);
@@ -130,14 +139,15 @@ function formatResults(
     const head = sizes.length < 2 ? [] : [`${formatMessageSize(size)} messages:`];
     parts.push([...head, formatTextCurve(drawn, { width, color })].join("\n"));
   }
-  parts.push(`${captionOf(results)}; again: ${printable(results.command)}`);
+  parts.push(`${captionOf(results)}; repeat with: ${printable(results.command)}`);
   return parts.join("\n\n");
 }
 
-function tellComparison(before: Results, after: Results, threshold: number | undefined): number {
+/** Prints the comparison; returns the exit status. `threshold`: exit 1 for slower than this. */
+function printComparison(before: Results, after: Results, threshold: number | undefined): number {
   const differences = machineDifferences(before, after);
   const cells = compare(before, after);
-  if (cells.length === 0) throw new Error("the two files have nothing in common to compare");
+  if (cells.length === 0) throw new Error("the two files have no reader or sender to compare");
   const row = ({ name, size, change, ratio, note }: Comparison) => [
     printable(name),
     formatMessageSize(size),
@@ -147,7 +157,7 @@ function tellComparison(before: Results, after: Results, threshold: number | und
     printable(note ?? ""),
   ];
   print(formatTable([
-    ["what", "message", "now", "by", "95 % interval", ""],
+    ["name", "message", "change", "by", "95 % interval", ""],
     ...cells.map(row),
   ]));
   print(`\n${METHOD}`);
@@ -156,28 +166,30 @@ function tellComparison(before: Results, after: Results, threshold: number | und
   }
   if (differences.length > 0) {
     print(
-      `not the same machine, so this compares machines too: ${printable(differences.join("; "))}`,
+      `the two files come from different machines, which also affects the comparison: ${
+        printable(differences.join("; "))
+      }`,
     );
   }
   if (threshold === undefined) return 0;
   if (differences.length > 0) {
-    report("report: another machine: no regression can be told from it");
+    report("report: cannot look for regressions, because the files come from different machines");
     return 1;
   }
   const slower = regressions(cells, threshold).map(({ name }) => name);
   const failed = [...slower, ...lost(before, after)];
   if (failed.length === 0) return 0;
   report(
-    `report: slower by more than ${formatPercent(threshold)}, or not measured any more: ${
+    `report: slower by more than ${formatPercent(threshold)}, or no longer measured: ${
       printable(failed.join(", "))
     }`,
   );
   return 1;
 }
 
-/** As deviations: `-1.2 % to +3.0 %`; one that is not known is not told. */
+/** The interval as deviations: `-1.2 % to +3.0 %`; an unknown bound is left out. */
 function formatBounds(lower: number, upper: number): string {
-  if (lower === 0 && upper === Infinity) return "not known";
+  if (lower === 0 && upper === Infinity) return "unknown";
   if (lower === 0) return `at most ${formatDeviation(upper - 1, 1)}`;
   if (upper === Infinity) return `at least ${formatDeviation(lower - 1, 1)}`;
   return `${formatDeviation(lower - 1, 1)} to ${formatDeviation(upper - 1, 1)}`;

@@ -1,43 +1,46 @@
-/** Waits until readers have drained what the kernels hold for them. */
+/** Waits until readers have drained everything that was sent to them. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { SAMPLE_EVERY_MS } from "./meter.ts";
-import type { Feed } from "./trial_watch.ts";
+import type { MeasuredReader } from "./trial_watch.ts";
 
 /**
- * Waits, with the floods stopped and what was owed forgotten, until every reader has drained what
- * the kernels hold. False: not within the time, or a reader has gone.
+ * Stops the floods, drops the messages that they still owe, and waits until every reader has
+ * drained what the kernels hold. Resolves to false after `maxMs`, or as soon as a connection ends.
  */
-export async function waitForClear(feeds: readonly Feed[], maxMs: number): Promise<boolean> {
-  let gone = false;
-  for (const { flood } of feeds) {
+export async function waitForClear(
+  readers: readonly MeasuredReader[],
+  maxMs: number,
+): Promise<boolean> {
+  let ended = false;
+  for (const { flood } of readers) {
     flood.forget();
-    void flood.done.then(() => gone = true);
+    void flood.done.then(() => ended = true);
   }
   const endMs = performance.now() + maxMs;
-  const cleared = feeds.map((feed) => clearance(feed));
-  while (!gone) {
-    // Each has to look, whatever the others see.
-    if (cleared.map((isClear) => isClear()).every(Boolean)) return true;
+  const checks = readers.map((reader) => clearCheck(reader));
+  while (!ended) {
+    // Every check has to run in every round, because a check compares with its previous round.
+    if (checks.map((isClear) => isClear()).every(Boolean)) return true;
     if (performance.now() > endMs) return false;
     await sleep(SAMPLE_EVERY_MS);
   }
   return false;
 }
 
-/** A window that stays as it is for so long has no queue behind it that shrinks. */
+/** A window that has not changed for this long has no shrinking receive queue behind it. */
 const STILL_MS = 150;
 
-/** Asks again and again whether a reader has drained all that was sent to it. */
-function clearance({ flood, meter }: Feed): () => boolean {
+/** A function to call repeatedly: has the reader drained all that was sent to it? */
+function clearCheck({ flood, meter }: MeasuredReader): () => boolean {
   let stillSince = 0;
-  let drainedThen = NaN;
+  let lastDrained = NaN;
   return () => {
     const reading = meter.read();
     if (reading === undefined) return false;
     if (meter.queueSource === "socket") return flood.offeredAt(reading.nowMs) <= reading.drained;
-    // From its window alone: all is acknowledged, and the window has stopped growing.
-    if (reading.near.sendQueue > 0 || reading.drained !== drainedThen) {
-      drainedThen = reading.drained;
+    // Only the window is known: everything must be acknowledged, and the window no longer growing.
+    if (reading.near.sendQueue > 0 || reading.drained !== lastDrained) {
+      lastDrained = reading.drained;
       stillSince = reading.nowMs;
       return false;
     }

@@ -1,67 +1,75 @@
-/** The trials of one search, and the look beyond the limit, over the readers that are fed. */
+/** The trials of one search, then overload and recovery, all with the readers of one pool. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { waitForClear } from "./clearing.ts";
-import { CLEAR_ATTACHED_MS, type FedReaders, Interrupted } from "./fed_readers.ts";
 import type { LimitEvent, LimitOptions } from "./limit_options.ts";
 import type { LimitResult, Trial, TrialPurpose } from "./limit_result.ts";
 import { SAMPLE_EVERY_MS } from "./meter.ts";
+import { CLEAR_ATTACHED_MS, Interrupted, type ReaderPool } from "./reader_pool.ts";
 import { ReaderFailed } from "./reader_process.ts";
 import type { SearchPhase, TrialOutcome } from "./search.ts";
 import { runTrial, type TrialResult } from "./trial.ts";
 
-/** A command's reader that does not clear this soon is replaced: waiting costs more than starting. */
+/** How long a reader that we started may take to clear its backlog: a restart is then faster. */
 const CLEAR_MS = 500;
-/** Whatever the scale: in less, a reader that takes 512 KiB at once would seem to drain nothing. */
+/**
+ * Not shortened by `trialScale`: in a shorter trial, a reader that takes 512 KiB at once would seem
+ * to drain nothing.
+ */
 const OVERLOAD_SECONDS = 0.7;
 const RECOVERY_LONGEST_SECONDS = 10;
 
-/** A glimpse of the ramp needs no precision: a reader near its limit is looked at again. */
+/** The ramp needs no precision: longer trials follow at rates near the limit. */
 const RAMP_TOLERANCE = 0.02;
 
-/** An unclear bound is looked for elsewhere, not longer. */
+/** A `bound` trial that is marginal ends early: the search tries another rate instead. */
 const PHASES: Record<
   SearchPhase,
-  { minSeconds: number; excursions: number; marginal?: "ends" }
+  { minSeconds: number; excursions: number; endWhenMarginal?: boolean }
 > = {
   ramp: { minSeconds: 0.25, excursions: 8 },
-  bound: { minSeconds: 1, excursions: 30, marginal: "ends" },
+  bound: { minSeconds: 1, excursions: 30, endWhenMarginal: true },
   confirm: { minSeconds: 2, excursions: 30 },
 };
 
-/** Runs the trials of one search over the readers that are fed. */
+const CONNECTION_ENDED = "its connection ended";
+
+/** Runs trials, records them, and replaces the readers when a trial leaves them unusable. */
 export class Experiment {
   readonly trials: Trial[] = [];
+  /** Index of the reader that fell behind in the latest trial in which one did. */
   firstBehind: number | undefined;
   queueSource = "none";
-  readonly #readers: FedReaders;
+  readonly #pool: ReaderPool;
   readonly #options: LimitOptions;
   readonly #emit: (event: LimitEvent) => void;
   readonly #tolerance: number;
-  #needsFresh: string | undefined = "";
+  #connected = false;
+  /** Why the readers must be replaced before the next trial; undefined: they need not be. */
+  #replaceReason: string | undefined;
 
-  constructor(readers: FedReaders, options: LimitOptions, tolerance: number) {
-    this.#readers = readers;
+  constructor(pool: ReaderPool, options: LimitOptions, tolerance: number) {
+    this.#pool = pool;
     this.#options = options;
     this.#tolerance = tolerance;
     this.#emit = options.onEvent ?? (() => {});
   }
 
-  /** One trial for the search; a reader that does not survive it gets a second chance, fresh. */
-  async trial(rate: number, effort: SearchPhase): Promise<TrialOutcome> {
-    let result = await this.#run(rate, effort);
+  /** One trial for the search; where the connection ends, it is repeated once with a new reader. */
+  async trial(rate: number, phase: SearchPhase): Promise<TrialOutcome> {
+    let result = await this.#run(rate, phase);
     if (result.ended !== undefined) {
-      result = await this.#run(rate, effort);
+      result = await this.#run(rate, phase);
       if (result.ended !== undefined) {
         if (!this.trials.some(({ verdict }) => verdict === "keeps-up")) {
-          throw new ReaderFailed(await this.#readers.describeEnd(result.reader, result.ended));
+          throw new ReaderFailed(await this.#pool.explainEnd(result.reader, result.ended));
         }
         return { offered: rate, verdict: "falls-behind", generatorLimited: false, capacity: 0 };
       }
     }
     if (result.deadlocked && this.#options.replies === "ignore") {
       throw new ReaderFailed(
-        "deadlock, not a speed limit: the reader replies, nobody reads the replies, and it waits " +
-          "for room to reply and reads no more; drain them (--replies drain)",
+        "deadlock, not a speed limit: the reader waits for room to send its replies, which nobody " +
+          "reads, and has stopped reading; read its replies with --replies drain",
       );
     }
     if (result.verdict === "falls-behind") this.firstBehind = result.reader;
@@ -73,41 +81,47 @@ export class Experiment {
     };
   }
 
-  async #run(rate: number, purpose: SearchPhase): Promise<TrialResult> {
+  async #run(rate: number, phase: SearchPhase): Promise<TrialResult> {
     const { maxTrialSeconds = 6, trialScale = 1, signal } = this.#options;
-    await this.#ready();
-    this.#emit({ event: "trial-begins", rate, purpose });
-    const { minSeconds, ...effort } = PHASES[purpose];
-    const result = await runTrial(this.#readers.feeds, {
+    await this.#prepareReaders();
+    this.#emit({ event: "trial-begins", rate, purpose: phase });
+    const { minSeconds, ...effort } = PHASES[phase];
+    const result = await runTrial(this.#pool.connected, {
       ...effort,
       rate,
       minSeconds: Math.min(minSeconds * trialScale, maxTrialSeconds),
       maxSeconds: maxTrialSeconds,
-      tolerance: purpose === "ramp" ? RAMP_TOLERANCE : this.#tolerance,
+      tolerance: phase === "ramp" ? RAMP_TOLERANCE : this.#tolerance,
       ...(signal === undefined ? {} : { signal }),
     });
     if (signal?.aborted) throw new Interrupted();
-    await this.#record(result, purpose);
-    if (result.ended !== undefined) this.#needsFresh = "the last one ended";
+    await this.#record(result, phase);
+    if (result.ended !== undefined) this.#replaceReason = CONNECTION_ENDED;
     else if (result.verdict !== "keeps-up") await this.#clear();
     return result;
   }
 
-  async #ready(): Promise<void> {
+  /**
+   * Connects the readers before the first trial, and replaces them where the last one requires it.
+   */
+  async #prepareReaders(): Promise<void> {
     if (this.#options.signal?.aborted) throw new Interrupted();
-    if (this.#needsFresh === undefined) return;
-    if (this.#needsFresh !== "") this.#emit({ event: "fresh-reader", reason: this.#needsFresh });
-    await this.#readers.renew();
-    this.#needsFresh = undefined;
+    if (this.#connected && this.#replaceReason === undefined) return;
+    if (this.#replaceReason !== undefined) {
+      this.#emit({ event: "fresh-reader", reason: this.#replaceReason });
+    }
+    await this.#pool.replace();
+    this.#connected = true;
+    this.#replaceReason = undefined;
   }
 
   async #clear(): Promise<void> {
     const attached = this.#options.command === undefined;
     const cleared = await waitForClear(
-      this.#readers.feeds,
+      this.#pool.connected,
       attached ? CLEAR_ATTACHED_MS : CLEAR_MS,
     );
-    if (!cleared) this.#needsFresh = "the last one did not clear its backlog";
+    if (!cleared) this.#replaceReason = "it did not drain its backlog in time";
   }
 
   async #record(result: TrialResult, purpose: TrialPurpose): Promise<Trial> {
@@ -122,67 +136,72 @@ export class Experiment {
       purpose,
     };
     if (result.ended !== undefined) {
-      trial.ended = await this.#readers.describeEnd(result.reader, result.ended);
+      trial.ended = await this.#pool.explainEnd(result.reader, result.ended);
     }
     this.trials.push(trial);
-    this.queueSource = this.#readers.feeds[0]?.meter.queueSource ?? this.queueSource;
+    this.queueSource = this.#pool.connected[0]?.meter.queueSource ?? this.queueSource;
     this.#emit({ event: "trial", purpose, trial });
     return trial;
   }
 
-  /** Offered twice its limit: what it still drains, and how long it takes to clear at half of it. */
-  async lookBeyond(
+  /**
+   * Offers twice the limit and measures what the reader still drains, then offers half of the limit
+   * and measures how long the backlog takes to clear.
+   */
+  async measureOverload(
     lower: number,
     upper: number,
   ): Promise<Pick<LimitResult, "overload" | "recovery">> {
     const { signal } = this.#options;
-    await this.#ready();
+    await this.#prepareReaders();
     const rate = 2 * upper;
     this.#emit({ event: "trial-begins", rate, purpose: "overload" });
-    const result = await runTrial(this.#readers.feeds, {
+    const result = await runTrial(this.#pool.connected, {
       rate,
       minSeconds: OVERLOAD_SECONDS,
       maxSeconds: OVERLOAD_SECONDS,
       excursions: PHASES.ramp.excursions,
-      full: true,
+      fullLength: true,
       ...(signal === undefined ? {} : { signal }),
     });
     if (signal?.aborted) throw new Interrupted();
     await this.#record(result, "overload");
-    const drained = result.ended === undefined ? result.drainedLate : result.drained;
+    const drained = result.ended === undefined ? result.drainedInSecondHalf : result.drained;
     const overload = { offered: result.achieved, drained, collapsed: drained < lower / 2 };
     if (result.ended !== undefined) {
-      this.#needsFresh = "the last one ended";
+      this.#replaceReason = CONNECTION_ENDED;
       return { overload, recovery: { recovered: false, seconds: 0 } };
     }
-    return { overload, recovery: await this.#recover(lower) };
+    return { overload, recovery: await this.#measureRecovery(lower) };
   }
 
-  async #recover(lower: number): Promise<{ recovered: boolean; seconds: number }> {
-    const { feeds } = this.#readers;
+  async #measureRecovery(lower: number): Promise<{ recovered: boolean; seconds: number }> {
+    const readers = this.#pool.connected;
     const rate = lower / 2;
     this.#emit({ event: "trial-begins", rate, purpose: "recovery" });
     const startMs = performance.now();
     const backlogs = () =>
-      feeds.map(({ flood, meter }) => {
+      readers.map(({ flood, meter }) => {
         const reading = meter.read();
         return reading === undefined ? Infinity : flood.offeredAt(reading.nowMs) - reading.drained;
       });
     let ended = false;
-    for (const { flood } of feeds) {
+    for (const { flood } of readers) {
       flood.start(rate / flood.message.size, startMs);
       void flood.done.then(() => ended = true);
     }
-    // A reader that works at its limit clears at half of it; twice that long is patience enough.
+    // Offered half of its limit, a reader that works at its limit clears its backlog in `ideal`
+    // seconds. It gets twice that time and a second more.
     const before = Math.max(...backlogs());
     const ideal = before / rate;
-    const patience = Math.min(RECOVERY_LONGEST_SECONDS, 2 * ideal + 1);
+    const longest = Math.min(RECOVERY_LONGEST_SECONDS, 2 * ideal + 1);
     const small = rate * 0.05 + 4096;
     let seconds = 0;
-    while (seconds < patience && !ended && !this.#options.signal?.aborted) {
+    while (seconds < longest && !ended && !this.#options.signal?.aborted) {
       seconds = (performance.now() - startMs) / 1000;
       const left = Math.max(...backlogs());
       if (left <= small) return { recovered: true, seconds };
+      // The backlog is growing: it will not clear.
       if (seconds > ideal / 2 && left > before) break;
       await sleep(SAMPLE_EVERY_MS);
     }

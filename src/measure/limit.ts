@@ -1,28 +1,30 @@
 /**
- * Room: at which rate a reader falls behind, what it does then, and whether it comes back.
- * In: `LimitOptions`: a command that starts the reader, or where readers connect.
- * Out: `LimitResult`: the limit, and the trials that it rests on. From the bottom up: meter, verdict,
- * trial, experiment, search, limit.
+ * Room: measures the speed limit of a reader, and how it behaves beyond that limit.
+ * In: `LimitOptions`: a command that starts the reader, or the address where readers connect.
+ * Out: `LimitResult`: the limit, and the trials that it is based on. From the bottom up: meter,
+ * verdict, trial, experiment, search, limit.
  */
 import { environment } from "../kernel/environment.ts";
 import { kernelSource, kernelSourceReason } from "../kernel/kernel.ts";
 import { Experiment } from "./experiment.ts";
-import { FedReaders, Interrupted } from "./fed_readers.ts";
 import type { LimitOptions } from "./limit_options.ts";
-import { LIMIT_SCHEMA, type LimitResult } from "./limit_result.ts";
+import { CONFIRMED, LIMIT_SCHEMA, type LimitResult } from "./limit_result.ts";
+import { Interrupted, ReaderPool } from "./reader_pool.ts";
 import { ReaderFailed } from "./reader_process.ts";
 import { searchLimit, type SearchResult } from "./search.ts";
 import { DEFAULT_TOLERANCE } from "./verdict.ts";
 
-/** Bytes a second at which the ramp begins; a slower reader is looked for downwards from there. */
+/** First rate of the ramp; for a slower reader the search goes down from here. Bytes a second. */
 const START_RATE = 500_000;
 const USUAL_SECONDS = 30;
 
 /**
- * Finds the rate at which a reader falls behind, what it drains past it, and whether it comes back.
+ * Finds the highest rate at which a reader keeps up, what it drains when twice that is offered, and
+ * whether it recovers at half of it.
  *
- * Never rejects for what the reader does: that is an outcome, with a message. Rejects with a
- * NetError when it cannot listen, and with an Error where the kernel tells nothing of connections.
+ * Whatever the reader does becomes an outcome with a message, never a rejection. Rejects with a
+ * NetError where it cannot listen, and with an Error where the kernel gives no figures of
+ * connections.
  */
 export async function findLimit(options: LimitOptions): Promise<LimitResult> {
   if (kernelSource === "none") {
@@ -38,8 +40,8 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
   const { longestSeconds = Infinity } = options;
   const tolerance = Math.min(DEFAULT_TOLERANCE, precision / 4);
   const startMs = performance.now();
-  const readers = new FedReaders(options);
-  const experiment = new Experiment(readers, options, tolerance);
+  const pool = new ReaderPool(options);
+  const experiment = new Experiment(pool, options, tolerance);
   const result: LimitResult = {
     schema: LIMIT_SCHEMA,
     reader: options.name ?? options.command?.join(" ") ?? "attached",
@@ -57,29 +59,29 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
     seconds: 0,
     environment: environment(),
   };
-  await readers.open();
+  await pool.open();
   try {
-    const search = await searchLimit((rate, effort) => experiment.trial(rate, effort), {
+    const search = await searchLimit((rate, phase) => experiment.trial(rate, phase), {
       startRate,
       minRate,
       maxRate,
       precision,
       tolerance,
-      hurry: () => performance.now() - startMs > usualSeconds * 1000,
-      over: () => performance.now() - startMs > longestSeconds * 1000,
+      isSlow: () => performance.now() - startMs > usualSeconds * 1000,
+      isOutOfTime: () => performance.now() - startMs > longestSeconds * 1000,
     });
-    conclude(result, search, message.size);
-    // Also where only a wide interval is known: what lies beyond it is all the more worth knowing.
+    addSearchResult(result, search, message.size);
+    // Also where only a wide interval is known: the behaviour beyond it is then even more useful.
     if (result.limit !== null) {
       if (experiment.firstBehind !== undefined && result.readers > 1) {
         result.firstBehind = experiment.firstBehind;
       }
-      Object.assign(result, await experiment.lookBeyond(search.lower, search.upper));
+      Object.assign(result, await experiment.measureOverload(search.lower, search.upper));
     }
   } catch (error) {
     if (error instanceof Interrupted) {
       result.interrupted = true;
-      result.message ||= "interrupted before it was found";
+      result.message ||= "interrupted before the limit was found";
     } else if (error instanceof ReaderFailed) {
       result.outcome = "reader-failed";
       result.message = error.message;
@@ -87,18 +89,18 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
       throw error;
     }
   } finally {
-    await readers.close();
+    await pool.close();
     result.queueSource = experiment.queueSource;
     result.seconds = (performance.now() - startMs) / 1000;
   }
   return result;
 }
 
-function conclude(result: LimitResult, search: SearchResult, messageSize: number): void {
+function addSearchResult(result: LimitResult, search: SearchResult, messageSize: number): void {
   const { outcome, lower, upper, reason } = search;
   result.outcome = outcome;
-  result.message = reason ?? "found and confirmed";
-  // An irregular search still knows an interval, a wide one; the others know no limit at all.
+  result.message = reason ?? CONFIRMED;
+  // An irregular search may have a wide interval; the other outcomes have no limit at all.
   if (outcome === "found" || (outcome === "irregular" && lower > 0 && upper < Infinity)) {
     result.limit = { lower, upper, messagesPerSecond: lower / messageSize };
   }

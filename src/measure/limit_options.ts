@@ -1,33 +1,40 @@
-/** What a limit is asked for, and what happens while it is searched for. */
-import type { FedReadersEvent, FedReadersOptions } from "./fed_readers.ts";
+/** The options of a search for a speed limit, and its events. */
 import type { Trial, TrialPurpose } from "./limit_result.ts";
+import type { ReaderPoolEvent, ReaderPoolOptions } from "./reader_pool.ts";
 
-export interface LimitOptions extends FedReadersOptions {
-  /** What to call the reader in the result; default: its command. */
+export interface LimitOptions extends ReaderPoolOptions {
+  /** The reader's name in the result; default: its command. */
   name?: string;
   /** upper / lower of the result is at most 1 + precision; default 0.01. */
   precision?: number;
   /** Bytes a second; defaults 1000 and Infinity. */
   minRate?: number;
   maxRate?: number;
-  /** Where the search begins: well below the limit, or it may collapse. Default 500 kB/s. */
+  /**
+   * The first rate offered, bytes a second; default 500 kB/s. Choose it well below the limit: above
+   * it, the reader may collapse.
+   */
   startRate?: number;
-  /** The shortest time of each trial of the search, as a share of the usual one; default 1. */
+  /** Scales the shortest duration of the search's trials; default 1. */
   trialScale?: number;
-  /** The longest that one trial may take to be clear; seconds, default 6. */
+  /**
+   * The longest duration of one trial, which is inconclusive without a clear verdict by then.
+   * Seconds, default 6.
+   */
   maxTrialSeconds?: number;
-  /** A search that takes longer than this pays with precision; seconds, default 30. */
+  /** After this time the search gives up precision to end sooner; seconds, default 30. */
   usualSeconds?: number;
-  /** One that takes longer than this ends, with what is known by then; seconds, default no limit. */
+  /** After this time the search ends with the interval found so far; seconds, default no limit. */
   longestSeconds?: number;
-  /** Ends the search early: the result tells what is known by then. */
+  /** Ends the search early; the result contains what was measured until then. */
   signal?: AbortSignal;
   onEvent?: (event: LimitEvent) => void;
 }
 
-/** What happens while a limit is searched for, in order. */
+/** What happens during a search, in order. */
 export type LimitEvent =
-  | FedReadersEvent
+  | ReaderPoolEvent
   | { event: "trial-begins"; rate: number; purpose: TrialPurpose }
   | { event: "trial"; purpose: TrialPurpose; trial: Trial }
+  /** The readers are being replaced; `reason` is a clause about the previous one ("its ..."). */
   | { event: "fresh-reader"; reason: string };

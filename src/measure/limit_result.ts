@@ -1,17 +1,19 @@
-/** The result of a search for a limit: what `limit --json` prints. */
+/** The result of a search for a speed limit: what `limit --json` prints. */
 import type { Environment } from "../kernel/environment.ts";
 import type { SearchPhase } from "./search.ts";
-import type { TrialFigures } from "./trial_figures.ts";
 import type { SeriesAround } from "./series.ts";
+import type { TrialFigures } from "./trial_figures.ts";
 
-/** What a trial is for: an effort of the search, or a look beyond the limit. */
+/** What a trial is for: a phase of the search, or a measurement beyond the limit. */
 export type TrialPurpose = SearchPhase | "overload" | "recovery";
 
 /** One trial in a result. Rates in bytes a second. */
 export interface Trial extends TrialFigures {
   offered: number;
+  /** The part of the offered rate that the sender really offered. */
   achieved: number;
   drained: number;
+  /** Growth of the backlog's lower envelope. */
   backlogSlope: number;
   seconds: number;
   verdict: "keeps-up" | "falls-behind" | "inconclusive";
@@ -24,6 +26,9 @@ export interface Trial extends TrialFigures {
 export const LIMIT_SCHEMA = "speedlimit/limit@2";
 export const LIMITS_SCHEMA = "speedlimit/limits@2";
 
+/** The message of a limit that was found as precisely as requested: it needs no explanation. */
+export const CONFIRMED = "the limit was found and confirmed by longer trials";
+
 /** `LIMIT_SCHEMA`. Rates in bytes a second, durations in seconds. */
 export interface LimitResult {
   schema: typeof LIMIT_SCHEMA;
@@ -31,7 +36,7 @@ export interface LimitResult {
   reader: string;
   readers: number;
   outcome: "found" | "generator-limited" | "irregular" | "reader-failed" | "below-range";
-  /** One line: what it means, and what to do about it. */
+  /** One line: what the outcome means here; `CONFIRMED` where there is nothing to explain. */
   message: string;
   limit: { lower: number; upper: number; messagesPerSecond: number } | null;
   overload: { offered: number; drained: number; collapsed: boolean } | null;
@@ -42,7 +47,10 @@ export interface LimitResult {
   /** Which of several readers fell behind first, from 0. */
   firstBehind?: number;
   interrupted: boolean;
-  /** How the reader's receive queue was seen: its own socket, its window, or not at all. */
+  /**
+   * Where the size of the reader's receive queue came from: `socket` (its own socket), `window`
+   * (its advertised window) or `none`.
+   */
   queueSource: string;
   messageSize: number;
   precision: number;

@@ -3,14 +3,17 @@ import { connectionState, kernelSource } from "../kernel/kernel.ts";
 import type { SocketState } from "../kernel/socket_state.ts";
 import type { Flood } from "../send/flood.ts";
 
-/** How the receive queue is seen: the reader's own socket, its advertised window, or not at all. */
+/**
+ * Where the size of the reader's receive queue comes from: its own socket (on this host), its
+ * advertised window (on another host), or nowhere.
+ */
 export type QueueSource = "socket" | "window" | "none";
 
 /** One reading of a meter. */
 export interface Reading {
   /** In ms of `performance.now()`. */
   nowMs: number;
-  /** Bytes that the reader's program has taken since the connection began. */
+  /** Bytes that the reader's program has read since the connection began. */
   drained: number;
   /** Our end: its receive queue holds replies that we have not read. */
   near: SocketState;
@@ -19,11 +22,13 @@ export interface Reading {
 }
 
 /**
- * A window breathes by this much without any queue behind it, because the kernel charges small
- * segments more than their bytes (measured: 58 to 115 KB at 500 kB/s, 10 KB around 1 MB at 15 MB/s).
+ * A window shrinks and grows by up to this much even when the receive queue is empty, because the
+ * kernel charges small segments more than their bytes. Measured: 58 to 115 KB at 500 kB/s, 10 KB
+ * around 1 MB at 15 MB/s. Bytes.
  */
 const WINDOW_SLACK = 131_072;
 
+/** Measures one reader's drained bytes. */
 export class Meter {
   readonly #flood: Flood;
   #widestWindow = 0;
@@ -35,14 +40,14 @@ export class Meter {
   }
 
   /**
-   * The reader is known to have drained all there is: what its window is now is what it is with an
-   * empty receive queue. Only a reader on another host needs to be told.
+   * Call it when the reader has drained everything: its current window is then the window of an
+   * empty receive queue. Only has an effect for a reader on another host.
    */
   assumeEmpty(): void {
     this.#widestWindow = this.#window;
   }
 
-  /** Undefined: the kernel knows the connection no more, or tells nothing here. */
+  /** Undefined: the kernel has no such connection any more, or gives no figures here. */
   read(): Reading | undefined {
     const { connection, accepted } = this.#flood;
     const nowMs = performance.now();
@@ -55,7 +60,7 @@ export class Meter {
         ? accepted - near.sendQueue - far.receiveQueue
         : far.info.bytesReceived - far.receiveQueue;
     } else if (near.info?.sendWindow !== undefined) {
-      // A reader on another host: what its window shrank by is what lies in its receive queue.
+      // A reader on another host: its window has shrunk by what is in its receive queue.
       this.queueSource = "window";
       const { sendWindow, bytesAcked } = near.info;
       this.#window = sendWindow;
@@ -70,5 +75,5 @@ export class Meter {
   }
 }
 
-/** How often a reading is worth its cost: ms. */
+/** Time between two readings, by what a reading costs. Milliseconds. */
 export const SAMPLE_EVERY_MS = kernelSource === "sock_diag" ? 10 : 50;

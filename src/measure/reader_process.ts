@@ -1,9 +1,9 @@
-/** Where readers come from: a command that we start, or programs that connect by themselves. */
+/** A reader under test as a process that we start from a command, and end. */
 import { type ChildProcess, spawn } from "node:child_process";
 import process from "node:process";
 import type { Address } from "../kernel/address.ts";
 
-/** The reader under test did not do its part; the message says what it did instead. */
+/** The reader under test failed; the message says what it did. */
 export class ReaderFailed extends Error {
   override name = "ReaderFailed";
 }
@@ -14,23 +14,24 @@ export interface Exit {
   signal: string | null;
 }
 
-/** As one clause: `exited with status 3`, `was killed by SIGSEGV`. */
+/** How it ended, as one clause: `exited with status 3`, `was killed by SIGSEGV`. */
 export function describeExit({ code, signal }: Exit): string {
   return signal === null ? `exited with status ${code}` : `was killed by ${signal}`;
 }
 
-/** `{host}` and `{port}` in the words of a command, replaced. */
+/** The command with `{host}` and `{port}` replaced in each of its words. */
 export function fillCommand(command: readonly string[], { host, port }: Address): string[] {
   return command.map((word) => word.replaceAll("{host}", host).replaceAll("{port}", String(port)));
 }
 
-/** The end of what a reader wrote to stderr; more than a few lines help nobody. */
+/** How much of the end of a reader's stderr is kept: a few lines. Characters. */
 const KEPT_STDERR = 2000;
-const TERM_PATIENCE_MS = 300;
+/** Time between SIGTERM and SIGKILL. */
+const TERM_GRACE_MS = 300;
 
 /**
- * One reader's process, the leader of a process group of its own, so that whatever it starts ends
- * with it. Its stdout is dropped, its stderr kept for the message of a failure.
+ * One reader's process. It leads a process group of its own, so that the processes it starts can be
+ * ended with it. Its stdout is dropped; its stderr is kept for failure messages.
  */
 export class ReaderProcess {
   /** Settles when the process has ended; never rejects. */
@@ -61,22 +62,22 @@ export class ReaderProcess {
   }
 
   /**
-   * What it said of its end on stderr, as one line: the last one that speaks of an error, else the
-   * last one; empty when it said nothing.
+   * One line of its stderr that probably explains a failure: the last line with the word error,
+   * else the last line; empty where stderr is empty.
    */
-  get lastWords(): string {
+  get stderrLine(): string {
     const lines = this.#stderr.trim().split("\n").map((line) => line.trim());
     return lines.findLast((line) => /\berror\b|Error:/i.test(line)) ?? lines.at(-1) ?? "";
   }
 
-  /** Ends it and all that it started: asks first, then does not ask. */
+  /** Ends the process and all that it started: with SIGTERM first, then with SIGKILL. */
   async kill(): Promise<void> {
     if (this.startError === undefined) {
       this.#signal("SIGTERM");
-      const timer = setTimeout(() => this.#signal("SIGKILL"), TERM_PATIENCE_MS);
+      const timer = setTimeout(() => this.#signal("SIGKILL"), TERM_GRACE_MS);
       await this.exited;
       clearTimeout(timer);
-      // What it started itself may have outlived it.
+      // Processes that it has started may still run.
       this.#signal("SIGKILL");
     }
     this.#child.stderr!.destroy();
@@ -88,7 +89,7 @@ export class ReaderProcess {
     try {
       process.kill(-pid, signal);
     } catch {
-      // Nobody of the group is left.
+      // The process group is empty.
     }
   }
 }

@@ -1,28 +1,28 @@
-/** What goes on in a trial, over time: of one reader, below its limit and above it. */
-import { FedReaders, type FedReadersOptions, Interrupted } from "./fed_readers.ts";
+/** Records trials of one reader over time: one below its limit and one above it. */
+import { Interrupted, ReaderPool, type ReaderPoolOptions } from "./reader_pool.ts";
 import { ReaderFailed } from "./reader_process.ts";
 import { runTrial } from "./trial.ts";
 import type { TrialSample } from "./trial_watch.ts";
 
-/** A trial over time; all arrays are of one length. */
+/** A trial over time; all arrays have the same length. */
 export interface TrialSeries {
-  /** The rate asked for; bytes a second. */
+  /** The offered rate; bytes a second. */
   rate: number;
   /** Seconds since the first sample. */
   time: number[];
-  /** Since the first sample; bytes. */
+  /** Bytes offered, and bytes drained, since the first sample. */
   offered: number[];
   drained: number[];
-  /** Bytes. */
+  /** Bytes, at the time of the sample. */
   backlog: number[];
-  /** What the reader advertised last: bytes; null where the kernel does not tell. */
+  /** The reader's last advertised window: bytes; null where the kernel does not report it. */
   window: (number | null)[];
 }
 
-interface SeriesOptions extends Omit<FedReadersOptions, "readers"> {
-  /** Bytes a second, one trial each, with a fresh reader. */
+interface SeriesOptions extends Omit<ReaderPoolOptions, "readers"> {
+  /** One trial at each rate, each with a new reader. Bytes a second. */
   rates: readonly number[];
-  /** Of each trial. */
+  /** The duration of each trial. */
   seconds: number;
   /** The shortest time between two samples that are kept; seconds. */
   every: number;
@@ -32,18 +32,18 @@ interface SeriesOptions extends Omit<FedReadersOptions, "readers"> {
 export interface SeriesAround {
   /** At 0.9 of the lower bound. */
   below: TrialSeries;
-  /** At 1.2 of the upper one. */
+  /** At 1.2 of the upper bound. */
   above: TrialSeries;
 }
 
 const BELOW = 0.9;
 const ABOVE = 1.2;
-/** Two recorded samples are this far apart. Seconds. */
+/** Time between two recorded samples. Seconds. */
 const EVERY = 0.02;
 
 /**
- * Records a trial below a limit and one above it. Null: it was interrupted. Undefined: there was no
- * reader to record; its limit was measured all the same.
+ * Records a trial below a limit and one above it. Resolves to null where it was interrupted, and to
+ * undefined where the reader failed: its limit has been measured all the same.
  */
 export async function recordAround(
   limit: { lower: number; upper: number },
@@ -62,23 +62,24 @@ export async function recordAround(
 }
 
 /**
- * Records one trial at each rate. Null: it was interrupted. Rejects with a ReaderFailed when there
- * is no reader to record; one that goes in the middle of a trial ends its series early.
+ * Records one trial at each rate. Resolves to null where it was interrupted. Rejects with a
+ * ReaderFailed where a reader does not connect or does not read. A connection that ends during a
+ * trial shortens that series.
  */
 async function recordSeries(options: SeriesOptions): Promise<TrialSeries[] | null> {
   const { rates, seconds, every, signal } = options;
-  const readers = new FedReaders(options);
+  const pool = new ReaderPool(options);
   const recorded: TrialSeries[] = [];
   try {
-    await readers.open();
+    await pool.open();
     for (const rate of rates) {
-      await readers.renew();
+      await pool.replace();
       const samples: TrialSample[] = [];
-      await runTrial(readers.feeds, {
+      await runTrial(pool.connected, {
         rate,
         minSeconds: seconds,
         maxSeconds: seconds,
-        full: true,
+        fullLength: true,
         onSample(sample) {
           if (sample.time >= samples.length * every) samples.push(sample);
         },
@@ -98,7 +99,7 @@ async function recordSeries(options: SeriesOptions): Promise<TrialSeries[] | nul
     if (error instanceof Interrupted) return null;
     throw error;
   } finally {
-    await readers.close();
+    await pool.close();
   }
   return recorded;
 }

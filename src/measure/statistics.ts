@@ -1,8 +1,8 @@
-/** The statistics that verdicts and reports share: pure functions of numbers. */
+/** Statistics for verdicts and reports: pure functions of numbers. */
 
-/** A straight line through samples by least squares. */
+/** The slope of a straight line fitted to points by least squares. */
 export interface Line {
-  /** Per second. */
+  /** In units of y per unit of x. */
   slope: number;
   /** Half of the slope's 95 % confidence interval; Infinity with fewer than three points. */
   halfWidth: number;
@@ -11,7 +11,7 @@ export interface Line {
 /** Student's t, two-sided 95 %, by degrees of freedom from 1; 1.96 beyond. */
 const T_95 = [12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
 
-/** Least squares of y over x. */
+/** Fits y over x by least squares. */
 export function fitLine(points: readonly (readonly [x: number, y: number])[]): Line {
   const n = points.length;
   let meanX = 0;
@@ -35,7 +35,7 @@ export function fitLine(points: readonly (readonly [x: number, y: number])[]): L
   return { slope, halfWidth: (T_95[n - 3] ?? 1.96) * standardError };
 }
 
-/** The middle one, or the mean of the middle two. Throws a RangeError when there are none. */
+/** The middle value, or the mean of the middle two. Throws a RangeError without values. */
 export function median(values: readonly number[]): number {
   if (values.length === 0) throw new RangeError("cannot take the median of no values");
   const sorted = values.toSorted((a, b) => a - b);
@@ -43,7 +43,7 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
-/** The least and the most. Throws a RangeError when there are none. */
+/** The smallest and the largest value. Throws a RangeError without values. */
 export function spread(values: readonly number[]): { min: number; max: number } {
   if (values.length === 0) throw new RangeError("cannot take the spread of no values");
   return { min: Math.min(...values), max: Math.max(...values) };

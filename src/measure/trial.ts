@@ -1,125 +1,126 @@
-/** One trial: all readers at one offered rate for one stretch of time. */
+/** One trial: offers one rate to all readers for some time, and judges whether they keep up. */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Closed } from "../net/net.ts";
 import { SAMPLE_EVERY_MS } from "./meter.ts";
 import type { TrialFigures } from "./trial_figures.ts";
-import { type Feed, type TrialSample, TrialWatch } from "./trial_watch.ts";
-import type { Closed } from "../net/net.ts";
-import { setTimeout as sleep } from "node:timers/promises";
+import { type MeasuredReader, type TrialSample, TrialWatch } from "./trial_watch.ts";
 import { DEFAULT_EXCURSIONS, DEFAULT_TOLERANCE, judge } from "./verdict.ts";
 
 export interface TrialOptions {
   /** Bytes a second, to each reader. */
   rate: number;
-  /** The verdict waits at least so long; seconds of sampling. */
+  /** The shortest time of sampling before a verdict; seconds. */
   minSeconds: number;
-  /** No clear verdict by then: inconclusive. */
+  /** Without a clear verdict after this time, the trial is inconclusive; seconds of sampling. */
   maxSeconds: number;
   /** See `VerdictOptions`. */
   excursions?: number;
   tolerance?: number;
-  /** What becomes of a trial whose slope is `marginal` (see `VerdictResult`); default: it goes on. */
-  marginal?: "ends";
-  /** Goes on for `maxSeconds` whatever the verdict. */
-  full?: boolean;
-  /** Gets what is sampled, of each reader (from 0), as the trial goes on. */
+  /** Ends the trial early when it is `marginal` (see `VerdictResult`); default false. */
+  endWhenMarginal?: boolean;
+  /** Runs for all of `maxSeconds`, whatever the verdict; default false. */
+  fullLength?: boolean;
+  /** Called with each sample of each reader (from 0). */
   onSample?: (sample: TrialSample, reader: number) => void;
   signal?: AbortSignal;
 }
 
 export interface TrialResult {
-  /** Bytes a second, as asked. */
+  /** The rate that was to be offered, bytes a second. */
   offered: number;
-  /** What the sender really kept of it: what it gave to the kernel or the kernel refused. */
+  /** The rate that the sender really offered: bytes that the kernel took or had no room for. */
   achieved: number;
   /** What the slowest reader drained, bytes a second. */
   drained: number;
-  /** In the second half of the trial. */
-  drainedLate: number;
+  /** The same in the second half of the trial. */
+  drainedInSecondHalf: number;
   /** Growth of the backlog's lower envelope, bytes a second. */
   backlogSlope: number;
   figures: TrialFigures;
-  /** Of sampling. */
+  /** The time of sampling. */
   seconds: number;
   verdict: "keeps-up" | "falls-behind" | "inconclusive";
+  /** Inconclusive because the sender did not keep its schedule. */
   generatorLimited: boolean;
-  /** Which reader fell behind, was inconclusive or ended, from 0. */
+  /** The reader that fell behind, was inconclusive or ended its connection, from 0. */
   reader: number;
-  /** Its connection ended in the trial. */
+  /** How its connection ended, where it ended during the trial. */
   ended?: Closed;
-  /** Its replies filled our receive queue, and it stopped reading: the deadlock. */
+  /** It stopped reading because its unread replies have filled our receive queue. */
   deadlocked: boolean;
 }
 
-/** Time for windows to open and for a schedule to take hold, before the first sample. */
+/** Time before the first sample, in which the windows open and the new rate takes effect. */
 const SETTLE_MS = 60;
-/** How often the verdict is asked for. */
+/** Time between two judgements. */
 const JUDGE_EVERY_MS = 50;
 
 /**
- * Offers `rate` to each reader until the verdict is clear. The floods run on at that rate when it
- * returns: what becomes of them and of the backlog is the caller's decision.
+ * Offers `rate` to each reader until the verdict is clear. When it resolves, the floods still run
+ * at that rate, and backlogs remain: the caller decides what to do with them.
  */
 export async function runTrial(
-  feeds: readonly Feed[],
+  readers: readonly MeasuredReader[],
   options: TrialOptions,
 ): Promise<TrialResult> {
-  const { rate, minSeconds, maxSeconds, full = false } = options;
+  const { rate, minSeconds, maxSeconds, fullLength = false } = options;
   const { tolerance = DEFAULT_TOLERANCE, excursions = DEFAULT_EXCURSIONS } = options;
   const startMs = performance.now();
-  for (const { flood } of feeds) flood.start(rate / flood.message.size, startMs);
-  const watches = feeds.map((feed) => new TrialWatch(feed));
+  for (const { flood } of readers) flood.start(rate / flood.message.size, startMs);
+  const watches = readers.map((reader) => new TrialWatch(reader));
   await sleep(SETTLE_MS);
-  const acceptedBefore = feeds.map(({ flood }) => flood.accepted);
+  const acceptedBefore = readers.map(({ flood }) => flood.accepted);
   const judged = watches.map(() => judge([], { offered: rate }));
   let verdict: TrialResult["verdict"] | undefined;
-  let reader = 0;
+  let index = 0;
   let judgeAt = minSeconds;
   while (true) {
     watches.forEach((watch, i) => {
       const sample = watch.sample(rate);
       if (sample !== undefined) options.onSample?.(sample, i);
     });
-    const gone = watches.findIndex(({ ended }) => ended !== undefined);
-    if (gone >= 0) {
-      reader = gone;
+    const ended = watches.findIndex(({ ended }) => ended !== undefined);
+    if (ended >= 0) {
+      index = ended;
       break;
     }
     const seconds = Math.min(...watches.map((watch) => watch.seconds));
-    const over = seconds >= maxSeconds || performance.now() - startMs > 1000 * maxSeconds + 1000;
-    if (seconds >= judgeAt || over) {
+    const timeUp = seconds >= maxSeconds || performance.now() - startMs > 1000 * maxSeconds + 1000;
+    if (seconds >= judgeAt || timeUp) {
       judgeAt = seconds + JUDGE_EVERY_MS / 1000;
       const verdictOptions = {
         offered: rate,
         tolerance,
-        // At the last moment, what a trial of this length can tell has to do.
-        excursions: over ? excursions / 3 : excursions,
+        // There is no more time: a less certain verdict is better than none.
+        excursions: timeUp ? excursions / 3 : excursions,
       };
       watches.forEach((watch, i) => judged[i] = judge(watch.samples, verdictOptions));
       const behind = judged.findIndex((result) => result.verdict === "falls-behind");
       if (behind >= 0) {
         verdict = "falls-behind";
-        reader = behind;
+        index = behind;
       } else if (judged.every((result) => result.verdict === "keeps-up")) {
         verdict = "keeps-up";
       } else {
         verdict = undefined;
-        reader = judged.findIndex((result) => result.verdict === undefined);
+        index = judged.findIndex((result) => result.verdict === undefined);
       }
-      if (verdict !== undefined && !full) break;
-      if (options.marginal === "ends" && judged[reader]!.marginal) break;
+      if (verdict !== undefined && !fullLength) break;
+      if (options.endWhenMarginal && judged[index]!.marginal) break;
     }
-    if (over || options.signal?.aborted) break;
+    if (timeUp || options.signal?.aborted) break;
     await sleep(SAMPLE_EVERY_MS);
   }
-  const watch = watches[reader]!;
-  const result = judged[reader]!;
+  const watch = watches[index]!;
+  const result = judged[index]!;
   const { seconds } = watch;
-  // Behind, but by the sender's own lateness: no verdict on the reader.
+  // A backlog that grew because the sender was late says nothing about the reader.
   const generatorLimited = verdict !== "keeps-up" && watch.ended === undefined &&
-    watch.generatorLate;
+    watch.senderWasLate;
   const first = watch.samples[0];
   const last = watch.samples.at(-1);
   const deadlocked = verdict === "falls-behind" && watch.unreadReplies > 0 &&
-    watch.drainedLate === 0;
+    watch.drainedInSecondHalf === 0;
   const trial: TrialResult = {
     offered: rate,
     achieved: Math.min(
@@ -127,13 +128,13 @@ export async function runTrial(
     ),
     drained: result.drained ||
       (first && last && last.time > 0 ? last.drained / last.time : 0),
-    drainedLate: watch.drainedLate,
+    drainedInSecondHalf: watch.drainedInSecondHalf,
     backlogSlope: result.backlogSlope,
     figures: watch.figures,
     seconds,
     verdict: generatorLimited ? "inconclusive" : verdict ?? "inconclusive",
     generatorLimited,
-    reader,
+    reader: index,
     deadlocked,
   };
   if (watch.ended !== undefined) trial.ended = watch.ended;

@@ -1,26 +1,28 @@
 /**
- * What the kernel tells of a reader's connection in one trial. A figure is one field of
- * `TrialFigures` and one entry of `TRIAL_FIGURES`: it is then in every trial of the JSON, in the
- * progress lines and in the table of trials.
+ * Figures that the kernel reports on a reader's connection during one trial. To add one, add a
+ * field to `TrialFigures` and its entry to `TRIAL_FIGURES`: it then appears in every trial of the
+ * JSON and in the progress lines.
  */
 import type { Reading } from "./meter.ts";
 
 interface TrialFigure {
-  /** From the first and the last reading of a trial; undefined: the kernel does not tell. */
-  readonly of: (first: Reading, last: Reading) => number | undefined;
-  /** For people, with its name: `stalled 95 %`. Undefined: not worth a word. */
+  /**
+   * Computes it from a trial's first and last reading; undefined: the kernel does not report it.
+   */
+  readonly compute: (first: Reading, last: Reading) => number | undefined;
+  /** As text with its name: `stalled 95 %`. Undefined: not worth showing. */
   readonly format: (value: number) => string | undefined;
 }
 
-/** By name; null where the kernel does not tell. */
+/** Values by name; null where the kernel does not report them. */
 export type TrialFigures = {
-  /** Share of the time in which the reader's window, or our send buffer, kept us from sending. */
+  /** Share of the time in which the reader's window or our send buffer kept us from sending. */
   stalled: number | null;
 };
 
 const TRIAL_FIGURES: { readonly [Name in keyof TrialFigures]: TrialFigure } = {
   stalled: {
-    of(first, last) {
+    compute(first, last) {
       const before = stalledUs(first);
       const after = stalledUs(last);
       if (before === undefined || after === undefined) return undefined;
@@ -33,15 +35,15 @@ const TRIAL_FIGURES: { readonly [Name in keyof TrialFigures]: TrialFigure } = {
 
 const ENTRIES = Object.entries(TRIAL_FIGURES) as [keyof TrialFigures, TrialFigure][];
 
-/** The figures of a trial; without readings none is known. */
+/** The figures of a trial; all null without readings. */
 export function trialFigures(first: Reading | undefined, last: Reading | undefined): TrialFigures {
   const known = first !== undefined && last !== undefined;
   return Object.fromEntries(
-    ENTRIES.map(([name, { of }]) => [name, known ? of(first, last) ?? null : null]),
+    ENTRIES.map(([name, { compute }]) => [name, known ? compute(first, last) ?? null : null]),
   ) as TrialFigures;
 }
 
-/** Those that are known and worth a word: `stalled 95 %, ...`. */
+/** The figures that are known and worth showing: `stalled 95 %, ...`. */
 export function formatTrialFigures(figures: TrialFigures): string {
   return ENTRIES.flatMap(([name, { format }]) => {
     const value = figures[name];

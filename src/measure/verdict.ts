@@ -1,13 +1,12 @@
 /**
- * Does a reader keep up? Decided from its backlog over time, and from nothing else.
+ * Decides whether a reader keeps up, from its backlog over time and from nothing else.
  *
- * A full send buffer is a late signal (default buffers swallow megabytes first), and a backlog by
- * itself is none (a reader may work in bursts). What tells is whether the *lower envelope* of the
- * backlog grows: what is owed at the reader's best moments. "No backlog that keeps growing" is the
- * sustainable throughput of Karimov et al., ICDE 2018; the interval around it follows the several
- * trials and irregular results of MLRsearch, RFC 9971.
+ * A full send buffer is a late signal: default buffers take megabytes first. A backlog by itself is
+ * no signal: a reader may work in bursts. The verdict depends on whether the *lower envelope* of
+ * the backlog grows, that is, on its minima over time. "No backlog that keeps growing" is the
+ * sustainable throughput of Karimov et al., ICDE 2018. Repeated trials and irregular results come
+ * from MLRsearch, RFC 9971.
  */
-
 import { fitLine } from "./statistics.ts";
 
 /** A sample of one reader. */
@@ -16,47 +15,52 @@ export interface Sample {
   time: number;
   /** Offered less drained, bytes. */
   backlog: number;
-  /** Bytes that the reader's program has taken since the trial began. */
+  /** Bytes that the reader's program has read since the trial began. */
   drained: number;
 }
 
 export interface VerdictOptions {
   /** Offered rate in bytes a second. */
   offered: number;
-  /** The slope that still counts as none, as a share of the offered rate; default 0.005. */
+  /** The backlog may grow by this share of the offered rate and still keep up; default 0.005. */
   tolerance?: number;
   /**
-   * How many times longer than the reader's longest excursion from the line a trial must be:
-   * default 30. It makes a trial of a reader that pauses 50 ms last 1.5 s.
+   * How many times longer than the reader's longest pause a trial must be; default 30. The pause is
+   * estimated from how far the backlog leaves the fitted line. With a pause of 50 ms, a trial takes
+   * 1.5 s.
    */
   excursions?: number;
 }
 
 export interface VerdictResult {
-  /** Undefined: not clear yet. */
+  /** Undefined: not clear from these samples. */
   verdict: "keeps-up" | "falls-behind" | undefined;
-  /** Not clear, and the slope is known to half the tolerance: a longer look tells little more. */
+  /**
+   * Not clear although the slope is already known to within half the tolerance: a longer trial
+   * would hardly help.
+   */
   marginal: boolean;
   /** Growth of the backlog's lower envelope, bytes a second. */
   backlogSlope: number;
-  /** What the reader took, bytes a second. */
+  /** Bytes a second that the reader drained. */
   drained: number;
 }
 
-/** The tolerance that DESIGN gives: 0.5 % of the offered rate. */
+/** 0.5 % of the offered rate. */
 export const DEFAULT_TOLERANCE = 0.005;
 
 /**
- * Five minima, a line through them: measured on simulated readers (steady, pausing 50 ms of 500,
- * noisy, robbed of the core) this told rates 0.5 % below and 1 % above the limit apart without an
- * error, in 0.3 s for a steady reader and 2 s for the pausing one; more blocks made the pausing one
- * wrong, a line through all samples needed 5 s for it.
+ * The lower envelope is a line through five minima. With simulated readers (steady, pausing 50 ms
+ * of every 500 ms, noisy, interrupted by other processes on the core) this distinguished rates 0.5
+ * % below and 1 % above the limit without an error: in 0.3 s for the steady reader and in 2 s for
+ * the pausing one. With more blocks the pausing reader was misjudged; a line through all samples
+ * needed 5 s for it.
  */
 const BLOCKS = 5;
-/** 1.5 s for a reader that pauses 50 ms; fewer took a stretch between two pauses for the whole. */
+/** With fewer, the time between two pauses was mistaken for the reader's usual behaviour. */
 export const DEFAULT_EXCURSIONS = 30;
 
-/** The lowest backlog of each of `BLOCKS` equal stretches of time. */
+/** The lowest backlog in each of `BLOCKS` equal periods. */
 function lowerEnvelope(samples: readonly Sample[]): [number, number][] {
   const first = samples[0]!.time;
   const length = (samples.at(-1)!.time - first) / BLOCKS;
@@ -71,21 +75,25 @@ function lowerEnvelope(samples: readonly Sample[]): [number, number][] {
   ) => [time, backlog]);
 }
 
-/** Growth that no burst explains, as a share of the offered rate: a reader that collapses midway. */
+/**
+ * Growth of the backlog that no burst explains, as a share of the offered rate: the reader
+ * collapsed during the trial.
+ */
 const COLLAPSE = 0.1;
 
-/** The verdict on what was sampled so far: at least a handful of samples, in order of time. */
+/** The verdict from the samples so far, in order of time; undefined with fewer than ten of them. */
 export function judge(samples: readonly Sample[], options: VerdictOptions): VerdictResult {
-  const whole = judgeStretch(samples, options);
+  const whole = judgePeriod(samples, options);
   if (whole.verdict !== undefined || whole.backlogSlope <= 0) return whole;
-  // A backlog with a knee in it is on no line: what counts is where it goes since.
-  const late = judgeStretch(samples.slice(samples.length >> 1), options);
-  const collapsed = late.verdict === "falls-behind" &&
-    late.backlogSlope > COLLAPSE * options.offered;
-  return collapsed ? late : whole;
+  // Where the backlog begins to grow only in mid-trial, no line fits all of it: judge the second
+  // half.
+  const secondHalf = judgePeriod(samples.slice(samples.length >> 1), options);
+  const collapsed = secondHalf.verdict === "falls-behind" &&
+    secondHalf.backlogSlope > COLLAPSE * options.offered;
+  return collapsed ? secondHalf : whole;
 }
 
-function judgeStretch(samples: readonly Sample[], options: VerdictOptions): VerdictResult {
+function judgePeriod(samples: readonly Sample[], options: VerdictOptions): VerdictResult {
   const { offered, tolerance = DEFAULT_TOLERANCE, excursions = DEFAULT_EXCURSIONS } = options;
   if (samples.length < 2 * BLOCKS) {
     return { verdict: undefined, marginal: false, backlogSlope: 0, drained: 0 };

@@ -1,8 +1,9 @@
 /**
- * The file of a benchmark: JSON lines while it runs, so that nothing measured is lost, and one
- * object at the end. Either can be read back as a BenchResult.
+ * The benchmark's result file: JSON lines while it runs, so that an interruption loses nothing, and
+ * one JSON object at the end. Both can be read as a BenchResult.
  */
 import { closeSync, fsyncSync, openSync, readFileSync, truncateSync, writeSync } from "node:fs";
+import { median, spread } from "../measure/statistics.ts";
 import {
   BENCH_SCHEMA,
   type BenchEnd,
@@ -13,45 +14,47 @@ import {
   type ReaderFigures,
 } from "./bench_result.ts";
 import { parseResult } from "./old_names.ts";
-import { median, spread } from "../measure/statistics.ts";
 
-/** What a file of JSON lines holds. */
+/** The content of a file of JSON lines. */
 export interface BenchLines {
   header: BenchHeader;
   runs: BenchRun[];
-  /** Undefined: it was interrupted. */
+  /** Undefined: the benchmark was interrupted. */
   end: BenchEnd | undefined;
-  /** The length of what is good; more than that is a line that was cut off. Bytes. */
+  /** Length of the complete lines; anything after them is a truncated line. Bytes. */
   goodBytes: number;
 }
 
 /**
- * A result from a `.json` file or from the JSON lines of a benchmark that may have been interrupted.
- * Throws an Error of one line when it is cut off, or of another schema.
+ * Reads a result from a `.json` file, or from the JSON lines of a benchmark that may have been
+ * interrupted. Throws an Error of one line where the file cannot be read, is truncated, or has
+ * another schema.
  */
 export function readBench(path: string): BenchResult {
   const bytes = read(path);
   if (path.endsWith(".jsonl")) {
     const { header, runs, end, goodBytes } = parseLines(path, bytes);
     if (goodBytes < bytes.length) {
-      throw new Error(`${path} is cut off in its last line: bench --resume goes on where it ended`);
+      throw new Error(
+        `${path} is truncated in its last line: continue the benchmark with --resume`,
+      );
     }
     return assemble(header, runs, end);
   }
-  const result = parse(bytes.toString("utf8"), `${path} is cut off, or no JSON`);
+  const result = parse(bytes.toString("utf8"), `${path} is truncated or is not JSON`);
   checkSchema(path, result);
   if (!Array.isArray(result.rows) || !Array.isArray(result.cells)) {
-    throw new Error(`${path} is no result of bench: it has no rows`);
+    throw new Error(`${path} is not a result of bench: it has no rows`);
   }
   return result as unknown as BenchResult;
 }
 
-/** The lines of a benchmark that is to be resumed: its last one may be cut off. */
+/** Reads the lines of a benchmark that is to be resumed; its last line may be truncated. */
 export function readBenchLines(path: string): BenchLines {
   return parseLines(path, read(path));
 }
 
-/** The whole, as one object: what reports read. */
+/** Makes the result object that reports read, from the lines of a benchmark. */
 export function assemble(
   header: BenchHeader,
   runs: readonly BenchRun[],
@@ -82,10 +85,10 @@ function row(cell: BenchRow["cell"], runs: BenchRow["runs"]): BenchRow {
       overload: overloads.length === 0 ? null : {
         offered: median(overloads.map(({ offered }) => offered)),
         drained: median(overloads.map(({ drained }) => drained)),
-        collapsed: most(overloads.map(({ collapsed }) => collapsed)),
+        collapsed: mostAre(overloads.map(({ collapsed }) => collapsed)),
       },
       recovery: recoveries.length === 0 ? null : {
-        recovered: most(recoveries.map(({ recovered }) => recovered)),
+        recovered: mostAre(recoveries.map(({ recovered }) => recovered)),
         seconds: median(recoveries.map(({ seconds }) => seconds)),
       },
     };
@@ -95,7 +98,7 @@ function row(cell: BenchRow["cell"], runs: BenchRow["runs"]): BenchRow {
   return { cell, runs, rate };
 }
 
-/** From the least lower to the most upper bound: what the reader may have, whichever run is right. */
+/** From the lowest lower bound to the highest upper bound: it contains the limit of every run. */
 function readerRate(runs: readonly ReaderFigures[]): BenchRow["rate"] {
   const found = runs.flatMap(({ limit, outcome, keepsUpAt }) =>
     limit !== null
@@ -114,16 +117,16 @@ function readerRate(runs: readonly ReaderFigures[]): BenchRow["rate"] {
   return limited ? { ...rate, atLeast: true } : rate;
 }
 
-const most = (words: readonly boolean[]) => words.filter(Boolean).length * 2 > words.length;
+const mostAre = (values: readonly boolean[]) => values.filter(Boolean).length * 2 > values.length;
 
-/** A benchmark's file while it runs: each line is on the disk when `append` returns. */
+/** Writes a benchmark's JSON lines; each line is on the disk when `append` returns. */
 export class BenchWriter {
   readonly path: string;
   readonly #fd: number;
 
   /**
-   * A new file; or one that is gone on with, from the end of what is good in it. Throws an Error when
-   * it cannot be written, or is there already.
+   * Creates a new file; with `goodBytes`, truncates an existing file to that length and appends to
+   * it. Throws an Error where the file cannot be written, or already exists without `goodBytes`.
    */
   constructor(path: string, goodBytes?: number) {
     this.path = path;
@@ -154,14 +157,14 @@ function read(path: string): Buffer {
 }
 
 function parseLines(path: string, bytes: Buffer): BenchLines {
-  // A line is whole with its end only.
+  // A line is complete only with its line feed.
   const goodBytes = bytes.lastIndexOf("\n") + 1;
   const [first, ...rest] = bytes.subarray(0, goodBytes).toString("utf8").split("\n").slice(0, -1)
-    .map((line, i) => parse(line, `${path} is damaged in line ${i + 1}: no JSON`));
-  if (first === undefined) throw new Error(`${path} is cut off in its first line`);
+    .map((line, i) => parse(line, `${path} is damaged in line ${i + 1}: it is not JSON`));
+  if (first === undefined) throw new Error(`${path} is truncated in its first line`);
   checkSchema(path, first);
   if (first.type !== "header" || !Array.isArray(first.cells)) {
-    throw new Error(`${path} is no file of bench: its first line must be a header`);
+    throw new Error(`${path} is not a file of bench: its first line must be a header`);
   }
   const header = first as unknown as BenchHeader;
   const runs: BenchRun[] = [];
@@ -170,7 +173,7 @@ function parseLines(path: string, bytes: Buffer): BenchLines {
     const run = line as unknown as BenchRun;
     if (line.type === "end") end = line as unknown as BenchEnd;
     else if (line.type === "run" && header.cells[run.cell] !== undefined) runs.push(run);
-    else throw new Error(`${path} is damaged in line ${i + 2}: neither a run nor the end`);
+    else throw new Error(`${path} is damaged in line ${i + 2}: it is neither a run nor the end`);
   });
   return { header, runs, end, goodBytes };
 }
@@ -188,6 +191,6 @@ function parse(text: string, problem: string): Record<string, unknown> {
 
 function checkSchema(path: string, { schema }: Record<string, unknown>): void {
   if (schema === BENCH_SCHEMA) return;
-  const what = typeof schema === "string" ? `its schema is ${schema}` : "it names no schema";
-  throw new Error(`${path} cannot be read: ${what}, and must be ${BENCH_SCHEMA}`);
+  const what = typeof schema === "string" ? `its schema is ${schema}` : "it has no schema";
+  throw new Error(`${path} cannot be read: ${what}, which must be ${BENCH_SCHEMA}`);
 }

@@ -1,96 +1,97 @@
 /**
  * The results of the cross-runtime benchmark: `speedlimit/bench@2`.
  *
- * While it runs, it writes JSON lines: one `BenchHeader`, then one `BenchRun` for each run that has
- * ended, and a `BenchEnd`. A file without its end is one that was interrupted, and can be resumed.
- * At the end the same is written once more as one JSON object, `BenchResult`: what a report reads.
+ * While the benchmark runs, it writes JSON lines: one `BenchHeader`, one `BenchRun` for each run
+ * that has ended, and a `BenchEnd`. A file without a `BenchEnd` was interrupted, and can be
+ * resumed. At the end, the same content is written as one JSON object, `BenchResult`, which reports
+ * read.
  *
- * Rates are in bytes a second, durations in seconds, sizes in bytes, times within a series in seconds
- * from its start.
+ * Rates are in bytes a second, durations in seconds, sizes in bytes, times within a series in
+ * seconds since its start.
  */
-import type { Percentiles } from "../read/latency.ts";
 import type { KernelSource } from "../kernel/kernel.ts";
+import type { Percentiles } from "../read/latency.ts";
 import type { LimitResult, Trial } from "../measure/limit_result.ts";
 import type { SeriesAround } from "../measure/series.ts";
 import type { Machine } from "./machine.ts";
 
 export const BENCH_SCHEMA = "speedlimit/bench@2";
 
-/** What is measured: one cell of the table. */
+/** One measurement of the table. */
 export type BenchCell =
-  /** The speed limit of a reader that is fed messages of a size. */
+  /** The speed limit of a reader with messages of one size. */
   | { kind: "reader"; who: string; mode: "naive" | "drain"; size: number }
-  /** How fast a flood of messages of a size goes into a C drain. */
+  /** The rate at which a runtime's flood of messages of one size goes into a C drain. */
   | { kind: "sender"; who: string; size: number }
-  /** A C flood into a C drain: what this machine did at that time. */
+  /** A C flood into a C drain: shows how fast the machine was at that time. */
   | { kind: "control"; who: "c"; size: number }
-  /** iperf3's own sender and reader, for those who know its figures. */
+  /** iperf3's own sender and reader, as a figure that many know. */
   | { kind: "iperf3"; who: "iperf3"; size: number };
 
 export interface BenchHeader {
   type: "header";
   schema: typeof BENCH_SCHEMA;
-  /** Which run of the benchmark this is: random, so that two files can be told apart. */
+  /** A random identifier of this run of the benchmark. */
   id: string;
   machine: Machine;
-  /** What searched the limits: it is the sender that every reader was fed by. */
+  /** The program that searched the limits: it is also the sender for every reader. */
   generator: { runtime: string; kernelSource: KernelSource };
-  /** Versions of what else was measured, or compiled it. */
+  /** Versions of the other programs that were measured, and of the C compiler. */
   programs: Partial<Record<"python" | "c" | "iperf3", string>>;
-  /** The command that repeats it. */
+  /** The command that repeats the benchmark. */
   command: string;
   quick: boolean;
-  /** How narrow the interval of a reader's limit had to be, as a share. */
+  /** The requested precision of a reader's limit: upper / lower - 1. */
   precision: number;
-  /** Runs of each reader that count; all other cells have twice as many. */
+  /** Counted runs of each reader; all other cells have twice as many. */
   runs: number;
-  /** Runs before them that do not; a reader has none, since each search begins with a ramp. */
+  /** Runs before them that are not counted. Readers have none: each search begins with a ramp. */
   warmUps: number;
   cells: BenchCell[];
   /** Cells that cannot be measured here, and why: `no python3`. */
   skipped: { cell: BenchCell; why: string }[];
 }
 
-/** Of a reader: the figures of its search. */
+/** The figures of a reader's search. */
 export interface ReaderFigures
   extends Pick<LimitResult, "outcome" | "message" | "limit" | "overload" | "recovery"> {
   trials: Trial[];
   /** The highest rate at which it kept up, in a trial of any length; 0: none. */
   keepsUpAt: number;
-  /** Who kept it from going faster. */
+  /** Which side limited the rate. */
   limitedBy: "reader" | "generator" | "unknown";
-  /** One trial below the limit and one above it; only in the first run that counts. */
+  /** One trial below the limit and one above it; only in the first counted run. */
   series?: SeriesAround;
-  /** Of our own client only, by rate; in the first run that counts, with one size of messages. */
+  /** By rate; only for our own client, in the first counted run, with one message size. */
   latency?: BenchLatency[];
 }
 
 /**
- * From the planned send to the read (so corrected for coordinated omission): seconds at one offered
- * rate.
+ * Latency at one offered rate, from the planned send to the read (which corrects for coordinated
+ * omission); seconds.
  */
 export interface BenchLatency extends Percentiles {
   rate: number;
   messages: number;
 }
 
-/** Of a sender, the control and iperf3. */
+/** The figures of a sender, of the control and of iperf3. */
 export interface SenderFigures {
   bytesPerSecond: number;
-  /** Shares of the time that each process was on a core; null where it is not told (iperf3). */
+  /** Share of the time in which each process was on a core; null where it is unknown (iperf3). */
   senderBusy: number | null;
   readerBusy: number | null;
-  /** The one that never waited, if the other did; else unknown: with two cores it may be both. */
+  /** The process that never waited while the other one did; else unknown, as it may be both. */
   limitedBy: "sender" | "reader" | "unknown";
 }
 
 export interface BenchRun {
   type: "run";
-  /** Place in `cells`. */
+  /** Index into `cells`. */
   cell: number;
-  /** From 0; the first `warmUps` do not count. */
+  /** From 0; the first `warmUps` rounds are not counted. */
   round: number;
-  /** When it began: ISO 8601, UTC. */
+  /** When the run began: ISO 8601, UTC. */
   date: string;
   seconds: number;
   figures: ReaderFigures | SenderFigures | { failed: string };
@@ -99,29 +100,29 @@ export interface BenchRun {
 export interface BenchEnd {
   type: "end";
   date: string;
-  /** Altogether, without the time in which it was interrupted. */
+  /** Total duration, without the time in which the benchmark was interrupted. */
   seconds: number;
 }
 
-/** The whole, as one object: the header, and the runs of each cell that count. */
+/** The whole result as one object: the header, and the counted runs of each cell. */
 export interface BenchResult extends Omit<BenchHeader, "type"> {
   complete: boolean;
   seconds: number;
   rows: BenchRow[];
 }
 
-/** One cell, with what its runs gave. */
+/** One cell with the figures of its runs. */
 export interface BenchRow {
   cell: BenchCell;
   runs: BenchRun["figures"][];
   /**
-   * Of a sender: the middle, the least and the most of its runs. Of a reader: the middle of its
-   * limits' middles, the least lower bound and the most upper one: what is known of its limit,
-   * whichever run is right. `atLeast`: the generator was the limit in some run, which stands here
-   * with the rate that was kept, so the limit may be higher.
+   * Of a sender: median, minimum and maximum of its runs. Of a reader: the median of the middles of
+   * its limits, the lowest lower bound and the highest upper bound. `atLeast`: in some run the
+   * sender was the limit, and the highest rate at which the reader kept up is used instead; the
+   * limit may be higher.
    */
   rate: { median: number; min: number; max: number; atLeast?: boolean } | null;
-  /** Of a reader: the medians. */
+  /** Of a reader: medians over its runs. */
   overload?: { offered: number; drained: number; collapsed: boolean } | null;
   recovery?: { recovered: boolean; seconds: number } | null;
 }

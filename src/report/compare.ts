@@ -1,34 +1,34 @@
-/** Two files of results against each other: what became faster, and what slower. */
+/** Compares two result files: which readers and senders became faster, and which slower. */
 import { formatPercent } from "../text/deviation.ts";
 import type { Interval, ReaderReport, Results, SenderReport } from "./report.ts";
 
 export type Change = "faster" | "slower" | "no difference seen";
 
-/** One cell of both files. */
+/** The comparison of one reader or sender in both files. */
 export interface Comparison {
   name: string;
   size: number;
   change: Change;
-  /** New / old; null where one of them has no figure. */
+  /** New / old; null where one of the files has no figure. */
   ratio: (Interval & { middle: number }) | null;
-  /** What is not simply as it should be, for a person. */
+  /** Text: why there is no ratio, or what limits its meaning. */
   note?: string;
 }
 
-/** One sentence on the method, for those who read the result. */
+/** The statistical method in one sentence, shown with the result. */
 export const METHOD =
-  "The ratio is that of the geometric means of the runs, new to old, with a 95 % interval by Welch's " +
-  "t on their logarithms, widened by the interval of each limit; one cell in twenty seems to differ " +
-  "by chance.";
+  "The ratio is the geometric mean of the new runs divided by that of the old ones. Its 95 % " +
+  "interval comes from Welch's t on their logarithms, and includes the interval of each limit; by " +
+  "chance, one row in twenty differs without a real difference.";
 
 /** A measurement of one cell in one file: natural logarithms. */
 interface Sample {
   mean: number;
-  /** Of the mean: how far the runs lie apart. */
+  /** Of the mean, from the spread between runs. */
   variance: number;
-  /** Of each run: what its own interval leaves open. Repeating does not make it smaller. */
-  open: number;
-  /** Degrees of freedom of the variance; Infinity: it was not estimated. */
+  /** The variance of one run within its own interval. More runs do not make it smaller. */
+  intervalVariance: number;
+  /** Degrees of freedom of the variance; Infinity: the variance was not estimated. */
   freedom: number;
   runs: number;
 }
@@ -41,7 +41,7 @@ const T_95 = [
   2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 ];
 
-/** For fewer degrees of freedom than there are, when there is a fraction: that is the careful side. */
+/** Student's t; degrees of freedom are rounded down, which makes intervals rather too wide. */
 function studentT(freedom: number): number {
   return T_95[Math.max(1, Math.floor(freedom + 1e-9)) - 1] ?? 1.96;
 }
@@ -52,17 +52,17 @@ function sampleOf(runs: readonly Interval[]): Sample | undefined {
   const mean = logs.reduce((sum, log) => sum + log, 0) / logs.length;
   const squares = logs.reduce((sum, log) => sum + (log - mean) ** 2, 0);
   const widths = runs.map(({ lower, upper }) => Math.log(upper / lower));
-  // Anywhere in its interval, with the same right: the variance of a uniform distribution.
-  const open = widths.reduce((sum, width) => sum + width ** 2 / 12, 0) / runs.length;
-  if (runs.length === 1) return { mean, variance: 0, open, freedom: 0, runs: 1 };
+  // Every value in the interval is equally likely: the variance of a uniform distribution.
+  const intervalVariance = widths.reduce((sum, width) => sum + width ** 2 / 12, 0) / runs.length;
+  if (runs.length === 1) return { mean, variance: 0, intervalVariance, freedom: 0, runs: 1 };
   const variance = squares / (runs.length - 1) / runs.length;
-  return { mean, variance, open, freedom: runs.length - 1, runs: runs.length };
+  return { mean, variance, intervalVariance, freedom: runs.length - 1, runs: runs.length };
 }
 
 /**
- * The ratio of two cells, new to old, with its interval. Undefined where one of them has no run.
- * Where a cell has one run only, how far runs lie apart is taken from the other, or from
- * `assumedSpread`, a share of the rate; with neither there is no interval: from 0 to Infinity.
+ * The ratio new / old with its 95 % interval; undefined where one side has no run. Where one side
+ * has a single run, the spread between runs is taken from the other side. Where both have, it is
+ * `assumedSpread`, a share of the rate; without that, the interval is 0 to Infinity.
  */
 export function ratioOf(
   oldRuns: readonly Interval[],
@@ -76,11 +76,12 @@ export function ratioOf(
   const filled = fillSpread(before, after, assumedSpread);
   if (filled === undefined) return { middle: Math.exp(difference), lower: 0, upper: Infinity };
   const { variance, freedom } = filled;
-  const error = Math.sqrt(variance + before.open + after.open);
-  // The intervals' part is known, not estimated: Welch and Satterthwaite's rule with that part free.
+  const error = Math.sqrt(variance + before.intervalVariance + after.intervalVariance);
+  // Welch-Satterthwaite; the variance of the intervals is known, not estimated, so it costs no
+  // degrees of freedom.
   const degrees = variance === 0
     ? Infinity
-    : freedom * ((variance + before.open + after.open) / variance) ** 2;
+    : freedom * ((variance + before.intervalVariance + after.intervalVariance) / variance) ** 2;
   const half = studentT(degrees) * error;
   return {
     middle: Math.exp(difference),
@@ -111,7 +112,7 @@ function fillSpread(
   return { variance: 2 * assumedSpread ** 2, freedom: Infinity };
 }
 
-/** Every cell that is in either file. */
+/** Compares every reader and sender that is in either file. */
 export function compare(before: Results, after: Results): Comparison[] {
   return [
     ...pairs(before.readers, after.readers).map(([left, right]) => compareReaders(left, right)),
@@ -135,17 +136,17 @@ type Named = Pick<ReaderReport | SenderReport, "name" | "size" | "note">;
 function compareReaders(before?: ReaderReport, after?: ReaderReport): Comparison {
   const bounded = boundedBy(before, after);
   if (bounded !== undefined) return conclude(before, after, bounded.ratio, bounded.note);
-  // A search is made to be repeated within its precision: all there is to go by with one run.
+  // With one run on each side, assume that repeating a search gives the same within its precision.
   const spread = Math.max(before?.precision ?? 0, after?.precision ?? 0);
   const ratio = ratioOf(before?.runs ?? [], after?.runs ?? [], spread);
   const single = before?.runs.length === 1 && after?.runs.length === 1;
   const note = single
-    ? `one run each: a spread of ${formatPercent(spread)} between runs is assumed, not measured`
+    ? `only one run each: a spread of ${formatPercent(spread)} between runs is assumed`
     : undefined;
   return conclude(before, after, ratio, note);
 }
 
-/** Where the sender was the limit, only a bound of the reader's is known. */
+/** Where the sender was the limit, only a lower bound of the reader's limit is known. */
 function boundedBy(
   before?: ReaderReport,
   after?: ReaderReport,
@@ -159,7 +160,7 @@ function boundedBy(
       lower: before.limit.atLeast ? 0 : after.limit.lower / before.limit.upper,
       upper: after.limit.atLeast ? Infinity : after.limit.upper / before.limit.lower,
     },
-    note: "the sender was the limit: only a bound is known",
+    note: "the sender was the limit, so only a bound of the ratio is known",
   };
 }
 
@@ -167,7 +168,7 @@ function compareSenders(before?: SenderReport, after?: SenderReport): Comparison
   const intervals = (row?: SenderReport) =>
     (row?.runs ?? []).map((rate) => ({ lower: rate, upper: rate }));
   const single = before?.runs.length === 1 && after?.runs.length === 1;
-  const note = single ? "one run each: how far runs lie apart is not known" : undefined;
+  const note = single ? "only one run each: the spread between runs is unknown" : undefined;
   return conclude(before, after, ratioOf(intervals(before), intervals(after)), note);
 }
 
@@ -183,7 +184,7 @@ function conclude(
     : after === undefined
     ? "not in the new file"
     : ratio === undefined
-    ? after.note ?? before.note ?? "has no figure"
+    ? after.note ?? before.note ?? "no figure"
     : undefined;
   if (ratio === undefined || missing !== undefined) {
     return { name, size, change: "no difference seen", ratio: null, note: missing ?? "" };
@@ -192,7 +193,7 @@ function conclude(
   return { name, size, change, ratio, ...(note === undefined ? {} : { note }) };
 }
 
-/** Cells that became slower by more than a share, beyond doubt. */
+/** Comparisons that are significantly slower, by more than a share. */
 export function regressions(cells: readonly Comparison[], threshold: number): Comparison[] {
   return cells.filter(({ change, ratio }) =>
     change === "slower" && ratio !== null && ratio.middle < 1 - threshold
@@ -209,7 +210,10 @@ export function machineDifferences(before: Results, after: Results): string[] {
   });
 }
 
-/** Cells that had a figure and have none any more: a failure is no "no difference". */
+/**
+ * Names of readers and senders that have a figure in the old file and none in the new one. They
+ * count as regressions, because a failure must not pass as "no difference".
+ */
 export function lost(before: Results, after: Results): string[] {
   const figures = ({ readers, senders }: Results) =>
     [...readers, ...senders]

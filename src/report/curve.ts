@@ -1,10 +1,11 @@
 /**
- * The curve of a reader: what it drained against what it was offered. On the diagonal it keeps up;
- * where it leaves the diagonal is its speed limit; after that it stays flat, or collapses.
+ * The curve of a reader: its drained rate over the offered rate. On the diagonal the reader keeps
+ * up. Where the curve leaves the diagonal is the speed limit; beyond it the curve is flat, or the
+ * reader collapses.
  */
 import type { LimitResult, Trial } from "../measure/limit_result.ts";
 
-/** One trial in the picture. Bytes a second. */
+/** One trial as a point. Rates in bytes a second. */
 export interface CurvePoint {
   offered: number;
   drained: number;
@@ -16,36 +17,36 @@ export interface CurvePoint {
 export interface Curve {
   /** Every trial in which anything was drained, by offered rate. */
   points: CurvePoint[];
-  /** What is drawn as a line: one point a rate, without trials that contradict the limit. */
+  /** The points of the line: one for each rate, without trials that contradict the limit. */
   line: { offered: number; drained: number }[];
 }
 
-/** What a curve is made of, of a search of `limit` or of a run of the benchmark. */
+/** The part of a result that a curve needs; `limit` and the benchmark both have it. */
 export type Searched = Pick<LimitResult, "limit" | "overload" | "trials">;
 
-/** Trials at rates closer than this are at one rate, to the eye. */
+/** Trials at rates closer than this factor look like one point, and become one. */
 const ONE_RATE = 1.02;
 
 /** The curve of one search. */
 export function curveOf({ limit, overload, trials }: Searched): Curve {
   const points = trials.map((trial): CurvePoint => {
     const { verdict, purpose, seconds, achieved } = trial;
-    // What an overloaded reader comes to, not what it took while buffers filled.
+    // The overload rate is measured after the buffers have filled; the trial's average is not.
     const drained = purpose === "overload" && overload !== null ? overload.drained : trial.drained;
     return { offered: achieved, drained, verdict, purpose, seconds };
   }).filter(({ offered, drained }) => offered > 0 && drained > 0)
     .toSorted((a, b) => a.offered - b.offered);
   const { upper } = limit ?? { upper: Infinity };
   const below = merged(points.filter((e) => e.verdict === "keeps-up" && e.offered <= upper));
-  // A reader whose speed varies fell behind at less, too: those trials are points, off the line.
+  // A reader whose speed varies also fell behind at lower rates: those points are not on the line.
   const last = below.at(-1)?.offered ?? 0;
   const past = points.filter((e) => e.verdict === "falls-behind" && e.offered > last);
-  // The ramp's glimpses end while buffers fill and a collapse begins: only where there is no more.
+  // Trials of the ramp are so short that buffers still fill: use them only without longer trials.
   const longer = past.filter(({ purpose }) => purpose !== "ramp");
   return { points, line: [...below, ...merged(longer.length > 0 ? longer : past)] };
 }
 
-/** One point for all at one rate: the one in the middle. */
+/** Replaces points at nearly the same rate by one, with their median. */
 function merged(points: readonly CurvePoint[]): Curve["line"] {
   const groups: CurvePoint[][] = [];
   for (const point of points) {
@@ -60,7 +61,7 @@ function merged(points: readonly CurvePoint[]): Curve["line"] {
   });
 }
 
-/** What is shown of the plane. Bytes a second, all above 0. */
+/** The range of both axes. Bytes a second, all above 0. */
 export interface View {
   left: number;
   right: number;
@@ -68,12 +69,12 @@ export interface View {
   top: number;
 }
 
-/** Below this share of the lowest limit all readers keep up: a diagonal that goes on. */
+/** The view begins at the lowest limit divided by this: below it, all readers keep up. */
 const BELOW_LIMIT = 8;
-/** Room between what is drawn and the edge, as a factor. */
+/** Space between the points and the edge, as a factor. */
 const MARGIN = 1.25;
 
-/** The part of the plane in which something happens: around the knees, and what comes after. */
+/** The view that shows the limits of all curves, and everything beyond them. */
 export function viewOf(
   curves: readonly { curve: Curve; limit: { lower: number } | null }[],
 ): View {

@@ -1,13 +1,13 @@
-/** The results of `limit` as a table for people. */
-import type { LimitResult } from "../measure/limit_result.ts";
+/** The results of `limit` as a table of text. */
 import { formatTable } from "../text/table.ts";
 import { formatByteRate, formatCount, formatSeconds } from "../text/units.ts";
+import { CONFIRMED, type LimitResult } from "../measure/limit_result.ts";
 
-/** Two rates with one unit: `19.98-20.17 MB/s`. Bytes a second. */
+/** Formats two rates with one unit: `19.98-20.17 MB/s`. Bytes a second. */
 export function formatInterval(lower: number, upper: number): string {
   const [, unit = ""] = formatByteRate(upper).split(" ");
   const scale = { "B/s": 1, "kB/s": 1e3, "MB/s": 1e6, "GB/s": 1e9, "TB/s": 1e12 }[unit] ?? 1;
-  // As many digits as it takes to tell the two apart, and one more.
+  // One digit more than is needed for the two to differ.
   const digits = Math.max(0, Math.ceil(-Math.log10((upper - lower) / scale)) + 1);
   const show = (rate: number) => (rate / scale).toFixed(Math.min(digits, 6));
   return `${show(lower)}-${show(upper)} ${unit}`;
@@ -22,7 +22,7 @@ function row(result: LimitResult): string[] {
     0,
     ...result.trials.filter((t) => t.verdict === "keeps-up").map((t) => t.offered),
   );
-  const found = limit !== null
+  const speedLimit = limit !== null
     ? formatInterval(limit.lower, limit.upper)
     : outcome === "generator-limited"
     ? `above ${formatByteRate(keepsUpAt)}`
@@ -31,7 +31,7 @@ function row(result: LimitResult): string[] {
     : "-";
   return [
     name,
-    found,
+    speedLimit,
     limit === null ? "-" : `${formatCount(Math.round(limit.messagesPerSecond))}/s`,
     overload === null
       ? "-"
@@ -44,21 +44,20 @@ function row(result: LimitResult): string[] {
   ];
 }
 
-/** A table with a line a reader, then what is to be said of those whose limit was not just found. */
+/** A table with one row for each reader, followed by notes on results that need an explanation. */
 export function formatLimits(results: readonly LimitResult[]): string {
   const rows = [HEAD, ...results.map(row)];
   const lines = [formatTable(rows)];
   for (const { reader, outcome, message, firstBehind, readers, limit, queueSource } of results) {
-    const simple = outcome === "found" && message.startsWith("found");
-    if (!simple) lines.push(`${reader}: ${outcome}: ${message}`);
+    if (message !== CONFIRMED) lines.push(`${reader}: ${outcome}: ${message}`);
     if (firstBehind !== undefined) {
       lines.push(`${reader}: reader ${firstBehind + 1} of ${readers} fell behind first`);
     }
     if (limit !== null && queueSource !== "socket") {
       lines.push(
         queueSource === "window"
-          ? `${reader}: its receive queue was judged by its advertised window: not on this host`
-          : `${reader}: its receive queue could not be seen: the limit may be lower`,
+          ? `${reader}: the reader is on another host, so its receive queue was estimated from its window`
+          : `${reader}: the reader's receive queue could not be measured, so the limit may be lower`,
       );
     }
   }

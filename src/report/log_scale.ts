@@ -1,17 +1,17 @@
-/** A logarithmic axis: where a rate lies on it, and the rates that are worth a label. */
+/** A logarithmic axis: the position of a rate on it, and the rates that get a label. */
 
 export interface LogScale {
-  /** The place of a value between two others: 0 at `from`, 1 at `to`, in decades. */
-  streamOffsetOf(value: number, from: number, to: number): number;
-  /** Round values between two others, at most `most` of them where that is possible. */
+  /** Position of a value on the axis: 0 at `from`, 1 at `to`. */
+  positionOf(value: number, from: number, to: number): number;
+  /** Round values between `from` and `to`, at most `most` of them where possible. */
   ticksOf(from: number, to: number, most: number): number[];
-  /** A quantity as short as it goes: `500 kB/s`, `2 MB/s`; not more than so many digits. */
+  /** Formats a quantity shortly: `500 kB/s`, `2 MB/s`; at most `digits` digits, default 6. */
   formatShort(value: number, unit: string, digits?: number): string;
 }
 
-/** In one function that needs nothing else: pages take it along as text. */
+/** Makes the functions. Refers to nothing outside itself, because pages embed its source text. */
 export function makeLogScale(): LogScale {
-  /** Steps within a decade, the coarsest first. */
+  /** Ticks within a decade, the coarsest choice first. */
   const steps = [[1], [1, 3], [1, 2, 5], [1, 2, 3, 4, 6, 8]];
   const prefixes = ["", "k", "M", "G", "T", "P"];
 
@@ -22,7 +22,7 @@ export function makeLogScale(): LogScale {
     }
     return decades;
   };
-  /** Within less than a decade a logarithmic axis is nearly a linear one. */
+  /** Ticks at equal distances: over a short range, a logarithmic axis is nearly linear. */
   const evenly = (from: number, to: number, most: number) => {
     const rough = (to - from) / Math.max(1, most);
     const decade = 10 ** Math.floor(Math.log10(rough));
@@ -33,7 +33,7 @@ export function makeLogScale(): LogScale {
   };
 
   return {
-    streamOffsetOf: (value, from, to) => Math.log(value / from) / Math.log(to / from),
+    positionOf: (value, from, to) => Math.log(value / from) / Math.log(to / from),
     ticksOf(from, to, most) {
       if (to / from < 4) return evenly(from, to, most);
       const decades = decadesOf(from, to);
@@ -45,14 +45,14 @@ export function makeLogScale(): LogScale {
         chosen = ticks;
       }
       if (chosen.length > 0) return chosen;
-      // Too many decades for a label each.
+      // There are too many decades to label each one.
       const whole = decades.filter((decade) => decade >= from);
       const every = Math.max(1, Math.ceil(whole.length / most));
       return whole.filter((_, i) => i % every === 0);
     },
     formatShort(value, unit, digits = 6) {
       const size = Math.abs(value);
-      // The last term: 1000 has a logarithm of 2.9999999999999996.
+      // 1e-9 corrects rounding: the logarithm of 1000 is 2.9999999999999996.
       const power = size < 1 ? 0 : Math.floor(Math.log10(size) / 3 + 1e-9);
       const prefix = Math.min(prefixes.length - 1, power);
       return `${Number((value / 1000 ** prefix).toPrecision(digits))} ${prefixes[prefix]}${unit}`;
@@ -60,7 +60,7 @@ export function makeLogScale(): LogScale {
   };
 }
 
-export const { streamOffsetOf, ticksOf, formatShort }: LogScale = makeLogScale();
+export const { positionOf, ticksOf, formatShort }: LogScale = makeLogScale();
 
-/** A label on an axis of rates. Bytes a second. */
+/** A label on an axis of rates; `rate` in bytes a second. */
 export const formatTick = (rate: number): string => formatShort(rate, "B/s");

@@ -1,11 +1,11 @@
-/** What a benchmark was measured on. */
+/** The machine that a benchmark was measured on. */
 import type { Environment } from "../kernel/environment.ts";
 import type { Runtime } from "../kernel/runtime.ts";
 
 /** The machine and the versions of the runtimes that were measured on it. */
 export type Machine = Omit<Environment, "runtime" | "kernelSource"> & {
   runtimes: Partial<Record<Runtime, string>>;
-  /** What ran here already, as a load average over one minute: a busy machine measures itself. */
+  /** Load average over one minute before the benchmark began: other programs would distort it. */
   loadBefore: number;
 };
 

@@ -1,4 +1,6 @@
-/** Results of schema version 1, read as version 2: the same figures under other names. */
+/** Reads results that older versions have written: translates their names and messages. */
+import { CONFIRMED } from "../measure/limit_result.ts";
+import { REASONS } from "../measure/search.ts";
 
 const RENAMED_SCHEMAS: Record<string, string> = {
   "speedlimit/limit@1": "speedlimit/limit@2",
@@ -6,14 +8,30 @@ const RENAMED_SCHEMAS: Record<string, string> = {
   "speedlimit/bench@1": "speedlimit/bench@2",
 };
 
+/** The messages of search outcomes, in the words of older files and in today's. */
+const REWORDED_MESSAGES = new Map<unknown, string>([
+  ["found and confirmed", CONFIRMED],
+  ["its own speed varies: trials at the same rates contradicted each other", REASONS.varied],
+  [
+    "below lower it always kept up, above upper it always fell behind, in between its trials contradict",
+    REASONS.irregular,
+  ],
+  ["its trials took too long to be clear", REASONS.outOfTime],
+  ["it keeps up with the highest rate that was asked for", REASONS.highestRate],
+  ["it keeps up with all that this sender can make", REASONS.senderLimit],
+  ["it falls behind at the lowest rate already", REASONS.tooSlow],
+]);
+
 /**
- * A result file's JSON with the names of version 2, whichever version it has. In version 1 a trial
- * had `kept` (now `achieved`) and the verdict `irregular` (now `inconclusive`), and the figures of a
- * reader had `kept` (now `keepsUpAt`). Throws a SyntaxError as JSON.parse does.
+ * Parses the JSON of a result file of schema version 1 or 2, and returns it as version 2. In
+ * version 1 a trial had `kept` (now `achieved`) and the verdict `irregular` (now `inconclusive`),
+ * and the figures of a reader had `kept` (now `keepsUpAt`). Throws a SyntaxError as JSON.parse
+ * does.
  */
 export function parseResult(text: string): unknown {
   return JSON.parse(text, (key, value) => {
     if (key === "schema") return RENAMED_SCHEMAS[value] ?? value;
+    if (key === "message") return REWORDED_MESSAGES.get(value) ?? value;
     if (key === "verdict" && value === "irregular") return "inconclusive";
     if (typeof value !== "object" || value === null || !("kept" in value)) return value;
     const { kept, ...rest } = value;

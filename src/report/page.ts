@@ -1,9 +1,8 @@
-/** A report as one HTML file, which opens from a disk and needs no network. */
+/** A report as one HTML file, which can be opened from a disk without a network. */
 import { createHash } from "node:crypto";
-import { formatByteRate, formatCount, formatSeconds } from "../text/units.ts";
 import { embeddedJson, escapeMarkup } from "../text/escape.ts";
+import { formatByteRate, formatCount, formatSeconds } from "../text/units.ts";
 import { makeLogScale } from "./log_scale.ts";
-import type { Look } from "./looks.ts";
 import { makeCurveChart } from "./page_curve.ts";
 import { pageData, type PageReader } from "./page_data.ts";
 import { type PageFiles, readPageFiles } from "./page_files.ts";
@@ -12,6 +11,7 @@ import { PAGE_STYLE } from "./page_style.ts";
 import { sortTables } from "./page_table.ts";
 import { makeTimeChart } from "./page_time.ts";
 import { formatMessageSize, type Results } from "./report.ts";
+import type { ReaderStyle } from "./styles.ts";
 import { markerPath } from "./svg.ts";
 import {
   LATENCY_HEAD,
@@ -24,11 +24,11 @@ import {
   senderCells,
   type TableCell,
 } from "./table.ts";
-import { formatKnown } from "./text_curve.ts";
+import { formatEstimate } from "./text_curve.ts";
 
 /**
- * What makes pages. Rejects with an Error of one line where uPlot cannot be read: better before a
- * measurement than after it.
+ * Resolves to a function that makes a page from results. Rejects with an Error of one line where
+ * uPlot cannot be read. Call it before a measurement, so that it fails early.
  */
 export async function preparePage(): Promise<(results: Results) => string> {
   const files = await readPageFiles();
@@ -38,17 +38,17 @@ export async function preparePage(): Promise<(results: Results) => string> {
 function compose(results: Results, uplot: PageFiles): string {
   const { title, readers, senders, caveats, command, date } = results;
   const data = pageData(results);
-  const late = readers.flatMap(latencyRows);
+  const latencies = readers.flatMap(latencyRows);
   const program =
     `(${runPage})({ uPlot, scale: (${makeLogScale})(), makeCurveChart: ${makeCurveChart},
     makeTimeChart: ${makeTimeChart}, sortTables: ${sortTables} });`;
   const scripts = [uplot.script, program];
   for (const script of scripts) {
     if (/<\/script|<!--/i.test(script)) {
-      throw new Error("a script of the page would end its element");
+      throw new Error("a script of the page contains markup that would end its element");
     }
   }
-  // Nothing but these two scripts runs, and nothing is fetched, whatever the data holds.
+  // Whatever the data contains, the browser runs only these two scripts, and fetches nothing.
   const policy = `default-src 'none'; style-src 'unsafe-inline'; script-src ${
     scripts.map((script) => `'sha256-${createHash("sha256").update(script).digest("base64")}'`)
       .join(" ")
@@ -77,11 +77,11 @@ ${readers.length === 0 ? "" : curvePanel(data.readers, data.sizes)}
 <div class="head"><h2 id="figures">Figures</h2></div>
 ${readers.length === 0 ? "" : table("Readers", READER_HEAD, readers.map(readerCells))}
 ${senders.length === 0 ? "" : table("Senders", SENDER_HEAD, senders.map(senderCells))}
-${late.length === 0 ? "" : table("Latency", LATENCY_HEAD, late)}
+${latencies.length === 0 ? "" : table("Latency", LATENCY_HEAD, latencies)}
 ${
     list("notes", [
       ...notesOf([...readers, ...senders]),
-      ...(late.length === 0 ? [] : [LATENCY_METHOD]),
+      ...(latencies.length === 0 ? [] : [LATENCY_METHOD]),
     ])
   }
 </section>
@@ -93,10 +93,10 @@ ${timePanel(data.readers)}
       [what, value],
     ) => `<div><dt>${text(what)}</dt><dd>${text(value)}</dd></div>`).join("")
   }</dl>
-<h3>To measure it again</h3>
+<h3>Command to repeat the measurement</h3>
 <div class="again"><pre id="command">${
     text(command)
-  }</pre><button id="copy" type="button">Copy</button><span class="said" id="copied" role="status"></span></div>
+  }</pre><button id="copy" type="button">Copy</button><span class="status" id="copied" role="status"></span></div>
 </section>
 </main>
 <script type="application/json" id="data">${embeddedJson(data)}</script>
@@ -106,7 +106,7 @@ ${scripts.map((script) => `<script>${script}</script>`).join("\n")}
 `;
 }
 
-/** What it comes to, in a sentence or two. */
+/** The results in one to three sentences. */
 function summary({ readers }: Results): string {
   const [only] = readers;
   if (only === undefined) return "";
@@ -116,32 +116,38 @@ function summary({ readers }: Results): string {
     const sizes = new Set(readers.map((reader) => reader.size));
     const of = ({ name, size, limit }: typeof only) => {
       const messages = sizes.size < 2 ? "" : `, ${formatMessageSize(size)} messages`;
-      return `${name} (${formatKnown(limit)}${messages})`;
+      return `${name} (${formatEstimate(limit)}${messages})`;
     };
-    // Where the sender was the limit nobody knows who is the fastest.
-    const unmet = names(readers.filter(({ limit }) => limit?.atLeast));
+    // Where a limit was not reached, it is unknown which reader is the fastest.
+    const unlimited = names(readers.filter(({ limit }) => limit?.atLeast));
     const collapsing = names(readers.filter(({ overload }) => overload?.collapsed));
     return [
       ...(found.length < 2 ? [] : [`Limits from ${of(found[0]!)} to ${of(found.at(-1)!)}.`]),
-      ...(unmet === "" ? [] : [`Not met, as the sender could make no more: that of ${unmet}.`]),
-      ...(collapsing === "" ? [] : [`Pushed past the limit, these collapse: ${collapsing}.`]),
+      ...(unlimited === ""
+        ? []
+        : [`The speed limit of these readers was not reached: ${unlimited}.`]),
+      ...(collapsing === "" ? [] : [`These readers collapse under overload: ${collapsing}.`]),
     ].join(" ");
   }
   const { limit, overload, recovery, size, note } = only;
   if (limit === null) return `No limit was found${note === undefined ? "" : `: ${note}`}.`;
+  const messages = formatCount(Math.round(limit.lower / size));
   return [
-    `It keeps up ${limit.atLeast ? "with all that the sender can make," : "to"} ${
-      formatKnown(limit)
-    } (${formatCount(Math.round(limit.lower / size))} messages a second).`,
+    limit.atLeast
+      ? `The speed limit was not reached; it is ${formatEstimate(limit)} ` +
+        `(${messages} messages a second).`
+      : `The speed limit is ${formatEstimate(limit)} (${messages} messages a second).`,
     ...(overload === null ? [] : [
-      `Offered twice that, it drains ${formatByteRate(overload.drained)}${
+      `Offered twice that rate, the reader drains ${formatByteRate(overload.drained)}${
         overload.collapsed ? ": it collapses" : ""
       }.`,
     ]),
     ...(recovery === null ? [] : [
       recovery.recovered
-        ? `Back at half its limit, it clears its backlog in ${formatSeconds(recovery.seconds)}.`
-        : "Back at half its limit, it does not recover.",
+        ? `Offered half its limit afterwards, it clears its backlog in ${
+          formatSeconds(recovery.seconds)
+        }.`
+        : "Offered half its limit afterwards, it does not recover.",
     ]),
   ].join(" ");
 }
@@ -160,7 +166,7 @@ const list = (name: string, lines: readonly string[]) =>
 function curvePanel(readers: readonly PageReader[], sizes: readonly string[]): string {
   const choice = sizes.length < 2
     ? ""
-    : `<fieldset id="sizes" aria-label="Size of a message">${
+    : `<fieldset id="sizes" aria-label="Message size">${
       sizes.map((size, i) =>
         `<label><input type="radio" name="size" value="${escapeMarkup(size)}"${
           i === 0 ? " checked" : ""
@@ -168,23 +174,23 @@ function curvePanel(readers: readonly PageReader[], sizes: readonly string[]): s
       ).join("")
     }</fieldset>`;
   return `<section class="panel" aria-labelledby="drained">
-<div class="head"><h2 id="drained">Drained against offered</h2>${choice}
+<div class="head"><h2 id="drained">Drained over offered rate</h2>${choice}
 <div class="tools"><button type="button" id="zoom-out" aria-label="Zoom out">−</button><button type="button" id="zoom-in" aria-label="Zoom in">+</button><button type="button" id="zoom-reset">Reset</button></div></div>
 <div class="bench">
 <div>
-<p class="axis">drained, up; dotted: all that is offered is drained; bars on the axis: the limit</p>
-<div id="curve" class="plot" tabindex="0" role="application" aria-describedby="readout" aria-label="Curves: arrow keys read values, left and right along a curve, up and down between readers; plus and minus zoom, 0 shows all"></div>
-<p class="axis below">offered, to the right</p>
-<output id="readout" class="readout">Point at a curve for its values; drag to zoom. With the keyboard: arrows, +, −, 0.</output>
+<p class="axis">vertical: drained rate; dotted line: everything offered is drained; coloured bands: speed limits</p>
+<div id="curve" class="plot" tabindex="0" role="application" aria-describedby="readout" aria-label="Curves: left and right arrow keys move along a curve, up and down arrow keys change the reader, plus and minus zoom, 0 shows everything"></div>
+<p class="axis below">horizontal: offered rate</p>
+<output id="readout" class="readout">Point at a curve to see its values, drag to zoom. Keyboard: arrow keys move, + and − zoom, 0 shows everything.</output>
 </div>
-<fieldset id="readers"><legend><span>Readers and their limits</span>${
+<fieldset id="readers"><legend><span>Readers and their speed limits</span>${
     readers.length < 2
       ? ""
       : '<span><button type="button" id="all">all</button> <button type="button" id="none">none</button></span>'
   }</legend>${
     readers.map((reader, i) =>
-      `<label style="--hue: var(--h${reader.look.hue})"><input type="checkbox" data-reader="${i}" checked>${
-        key(reader.look)
+      `<label style="--hue: var(--h${reader.style.hue})"><input type="checkbox" data-reader="${i}" checked>${
+        key(reader.style)
       }<span class="name">${escapeMarkup(reader.name)}</span><span class="figure"><b>${
         escapeMarkup(reader.limit?.text ?? "no limit found")
       }</b></span></label>`
@@ -194,8 +200,8 @@ function curvePanel(readers: readonly PageReader[], sizes: readonly string[]): s
 </section>`;
 }
 
-/** A reader's line and marker, small. */
-function key({ dash, marker }: Look): string {
+/** A small sample of a reader's line and marker. */
+function key({ dash, marker }: ReaderStyle): string {
   const dashes = dash.length === 0 ? "" : ` stroke-dasharray="${dash.join(" ")}"`;
   return `<svg class="key" viewBox="0 0 40 14" aria-hidden="true"><path class="line"${dashes} d="M0 7h40"/>` +
     `<path class="point" d="${markerPath(marker, 20, 7, 4)}"/></svg>`;
@@ -211,7 +217,7 @@ function timePanel(readers: readonly PageReader[]): string {
       dash === "" ? "" : ` stroke-dasharray="${dash}"`
     } d="M0 4h26"/></svg>`;
   const trial = (which: string, title: string) =>
-    `<div><h3>${title}: <span id="${which}-rate"></span></h3><div id="${which}" class="plot" tabindex="0" role="application" aria-describedby="${which}-readout" aria-label="A trial ${title.toLowerCase()} over time: left and right read values"></div><output id="${which}-readout" class="readout"></output></div>`;
+    `<div><h3>${title}: <span id="${which}-rate"></span></h3><div id="${which}" class="plot" tabindex="0" role="application" aria-describedby="${which}-readout" aria-label="A trial ${title.toLowerCase()} over time: left and right arrow keys show its values"></div><output id="${which}-readout" class="readout"></output></div>`;
   return `<section class="panel" id="time" aria-labelledby="over-time">
 <div class="head"><h2 id="over-time">Over time</h2><select id="time-reader" aria-label="Reader">${
     withSeries.map(({ reader, i }) =>
@@ -220,7 +226,7 @@ function timePanel(readers: readonly PageReader[]): string {
   }</select></div>
 <ul class="keys"><li>${line("other", "2 3")}offered</li><li>${
     line("own", "")
-  }drained (above)</li><li>${line("own", "")}backlog (below)</li><li>${
+  }drained (upper chart)</li><li>${line("own", "")}backlog (lower chart)</li><li>${
     line("other", "8 4")
   }window</li></ul>
 <div class="pair">${trial("below", "Below the limit")}${trial("above", "Above the limit")}</div>

@@ -1,64 +1,65 @@
 /// <reference lib="dom" />
-/** In a page: the curves, drained against offered, to zoom into and to read values from. */
+/** The chart of curves in a page, with zoom and with values at the pointer or by keyboard. */
 import type uPlot from "uplot";
 import type { View } from "./curve.ts";
 import type { LogScale } from "./log_scale.ts";
 import type { PageReader } from "./page_data.ts";
 
 export interface CurveChart {
-  /** Which readers are drawn, by their places. */
+  /** Sets which readers are drawn, by index. */
   show(readers: ReadonlySet<number>): void;
   view(view: View): void;
-  /** Makes what is shown smaller by a factor, around what is being read or the middle. */
+  /** Zooms in by a factor, around the selected point or else the middle. */
   zoom(factor: number): void;
-  /** After colours or the page's width have changed. */
+  /** To call after colours or the page's width have changed. */
   redraw(): void;
 }
 
 export interface CurveChartOptions {
   uPlot: typeof uPlot;
   scale: LogScale;
-  /** Where it goes; takes the keyboard. */
-  place: HTMLElement;
+  /** The element that contains the chart, and that receives the keys. */
+  container: HTMLElement;
   readers: readonly PageReader[];
   first: View;
   color: (name: string) => string;
-  /** What is being read: a point of a reader; null: nothing. */
-  onRead: (reader: number, point: number) => void;
+  /** Called when a point is selected; both are indexes. */
+  onSelect: (reader: number, point: number) => void;
   onReset: () => void;
 }
 
-/** Draws them. Needs nothing but its options: pages take it along as text. */
+/** Draws the curves. Refers only to its options, because pages embed its source text. */
 export function makeCurveChart(options: CurveChartOptions): CurveChart {
-  const { uPlot, scale, place, readers, color } = options;
+  const { uPlot, scale, container, readers, color } = options;
   let view = options.first;
   let shown: ReadonlySet<number> = new Set();
-  /** What is being read. */
+  /** Indexes of the selected point; -1: none. */
   let reader = -1;
   let point = -1;
 
-  // One list of rates for all: uPlot wants series on one axis. A line may have two points at one rate.
+  // uPlot requires one list of x values for all series. A line may have two points at one rate, so
+  // the second one is moved a little.
   const rates = new Map<number, { reader: number; drained: number }[]>();
-  readers.forEach(({ curve }, place) => {
+  readers.forEach(({ curve }, index) => {
     let last = 0;
     for (const { offered, drained } of curve.line) {
       last = offered > last ? offered : last * (1 + 1e-9);
-      rates.set(last, [...rates.get(last) ?? [], { reader: place, drained }]);
+      rates.set(last, [...rates.get(last) ?? [], { reader: index, drained }]);
     }
   });
   const xs = [...rates.keys()].sort((a, b) => a - b);
-  const ys = readers.map((_, place) =>
-    xs.map((x) => rates.get(x)!.find((each) => each.reader === place)?.drained ?? null)
+  const ys = readers.map((_, index) =>
+    xs.map((x) => rates.get(x)!.find((each) => each.reader === index)?.drained ?? null)
   );
-  const hueOf = (place: number) => color(`--h${readers[place]!.look.hue}`);
+  const hueOf = (index: number) => color(`--h${readers[index]!.style.hue}`);
   const font = "11px ui-monospace, SFMono-Regular, Menlo, monospace";
 
   const spot = document.createElement("div");
   spot.className = "spot";
   spot.hidden = true;
 
-  // A phone's is nearly a square, a screen's as high as it can be seen at once.
-  const height = () => Math.round(Math.max(320, Math.min(560, place.clientWidth * 0.62)));
+  // Nearly a square on a phone; on a large screen low enough to be seen without scrolling.
+  const height = () => Math.round(Math.max(320, Math.min(560, container.clientWidth * 0.62)));
   const axis = (side: "x" | "y") => ({
     scale: side,
     stroke: () => color("--faint"),
@@ -78,7 +79,7 @@ export function makeCurveChart(options: CurveChartOptions): CurveChart {
 
   const chart = new uPlot(
     {
-      width: Math.max(280, place.clientWidth),
+      width: Math.max(280, container.clientWidth),
       height: height(),
       padding: [12, 28, 0, 0],
       legend: { show: false },
@@ -94,21 +95,21 @@ export function makeCurveChart(options: CurveChartOptions): CurveChart {
       },
       series: [
         {},
-        ...readers.map(({ look }, place) => ({
-          stroke: () => hueOf(place),
+        ...readers.map(({ style }, index) => ({
+          stroke: () => hueOf(index),
           width: 2,
-          dash: look.dash,
+          dash: style.dash,
           spanGaps: true,
           show: false,
           points: { show: false },
         })),
       ],
       hooks: {
-        drawAxes: [drawGround],
+        drawAxes: [drawBackground],
         draw: [drawMarks],
         setCursor: [(u: uPlot) => {
           const { left = -1, top = -1 } = u.cursor;
-          if (left >= 0 && top >= 0) readNearest(left, top);
+          if (left >= 0 && top >= 0) selectNearest(left, top);
         }],
         setSelect: [(u: uPlot) => {
           const { left, top, width, height } = u.select;
@@ -128,12 +129,12 @@ export function makeCurveChart(options: CurveChartOptions): CurveChart {
       },
     } as unknown as uPlot.Options,
     [xs, ...ys] as uPlot.AlignedData,
-    place,
+    container,
   );
   chart.over.append(spot);
 
-  /** The diagonal, and under each knee the interval of its limit. */
-  function drawGround(u: uPlot): void {
+  /** Draws the diagonal, and a band for the interval of each limit. */
+  function drawBackground(u: uPlot): void {
     const { ctx, bbox } = u;
     const x = (rate: number) => u.valToPos(rate, "x", true);
     const y = (rate: number) => u.valToPos(rate, "y", true);
@@ -151,17 +152,17 @@ export function makeCurveChart(options: CurveChartOptions): CurveChart {
     ctx.lineTo(x(to), y(to));
     ctx.stroke();
     ctx.setLineDash([]);
-    for (const place of shown) {
-      const { limit } = readers[place]!;
+    for (const index of shown) {
+      const { limit } = readers[index]!;
       if (limit === null || limit.atLeast) continue;
       const left = x(limit.lower);
       const width = Math.max(2 * devicePixelRatio, x(limit.upper) - left);
       const top = Math.max(bbox.top, y(limit.upper));
-      ctx.fillStyle = hueOf(place);
+      ctx.fillStyle = hueOf(index);
       ctx.globalAlpha = 0.28;
       ctx.fillRect(left, top, width, bbox.top + bbox.height - top);
       ctx.globalAlpha = 1;
-      // A foot on the axis: seen where the band is a hair.
+      // A triangle on the axis, which is visible even where the band is very narrow.
       ctx.beginPath();
       const foot = bbox.top + bbox.height;
       const middle = left + width / 2;
@@ -180,18 +181,18 @@ export function makeCurveChart(options: CurveChartOptions): CurveChart {
     ctx.beginPath();
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
-    // uPlot leaves the dash of the last line behind.
+    // uPlot does not reset the dash pattern of the last line.
     ctx.setLineDash([]);
     ctx.lineWidth = 1.5 * devicePixelRatio;
     ctx.fillStyle = color("--panel");
-    for (const place of shown) {
-      const { curve, look } = readers[place]!;
-      ctx.strokeStyle = hueOf(place);
-      // Every trial, faintly: how much they agree; then those of the line.
+    for (const index of shown) {
+      const { curve, style } = readers[index]!;
+      ctx.strokeStyle = hueOf(index);
+      // Every trial, faintly, to show how much they agree; then the points of the line.
       ctx.globalAlpha = 0.3;
-      for (const { offered, drained } of curve.points) mark(u, look.marker, offered, drained, 2);
+      for (const { offered, drained } of curve.points) mark(u, style.marker, offered, drained, 2);
       ctx.globalAlpha = 1;
-      for (const { offered, drained } of curve.line) mark(u, look.marker, offered, drained, 3.4);
+      for (const { offered, drained } of curve.line) mark(u, style.marker, offered, drained, 3.4);
     }
     ctx.restore();
   }
@@ -227,31 +228,31 @@ export function makeCurveChart(options: CurveChartOptions): CurveChart {
     ctx.stroke();
   }
 
-  function readNearest(left: number, top: number): void {
+  function selectNearest(left: number, top: number): void {
     let best = Infinity;
     let found: [number, number] | undefined;
-    for (const place of shown) {
-      readers[place]!.curve.points.forEach(({ offered, drained }, i) => {
+    for (const index of shown) {
+      readers[index]!.curve.points.forEach(({ offered, drained }, i) => {
         const x = chart.valToPos(offered, "x");
         const y = chart.valToPos(drained, "y");
         const distance = (x - left) ** 2 + (y - top) ** 2;
         if (distance < best) {
           best = distance;
-          found = [place, i];
+          found = [index, i];
         }
       });
     }
-    if (found !== undefined) read(...found);
+    if (found !== undefined) select(...found);
   }
 
-  function read(nextReader: number, nextPoint: number): void {
+  function select(nextReader: number, nextPoint: number): void {
     reader = nextReader;
     point = nextPoint;
-    placeSpot();
-    options.onRead(reader, point);
+    moveSpot();
+    options.onSelect(reader, point);
   }
 
-  function placeSpot(): void {
+  function moveSpot(): void {
     const at = readers[reader]?.curve.points[point];
     spot.hidden = at === undefined || !shown.has(reader);
     if (at === undefined) return;
@@ -270,7 +271,7 @@ export function makeCurveChart(options: CurveChartOptions): CurveChart {
       chart.setScale("x", { min: view.left, max: view.right });
       chart.setScale("y", { min: view.bottom, max: view.top });
     });
-    placeSpot();
+    moveSpot();
   }
 
   function zoom(factor: number): void {
@@ -282,13 +283,13 @@ export function makeCurveChart(options: CurveChartOptions): CurveChart {
     };
     const [left, right] = around(view.left, view.right, at?.offered);
     const [bottom, top] = around(view.bottom, view.top, at?.drained);
-    // As far as there is something to see: digits at one end, decades at the other.
+    // Beyond these bounds there is nothing to see.
     if (right / left > 1.002 && right / left < 1e9) setView({ left, right, bottom, top });
   }
 
-  place.addEventListener("keydown", (event) => {
+  container.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const places = [...shown].filter((place) => readers[place]!.curve.points.length > 0);
+    const indexes = [...shown].filter((index) => readers[index]!.curve.points.length > 0);
     const steps: Record<string, () => void> = {
       ArrowLeft: () => stepPoint(-1),
       ArrowRight: () => stepPoint(1),
@@ -301,41 +302,41 @@ export function makeCurveChart(options: CurveChartOptions): CurveChart {
       Escape: options.onReset,
     };
     const step = steps[event.key];
-    if (step === undefined || places.length === 0) return;
+    if (step === undefined || indexes.length === 0) return;
     event.preventDefault();
     step();
 
     function stepPoint(by: number): void {
-      if (!places.includes(reader)) return read(places[0]!, 0);
+      if (!indexes.includes(reader)) return select(indexes[0]!, 0);
       const { length } = readers[reader]!.curve.points;
-      read(reader, Math.max(0, Math.min(length - 1, point + by)));
+      select(reader, Math.max(0, Math.min(length - 1, point + by)));
     }
     function stepReader(by: number): void {
-      const next = places[(places.indexOf(reader) + by + places.length) % places.length]!;
+      const next = indexes[(indexes.indexOf(reader) + by + indexes.length) % indexes.length]!;
       const { points } = readers[next]!.curve;
-      // Where the other one was read, as near as there is a trial.
+      // The trial whose offered rate is closest to that of the point selected before.
       const { offered = points[0]?.offered ?? 1 } = readers[reader]?.curve.points[point] ?? {};
       const distance = (i: number) => Math.abs(Math.log(points[i]!.offered / offered));
-      read(next, points.reduce((best, _, i) => distance(i) < distance(best) ? i : best, 0));
+      select(next, points.reduce((best, _, i) => distance(i) < distance(best) ? i : best, 0));
     }
   });
 
   return {
     show(next) {
       shown = next;
-      readers.forEach((_, place) => {
-        const on = shown.has(place);
-        if (chart.series[place + 1]!.show !== on) chart.setSeries(place + 1, { show: on });
+      readers.forEach((_, index) => {
+        const on = shown.has(index);
+        if (chart.series[index + 1]!.show !== on) chart.setSeries(index + 1, { show: on });
       });
       chart.redraw(false, true);
-      placeSpot();
+      moveSpot();
     },
     view: setView,
     zoom,
     redraw() {
-      chart.setSize({ width: Math.max(280, place.clientWidth), height: height() });
+      chart.setSize({ width: Math.max(280, container.clientWidth), height: height() });
       chart.redraw(false, true);
-      placeSpot();
+      moveSpot();
     },
   };
 }

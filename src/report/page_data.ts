@@ -1,15 +1,15 @@
-/** What the script of a page gets: the data of its charts. */
+/** The data that a page's script gets for its charts. */
 import type { SeriesAround, TrialSeries } from "../measure/series.ts";
 import { type Curve, type View, viewOf } from "./curve.ts";
-import { HUES, type Look } from "./looks.ts";
 import { formatMessageSize, type ReaderReport, type Results } from "./report.ts";
-import { formatKnown } from "./text_curve.ts";
+import { HUES, type ReaderStyle } from "./styles.ts";
+import { formatEstimate } from "./text_curve.ts";
 
 export interface PageReader {
   name: string;
   /** `13 B` */
   size: string;
-  look: Look;
+  style: ReaderStyle;
   limit: { lower: number; upper: number; atLeast: boolean; text: string } | null;
   curve: Curve;
   series?: SeriesAround;
@@ -17,18 +17,18 @@ export interface PageReader {
 
 export interface PageData {
   readers: PageReader[];
-  /** The sizes of messages, the smallest first. */
+  /** The message sizes, the smallest first. */
   sizes: string[];
-  /** What to show of the curves of each size at first. */
+  /** The initial view of the curves of each message size. */
   views: Record<string, View>;
   hues: number;
 }
 
-/** Samples of one time series: more than that no screen shows. */
+/** Most samples of one time series: a screen cannot show more. */
 const SAMPLES = 160;
-/** All of a page's series together: it must stay small enough to be mailed. Bytes. */
+/** Size of all series of a page together, so that the page can be sent by mail. Bytes. */
 const SERIES_BYTES = 220_000;
-/** A sample of a series, as JSON. Bytes. */
+/** Typical size of one sample as JSON. Bytes. */
 const SAMPLE_BYTES = 34;
 
 export function pageData({ readers }: Results): PageData {
@@ -47,17 +47,17 @@ export function pageData({ readers }: Results): PageData {
   };
 }
 
-function pageReader({ name, size, look, limit, curve, series }: ReaderReport, samples: number) {
+function pageReader({ name, size, style, limit, curve, series }: ReaderReport, samples: number) {
   const { points, line } = curve;
   const reader: PageReader = {
     name,
     size: formatMessageSize(size),
-    look,
+    style,
     limit: limit && {
       lower: rounded(limit.lower),
       upper: rounded(limit.upper),
       atLeast: limit.atLeast,
-      text: formatKnown(limit),
+      text: formatEstimate(limit),
     },
     curve: {
       points: points.map((point) => ({
@@ -77,25 +77,25 @@ function pageReader({ name, size, look, limit, curve, series }: ReaderReport, sa
   return { ...reader, series: { below: thinned(below, samples), above: thinned(above, samples) } };
 }
 
-/** Six digits are more than a trial measures. */
+/** Six digits: more than the precision of a trial. */
 const rounded = (value: number) => Number(value.toPrecision(6));
 
-/** As many samples as asked for, evenly, the first and the last included. */
+/** Keeps `samples` samples at even distances, with the first and the last one. */
 function thinned(series: TrialSeries, samples: number): TrialSeries {
   const { length } = series.time;
   const count = Math.min(length, Math.max(2, samples));
-  const places = Array.from(
+  const indexes = Array.from(
     { length: count },
     (_, i) => count < 2 ? 0 : Math.round(i * (length - 1) / (count - 1)),
   );
-  const pick = (values: readonly number[]) => places.map((i) => rounded(values[i]!));
+  const pick = (values: readonly number[]) => indexes.map((i) => rounded(values[i]!));
   return {
     rate: series.rate,
     time: pick(series.time),
     offered: pick(series.offered),
     drained: pick(series.drained),
     backlog: pick(series.backlog),
-    window: places.map((i) => {
+    window: indexes.map((i) => {
       const window = series.window[i] ?? null;
       return window === null ? null : rounded(window);
     }),

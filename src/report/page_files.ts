@@ -1,6 +1,6 @@
 /**
- * The files of uPlot that go into a page. `npm run build` puts their text into the bundles in place of
- * this module, which finds them in node_modules, or with Deno alone in its cache.
+ * Reads the files of uPlot that a page contains: from node_modules, or from Deno's cache. In
+ * bundles, `npm run build` replaces this module by the text of those files.
  */
 import { readFileSync } from "node:fs";
 
@@ -9,21 +9,21 @@ export interface PageFiles {
   style: string;
 }
 
-/** Not a literal: Deno would fetch it for each command, also where no page is asked for. */
+/** Not a literal: Deno would otherwise fetch it for every command, even where no page is made. */
 const PACKAGE = ["#uplot"].join();
 
-/** Rejects with an Error of one line where uPlot is not there, or may not be read. */
+/** Rejects with an Error of one line where uPlot is not installed or may not be read. */
 export async function readPageFiles(): Promise<PageFiles> {
   try {
-    // Deno knows the file of an npm package only once it was imported.
+    // Deno resolves the file of an npm package only after an import of that package.
     await import(PACKAGE, { with: { type: "json" } });
     const folder = import.meta.resolve(PACKAGE);
     const read = (name: string) => readFileSync(new URL(`dist/${name}`, folder), "utf8");
     return { script: read("uPlot.iife.min.js"), style: read("uPlot.min.css") };
   } catch (cause) {
     throw new Error(
-      `a page needs uPlot, which cannot be read: ${(cause as Error).message}; run npm ci, and on ` +
-        `Deno give --allow-read`,
+      `cannot make a page because uPlot cannot be read: ${(cause as Error).message}; run npm ci, ` +
+        `and with Deno allow it with --allow-read`,
       { cause },
     );
   }

@@ -1,5 +1,5 @@
 /// <reference lib="dom" />
-/** In a page: its charts, switches and tables, put together. */
+/** The main function of a page's script: creates the charts, and connects them to the controls. */
 import type uPlot from "uplot";
 import type { LogScale } from "./log_scale.ts";
 import type { makeCurveChart } from "./page_curve.ts";
@@ -15,7 +15,7 @@ export interface PageParts {
   sortTables: typeof sortTables;
 }
 
-/** Runs the page. Needs nothing but its parts: pages take it along as text. */
+/** Runs the page. Refers only to its parameters, because pages embed its source text. */
 export function runPage({ uPlot, scale, makeCurveChart, makeTimeChart, sortTables }: PageParts) {
   const byId = (id: string) => document.getElementById(id);
   const { readers, sizes, views }: PageData = JSON.parse(byId("data")!.textContent!);
@@ -37,11 +37,11 @@ export function runPage({ uPlot, scale, makeCurveChart, makeTimeChart, sortTable
     const chart = makeCurveChart({
       uPlot,
       scale,
-      place: byId("curve")!,
+      container: byId("curve")!,
       readers,
       first: views[size]!,
       color,
-      onRead(reader, point) {
+      onSelect(reader, point) {
         const { name, curve } = readers[reader]!;
         const { offered, drained, verdict, purpose, seconds } = curve.points[point]!;
         const share = (100 * drained / offered).toPrecision(3);
@@ -56,10 +56,10 @@ export function runPage({ uPlot, scale, makeCurveChart, makeTimeChart, sortTable
     }
     function update(): void {
       const shown = new Set<number>();
-      switches.forEach((each, place) => {
-        const here = readers[place]!.size === size;
-        each.closest("label")!.hidden = !here;
-        if (here && each.checked) shown.add(place);
+      switches.forEach((each, index) => {
+        const hasSize = readers[index]!.size === size;
+        each.closest("label")!.hidden = !hasSize;
+        if (hasSize && each.checked) shown.add(index);
       });
       chart.show(shown);
     }
@@ -89,8 +89,8 @@ export function runPage({ uPlot, scale, makeCurveChart, makeTimeChart, sortTable
     let charts: TimeChart[] = [];
     const draw = () => {
       for (const each of charts) each.destroy();
-      const { series, look } = readers[Number(select.value)]!;
-      byId("time")!.style.setProperty("--hue", `var(--h${look.hue})`);
+      const { series, style } = readers[Number(select.value)]!;
+      byId("time")!.style.setProperty("--hue", `var(--h${style.hue})`);
       charts = (["below", "above"] as const).map((which) => {
         const readout = byId(`${which}-readout`)!;
         readout.textContent = "";
@@ -98,11 +98,11 @@ export function runPage({ uPlot, scale, makeCurveChart, makeTimeChart, sortTable
         return makeTimeChart({
           uPlot,
           scale,
-          place: byId(which)!,
+          container: byId(which)!,
           series: series![which],
-          hue: `--h${look.hue}`,
+          hue: `--h${style.hue}`,
           color,
-          onRead: (text) => readout.textContent = text,
+          onSelect: (text) => readout.textContent = text,
         });
       });
     };
@@ -118,7 +118,7 @@ export function runPage({ uPlot, scale, makeCurveChart, makeTimeChart, sortTable
       await navigator.clipboard.writeText(byId("command")!.textContent!);
       byId("copied")!.textContent = "copied";
     } catch {
-      // A browser may not let a file copy: then it is selected, to be copied by hand.
+      // A browser may forbid copying to a page from a file: select the text for the user to copy.
       getSelection()?.selectAllChildren(byId("command")!);
       byId("copied")!.textContent = "selected";
     }
@@ -134,11 +134,11 @@ export function runPage({ uPlot, scale, makeCurveChart, makeTimeChart, sortTable
     redraw();
   }).observe(document.documentElement);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  // Paper is light, whatever the screen.
-  const paper = (on: boolean) => () => {
+  // Print in light colours, even where the screen is dark.
+  const setPaper = (on: boolean) => () => {
     document.documentElement.classList.toggle("paper", on);
     redraw();
   };
-  addEventListener("beforeprint", paper(true));
-  addEventListener("afterprint", paper(false));
+  addEventListener("beforeprint", setPaper(true));
+  addEventListener("afterprint", setPaper(false));
 }

@@ -1,5 +1,5 @@
-/** How a page looks: on a light and a dark ground, at any width, and on paper. */
-import { HUES } from "./looks.ts";
+/** The style sheet of a page: for light and dark screens, any width, and paper. */
+import { HUES } from "./styles.ts";
 
 const hues = (shade: "light" | "dark") => HUES.map((hue, i) => `--h${i}: ${hue[shade]};`).join(" ");
 
@@ -101,7 +101,7 @@ dd { margin: 0; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 pre { flex: 1 1 260px; margin: 0; padding: 8px 12px; background: var(--ground); border-radius: 4px;
   font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, monospace; white-space: pre-wrap;
   overflow-wrap: anywhere; }
-.said { font-size: 13px; color: var(--faint); align-self: center; }
+.status { font-size: 13px; color: var(--faint); align-self: center; }
 @media (max-width: 860px) {
   .bench, .pair { grid-template-columns: minmax(0, 1fr); }
 }

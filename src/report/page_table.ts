@@ -1,7 +1,10 @@
 /// <reference lib="dom" />
-/** In a page: tables whose heads sort them. */
+/** Sorts a page's tables when a column head is clicked. */
 
-/** Makes every table of the page sortable. Needs nothing else: pages take it along as text. */
+/**
+ * Makes every table sortable. Refers to nothing outside itself, because pages embed its source
+ * text.
+ */
 export function sortTables(): void {
   for (const table of document.querySelectorAll("table")) {
     const body = table.tBodies[0];
@@ -15,7 +18,7 @@ export function sortTables(): void {
         const rows = [...body?.rows ?? []].sort((a, b) => {
           const left = keyOf(a);
           const right = keyOf(b);
-          // What is not known comes last, whatever the order.
+          // Missing values come last in both orders.
           if (left === undefined || right === undefined) {
             return Number(left === undefined) - Number(right === undefined);
           }

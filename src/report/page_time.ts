@@ -1,5 +1,5 @@
 /// <reference lib="dom" />
-/** In a page: one trial over time: offered and drained, and below them backlog and window. */
+/** Two charts of one trial over time: offered and drained bytes above, backlog and window below. */
 import type uPlot from "uplot";
 import type { TrialSeries } from "../measure/series.ts";
 import type { LogScale } from "./log_scale.ts";
@@ -12,22 +12,23 @@ export interface TimeChart {
 export interface TimeChartOptions {
   uPlot: typeof uPlot;
   scale: LogScale;
-  place: HTMLElement;
+  /** The element that contains the charts, and that receives the keys. */
+  container: HTMLElement;
   series: TrialSeries;
-  /** Name of the reader's colour. */
+  /** The CSS variable of the reader's colour. */
   hue: string;
   color: (name: string) => string;
-  /** Says what is under the cursor. */
-  onRead: (text: string) => void;
+  /** Called with the values at the selected time, as text. */
+  onSelect: (text: string) => void;
 }
 
-/** Draws it. Needs nothing but its options: pages take it along as text. */
+/** Draws the charts. Refers only to its options, because pages embed its source text. */
 export function makeTimeChart(options: TimeChartOptions): TimeChart {
-  const { uPlot, scale, place, series, hue, color, onRead } = options;
+  const { uPlot, scale, container, series, hue, color, onSelect } = options;
   const font = "11px ui-monospace, SFMono-Regular, Menlo, monospace";
-  const sync = uPlot.sync(place.id);
+  const sync = uPlot.sync(container.id);
   const bytes = (value: number | null | undefined) =>
-    value === null || value === undefined ? "not told" : scale.formatShort(value, "B", 4);
+    value === null || value === undefined ? "unknown" : scale.formatShort(value, "B", 4);
 
   const axis = (side: "x" | "y", last: boolean) => ({
     stroke: () => color("--faint"),
@@ -55,7 +56,7 @@ export function makeTimeChart(options: TimeChartOptions): TimeChart {
     const highest = Math.max(1, ...lines.flatMap(({ values }) => values.map((v) => v ?? 0)));
     return new uPlot(
       {
-        width: Math.max(240, place.clientWidth),
+        width: Math.max(240, container.clientWidth),
         height,
         padding: [8, 24, 0, 0],
         legend: { show: false },
@@ -79,20 +80,20 @@ export function makeTimeChart(options: TimeChartOptions): TimeChart {
         hooks: {
           setCursor: [(u: uPlot) => {
             const { idx } = u.cursor;
-            if (idx !== null && idx !== undefined) read(idx);
+            if (idx !== null && idx !== undefined) select(idx);
           }],
         },
       } as unknown as uPlot.Options,
       [series.time, ...lines.map(({ values }) => values)] as uPlot.AlignedData,
-      place,
+      container,
     );
   }
 
-  let at = -1;
-  function read(i: number): void {
-    if (i === at) return;
-    at = i;
-    onRead(
+  let selected = -1;
+  function select(i: number): void {
+    if (i === selected) return;
+    selected = i;
+    onSelect(
       `${scale.formatShort(series.time[i]!, "s", 3)}: offered ${
         bytes(series.offered[i])
       }, drained ${bytes(series.drained[i])}, backlog ${bytes(series.backlog[i])}, window ${
@@ -115,20 +116,20 @@ export function makeTimeChart(options: TimeChartOptions): TimeChart {
     const step = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10 }[event.key];
     if (step === undefined) return;
     event.preventDefault();
-    const next = Math.max(0, Math.min(series.time.length - 1, at + step));
+    const next = Math.max(0, Math.min(series.time.length - 1, selected + step));
     const left = upper.valToPos(series.time[next]!, "x");
     for (const each of [upper, lower]) each.setCursor({ left, top: 1 }, false);
-    read(next);
+    select(next);
   };
-  place.addEventListener("keydown", onKey);
+  container.addEventListener("keydown", onKey);
 
   return {
     redraw() {
-      upper.setSize({ width: Math.max(240, place.clientWidth), height: 170 });
-      lower.setSize({ width: Math.max(240, place.clientWidth), height: 150 });
+      upper.setSize({ width: Math.max(240, container.clientWidth), height: 170 });
+      lower.setSize({ width: Math.max(240, container.clientWidth), height: 150 });
     },
     destroy() {
-      place.removeEventListener("keydown", onKey);
+      container.removeEventListener("keydown", onKey);
       for (const each of [upper, lower]) {
         sync.unsub(each);
         each.destroy();

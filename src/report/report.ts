@@ -1,10 +1,18 @@
-/** What reports show: the results of the benchmark, or of `limit`, in one form. */
+/**
+ * Room: shows results as a table, as curves in text, SVG or an HTML page, and compares two files.
+ * In: result files of the benchmark (`readBench`) and of `limit --json`, or results in memory.
+ * Out: `Results`, the form that all of these read, made in this file; each format has a file.
+ */
 import { readFileSync } from "node:fs";
-import type { Environment } from "../kernel/environment.ts";
-import { LIMIT_SCHEMA, type LimitResult, LIMITS_SCHEMA } from "../measure/limit_result.ts";
-import { parseResult } from "./old_names.ts";
-import type { SeriesAround } from "../measure/series.ts";
 import { formatBytes, formatSeconds, formatSize } from "../text/units.ts";
+import type { Environment } from "../kernel/environment.ts";
+import {
+  CONFIRMED,
+  LIMIT_SCHEMA,
+  type LimitResult,
+  LIMITS_SCHEMA,
+} from "../measure/limit_result.ts";
+import type { SeriesAround } from "../measure/series.ts";
 import { readBench } from "./bench_file.ts";
 import {
   BENCH_SCHEMA,
@@ -15,9 +23,10 @@ import {
   type ReaderFigures,
   type SenderFigures,
 } from "./bench_result.ts";
-import type { Machine } from "./machine.ts";
 import { type Curve, curveOf } from "./curve.ts";
-import { type Look, lookOfIndex, lookOfKnown } from "./looks.ts";
+import type { Machine } from "./machine.ts";
+import { parseResult } from "./old_names.ts";
+import { benchReaderStyle, type ReaderStyle, styleByIndex } from "./styles.ts";
 
 /** Bytes a second. */
 export interface Interval {
@@ -25,31 +34,33 @@ export interface Interval {
   upper: number;
 }
 
-/** What is known of a limit or a rate: an interval, or only that it is above something. */
-export interface Known extends Interval {
+/** A measured limit or rate: an interval, or with `atLeast` only a lower bound (`lower`). */
+export interface RateEstimate extends Interval {
   middle: number;
   atLeast: boolean;
 }
 
 export interface ReaderReport {
-  /** The same in every file that has this reader. */
+  /** Identifies the reader: the same in all files with results of it. */
   key: string;
   name: string;
-  /** Of a message; bytes. */
+  /** The size of a message; bytes. */
   size: number;
-  look: Look;
-  limit: Known | null;
-  /** The limit as each run that counts found it. */
+  style: ReaderStyle;
+  limit: RateEstimate | null;
+  /** The limit that each counted run found. */
   runs: Interval[];
-  /** Of a run: upper / lower - 1 that was asked for. */
+  /** The requested precision of each run: upper / lower - 1. */
   precision: number;
   overload: LimitResult["overload"];
   recovery: LimitResult["recovery"];
-  /** One line on what is not simply as it should be. */
+  /** One line on an outcome other than a confirmed limit. */
   note?: string;
   curve: Curve;
   series?: SeriesAround;
-  /** By offered rate; `share`: of its limit, null where that is not known. */
+  /**
+   * By offered rate; `share` is that rate as a share of the limit, null where the limit is unknown.
+   */
   latency?: (BenchLatency & { share: number | null })[];
 }
 
@@ -57,8 +68,8 @@ export interface SenderReport {
   key: string;
   name: string;
   size: number;
-  rate: Known | null;
-  /** Bytes a second, of each run that counts. */
+  rate: RateEstimate | null;
+  /** The rate of each counted run, bytes a second. */
   runs: number[];
   note?: string;
 }
@@ -70,19 +81,19 @@ export interface Results {
   command: string;
   /** When they were measured: ISO 8601, UTC. */
   date: string;
-  /** What they were measured on, the same for two results that can be compared. */
+  /** The machine; two results can only be compared where this is equal. */
   machine: Record<string, string>;
-  /** The rest of what they were measured with. */
+  /** Other facts about the measurement: versions, kernel settings, duration. */
   facts: Record<string, string>;
-  /** What a reader of a report must know first: that it is not complete, and the like. */
+  /** Warnings to show first, such as that the results are not complete. */
   caveats: string[];
   readers: ReaderReport[];
   senders: SenderReport[];
 }
 
 /**
- * Reads a file of the benchmark (`.json`, `.jsonl`) or what `limit --json` printed. Throws an Error of
- * one line when it is cut off, or of another schema.
+ * Reads a result file of the benchmark (`.json`, `.jsonl`) or the output of `limit --json`. Throws
+ * an Error of one line where the file cannot be read, is truncated, or has another schema.
  */
 export function readResults(path: string): Results {
   if (path.endsWith(".jsonl")) return fromBench(readBench(path));
@@ -93,7 +104,7 @@ export function readResults(path: string): Results {
     if (!(cause instanceof SyntaxError)) {
       throw new Error(`cannot read ${path}: ${(cause as Error).message}`, { cause });
     }
-    throw new Error(`${path} is cut off, or no JSON`, { cause });
+    throw new Error(`${path} is truncated or is not JSON`, { cause });
   }
   const schema = content?.schema;
   if (schema === BENCH_SCHEMA) return fromBench(readBench(path));
@@ -103,13 +114,13 @@ export function readResults(path: string): Results {
     ? content.results
     : undefined;
   if (limits === undefined) {
-    const what = typeof schema === "string" ? `its schema is ${schema}` : "it names no schema";
+    const what = typeof schema === "string" ? `its schema is ${schema}` : "it has no schema";
     throw new Error(
-      `${path} cannot be read: ${what}, and must be ${BENCH_SCHEMA}, ${LIMIT_SCHEMA} or ${LIMITS_SCHEMA}`,
+      `${path} cannot be read: ${what}, which must be ${BENCH_SCHEMA}, ${LIMIT_SCHEMA} or ${LIMITS_SCHEMA}`,
     );
   }
-  if (!isLimits(limits)) throw new Error(`${path} is no result of limit: it has no trials`);
-  return fromLimits(limits, repeating(limits));
+  if (!isLimits(limits)) throw new Error(`${path} is not a result of limit: it has no trials`);
+  return fromLimits(limits, commandOf(limits));
 }
 
 function isLimits(values: unknown): values is LimitResult[] {
@@ -117,8 +128,8 @@ function isLimits(values: unknown): values is LimitResult[] {
     values.every((each) => Array.isArray(each?.trials) && typeof each.environment === "object");
 }
 
-/** The command line that makes a saved result again, as far as the result tells. */
-function repeating(results: readonly LimitResult[]): string {
+/** A command line that repeats a saved result, with the options that the result contains. */
+function commandOf(results: readonly LimitResult[]): string {
   const { reader, messageSize, precision, readers } = results[0]!;
   const options = [
     ...(messageSize === 13 ? [] : [`--size ${formatSize(messageSize)}`]),
@@ -130,11 +141,13 @@ function repeating(results: readonly LimitResult[]): string {
   return ["deno task limit", ...options].join(" ");
 }
 
-/** The results of `limit`, and the command that it was called with. */
+/** Makes `Results` from results of `limit` and the command line that produced them. */
 export function fromLimits(results: readonly LimitResult[], command: string): Results {
   const { environment } = results[0]!;
   const seconds = results.reduce((sum, result) => sum + result.seconds, 0);
-  const caveats = results.some(({ interrupted }) => interrupted) ? ["it was interrupted"] : [];
+  const caveats = results.some(({ interrupted }) => interrupted)
+    ? ["the search was interrupted"]
+    : [];
   return {
     title: results.length === 1 ? `The speed limit of ${nameOf(results[0]!)}` : "Speed limits",
     command,
@@ -152,8 +165,8 @@ export function fromLimits(results: readonly LimitResult[], command: string): Re
       key: `reader ${keyOf(result)} ${result.messageSize}`,
       name: nameOf(result),
       size: result.messageSize,
-      look: lookOfIndex(i),
-      limit: knownOf(result),
+      style: styleByIndex(i),
+      limit: estimateOf(result),
       runs: result.limit === null ? [] : [result.limit],
       precision: result.precision,
       overload: result.overload,
@@ -169,11 +182,11 @@ export function fromLimits(results: readonly LimitResult[], command: string): Re
 const nameOf = ({ reader, readers }: LimitResult) =>
   readers === 1 ? reader : `${readers} x ${reader}`;
 
-/** Our own reader is the same on another version of its runtime. */
+/** Without the runtime's version, so that our own reader can be compared between versions. */
 const keyOf = (result: LimitResult) =>
   nameOf(result).replace(/(client --mode \w+, \w+) \d[\w.+-]*$/, "$1");
 
-function knownOf({ limit, outcome, trials }: LimitResult): Known | null {
+function estimateOf({ limit, outcome, trials }: LimitResult): RateEstimate | null {
   if (limit !== null) {
     return { ...limit, middle: (limit.lower + limit.upper) / 2, atLeast: false };
   }
@@ -185,22 +198,22 @@ function knownOf({ limit, outcome, trials }: LimitResult): Known | null {
   return { lower: keepsUpAt, upper: keepsUpAt, middle: keepsUpAt, atLeast: true };
 }
 
-/** Nothing to say where a limit was just found. */
+/** No note where the limit was found as precisely as requested. */
 function noteOf(outcome: LimitResult["outcome"], message: string): { note?: string } {
-  return outcome === "found" && message.startsWith("found")
-    ? {}
-    : { note: `${outcome}: ${message}` };
+  return message === CONFIRMED ? {} : { note: `${outcome}: ${message}` };
 }
 
-/** The results of the benchmark. */
+/** Makes `Results` from a result of the benchmark. */
 export function fromBench(result: BenchResult): Results {
   const { machine, rows } = result;
   const caveats = [
-    ...(result.complete ? [] : ["it was interrupted: not all was measured"]),
-    ...(result.quick ? ["a quick run: less exact than a full one"] : []),
-    ...result.skipped.map(({ cell, why }) => `${cellName(cell)}: not measured: ${why}`),
+    ...(result.complete
+      ? []
+      : ["the benchmark was interrupted: some cells are missing or have fewer runs"]),
+    ...(result.quick ? ["this is a quick run, which is less precise than a full one"] : []),
+    ...result.skipped.map(({ cell, why }) => `${cellName(cell)}: not measured (${why})`),
   ];
-  const whos = rows.map(({ cell }) => cell.who).filter((who, i, all) => all.indexOf(who) === i);
+  const programs = rows.map(({ cell }) => cell.who).filter((who, i, all) => all.indexOf(who) === i);
   return {
     title: "Speed limits of TCP readers",
     command: result.command,
@@ -212,12 +225,12 @@ export function fromBench(result: BenchResult): Results {
       ...result.programs,
       server: result.generator.runtime,
       "load before": machine.loadBefore.toFixed(1),
-      runs: `${result.runs} of each cell, after ${result.warmUps} to warm up`,
+      runs: `${result.runs} of each cell, after ${result.warmUps} warm-up runs`,
       took: formatSeconds(result.seconds),
     },
     caveats,
     readers: rows.flatMap((row) =>
-      row.cell.kind === "reader" ? [readerOf(row, row.cell, result.precision, whos)] : []
+      row.cell.kind === "reader" ? [readerOf(row, row.cell, result.precision, programs)] : []
     ),
     senders: rows.flatMap(({ cell, runs, rate }) => {
       if (cell.kind === "reader") return [];
@@ -226,7 +239,7 @@ export function fromBench(result: BenchResult): Results {
         key: cellKey(cell),
         name: cell.kind === "control" ? "control: C to C" : cell.who,
         size: cell.size,
-        rate: rate && known(rate),
+        rate: rate && estimateFrom(rate),
         runs: own.map(({ bytesPerSecond }) => bytesPerSecond),
         ...failureOf(runs),
       }];
@@ -240,44 +253,47 @@ function readerOf(
   { cell, runs, rate, overload, recovery }: BenchRow,
   { who, mode, size }: ReaderCell,
   precision: number,
-  whos: readonly string[],
+  programs: readonly string[],
 ): ReaderReport {
   const searched = runs.filter((run): run is ReaderFigures => "trials" in run);
-  const shown = middleRun(searched);
+  const shown = medianRun(searched);
   const series = searched.find((run) => run.series !== undefined)?.series;
-  const late = searched.find((run) => run.latency !== undefined);
-  const odd = searched.find(({ outcome }) => outcome !== "found");
+  const withLatency = searched.find((run) => run.latency !== undefined);
+  const notFound = searched.find(({ outcome }) => outcome !== "found");
   return {
     key: cellKey(cell),
     name: `${who} ${mode}`,
     size,
-    look: lookOfKnown(who, mode, whos),
-    limit: rate && known(rate),
+    style: benchReaderStyle(who, mode, programs),
+    limit: rate && estimateFrom(rate),
     runs: searched.flatMap(({ limit }) => limit === null ? [] : [limit]),
     precision,
     overload: overload ?? null,
     recovery: recovery ?? null,
     ...failureOf(runs),
-    ...(odd === undefined ? {} : noteOf(odd.outcome, odd.message)),
+    ...(notFound === undefined ? {} : noteOf(notFound.outcome, notFound.message)),
     curve: shown === undefined ? { points: [], line: [] } : curveOf(shown),
     ...(series === undefined ? {} : { series }),
-    ...(late === undefined ? {} : {
-      latency: late.latency!.map((each) => ({
+    ...(withLatency === undefined ? {} : {
+      latency: withLatency.latency!.map((each) => ({
         ...each,
-        share: late.limit && each.rate / ((late.limit.lower + late.limit.upper) / 2),
+        share: withLatency.limit &&
+          each.rate / ((withLatency.limit.lower + withLatency.limit.upper) / 2),
       })),
     }),
   };
 }
 
-/** The run whose limit is in the middle: several together would blur the knee. */
-function middleRun(runs: readonly ReaderFigures[]): ReaderFigures | undefined {
+/** The run with the median limit: the points of several runs together would blur the curve. */
+function medianRun(runs: readonly ReaderFigures[]): ReaderFigures | undefined {
   const found = runs.filter(({ limit }) => limit !== null)
     .toSorted((a, b) => a.limit!.lower - b.limit!.lower);
   return found[(found.length - 1) >> 1] ?? runs[0];
 }
 
-function known({ median, min, max, atLeast = false }: NonNullable<BenchRow["rate"]>): Known {
+function estimateFrom(
+  { median, min, max, atLeast = false }: NonNullable<BenchRow["rate"]>,
+): RateEstimate {
   return { lower: min, upper: max, middle: median, atLeast };
 }
 
@@ -296,7 +312,7 @@ function cellName(cell: BenchCell): string {
   return `${cell.who}${mode}, ${formatMessageSize(cell.size)} messages`;
 }
 
-/** One line: what they were measured on, and when. */
+/** One line: machine, kernel and date of the measurement. */
 export function captionOf({ machine, date }: Results): string {
   return `${machine.processor}, ${machine.kernel}, ${machine["congestion control"]}; ${
     date.slice(0, 10)

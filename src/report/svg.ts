@@ -1,14 +1,14 @@
-/** Curves as a picture, for a README: SVG, readable on a light and on a dark page. */
-import { viewOf } from "./curve.ts";
+/** Curves as an SVG picture, readable on a light and on a dark page. */
 import { escapeMarkup } from "../text/escape.ts";
-import { formatTick, streamOffsetOf, ticksOf } from "./log_scale.ts";
-import { HUES, type Look, type Marker } from "./looks.ts";
+import { viewOf } from "./curve.ts";
+import { formatTick, positionOf, ticksOf } from "./log_scale.ts";
 import type { ReaderReport } from "./report.ts";
-import { formatKnown } from "./text_curve.ts";
+import { HUES, type Marker, type ReaderStyle } from "./styles.ts";
+import { formatEstimate } from "./text_curve.ts";
 
 export interface SvgOptions {
   title: string;
-  /** One line under the plot: what it was measured on. */
+  /** One line under the plot: the machine that it was measured on. */
   caption: string;
 }
 
@@ -16,10 +16,10 @@ const WIDTH = 880;
 const PLOT = { left: 74, right: 600, top: 64, bottom: 438 };
 const LABEL_LEFT = 640;
 const LABEL_HEIGHT = 36;
-/** Of a name, in characters: what there is room for. */
+/** Characters of a name that fit. */
 const NAME_LENGTH = 28;
 
-/** The picture, as a file of its own. */
+/** The picture, as the content of a file. */
 export function formatSvg(
   readers: readonly ReaderReport[],
   { title, caption }: SvgOptions,
@@ -27,17 +27,17 @@ export function formatSvg(
   const view = viewOf(readers);
   const height = Math.max(500, PLOT.top + 30 + readers.length * LABEL_HEIGHT);
   const x = (rate: number) =>
-    PLOT.left + streamOffsetOf(rate, view.left, view.right) * (PLOT.right - PLOT.left);
+    PLOT.left + positionOf(rate, view.left, view.right) * (PLOT.right - PLOT.left);
   const y = (rate: number) =>
-    PLOT.bottom - streamOffsetOf(rate, view.bottom, view.top) * (PLOT.bottom - PLOT.top);
+    PLOT.bottom - positionOf(rate, view.bottom, view.top) * (PLOT.bottom - PLOT.top);
   const described = readers.map(({ name, limit, overload }) =>
-    `${name}: ${formatKnown(limit)}${overload?.collapsed ? ", collapses past it" : ""}`
+    `${name}: ${formatEstimate(limit)}${overload?.collapsed ? ", collapses beyond it" : ""}`
   ).join("; ");
   const diagonal = { from: Math.max(view.left, view.bottom), to: Math.min(view.right, view.top) };
   const parts = [
     `<rect class="ground" x=".5" y=".5" width="${WIDTH - 1}" height="${height - 1}" rx="8"/>`,
     `<text class="title" x="${PLOT.left}" y="30">${escapeMarkup(title)}</text>`,
-    `<text class="small" x="${PLOT.left}" y="49">drained against offered, bytes a second</text>`,
+    `<text class="small" x="${PLOT.left}" y="49">drained over offered rate, bytes a second</text>`,
     ...ticksOf(view.left, view.right, 7).map((tick) =>
       `<path class="grid" d="M${at(x(tick))} ${PLOT.top}V${PLOT.bottom}"/>` +
       `<text class="tick" text-anchor="middle" x="${at(x(tick))}" y="${PLOT.bottom + 18}">${
@@ -76,28 +76,29 @@ export function formatSvg(
 type Scale = (rate: number) => number;
 const at = (pixels: number) => String(Math.round(pixels * 10) / 10);
 
-/** From the axis up to the knee: as wide as the interval of the limit. */
-function limitBand({ limit, look }: ReaderReport, x: Scale, y: Scale): string {
+/** A band from the axis up to the curve, as wide as the interval of the limit. */
+function limitBand({ limit, style }: ReaderReport, x: Scale, y: Scale): string {
   if (limit === null || limit.atLeast) return "";
   const left = x(limit.lower);
   const width = Math.max(1.5, x(limit.upper) - left);
   const top = y(limit.upper);
-  return `<rect class="band h${look.hue}" x="${at(left)}" y="${at(top)}" width="${
+  return `<rect class="band h${style.hue}" x="${at(left)}" y="${at(top)}" width="${
     at(width)
   }" height="${at(Math.max(0, PLOT.bottom - top))}"/>`;
 }
 
-function curve({ curve: { line }, look }: ReaderReport, x: Scale, y: Scale): string {
-  const places = line.map(({ offered, drained }) => [x(offered), y(drained)] as const);
-  const path = places.map(([left, top], i) => `${i === 0 ? "M" : "L"}${at(left)} ${at(top)}`);
-  const marks = places.map(([left, top]) => markerPath(look.marker, left, top));
-  return `<g class="h${look.hue}"><path class="line"${dashes(look)} d="${path.join("")}"/>` +
+function curve({ curve: { line }, style }: ReaderReport, x: Scale, y: Scale): string {
+  const points = line.map(({ offered, drained }) => [x(offered), y(drained)] as const);
+  const path = points.map(([left, top], i) => `${i === 0 ? "M" : "L"}${at(left)} ${at(top)}`);
+  const marks = points.map(([left, top]) => markerPath(style.marker, left, top));
+  return `<g class="h${style.hue}"><path class="line"${dashes(style)} d="${path.join("")}"/>` +
     `<path class="mark" d="${marks.join("")}"/></g>`;
 }
 
-const dashes = ({ dash }: Look) => dash.length === 0 ? "" : ` stroke-dasharray="${dash.join(" ")}"`;
+const dashes = ({ dash }: ReaderStyle) =>
+  dash.length === 0 ? "" : ` stroke-dasharray="${dash.join(" ")}"`;
 
-/** The outline of a marker around a place. */
+/** The outline of a marker around a point, as SVG path data. */
 export function markerPath(marker: Marker, x: number, y: number, r = 3.2): string {
   const move = (points: readonly (readonly [number, number])[]) =>
     points.map(([dx, dy], i) => `${i === 0 ? "M" : "L"}${at(x + dx * r)} ${at(y + dy * r)}`).join(
@@ -122,7 +123,7 @@ export function markerPath(marker: Marker, x: number, y: number, r = 3.2): strin
   }
 }
 
-/** Names beside the ends of their curves, moved apart as far as they must be. */
+/** The names beside the ends of their curves, moved apart where they would overlap. */
 function labels(readers: readonly ReaderReport[], x: Scale, y: Scale): string[] {
   const wanted = readers.map((reader) => {
     const end = reader.curve.line.at(-1);
@@ -137,13 +138,13 @@ function labels(readers: readonly ReaderReport[], x: Scale, y: Scale): string[] 
     each.top = Math.max(each.top, free);
     free = each.top + LABEL_HEIGHT;
   }
-  // Back up from the bottom, where they were pushed out of the picture.
+  // Move those back up that were pushed out of the picture at the bottom.
   let last = Math.max(PLOT.bottom, PLOT.top - 8 + (readers.length - 1) * LABEL_HEIGHT);
   for (const each of wanted.toReversed()) {
     each.top = Math.min(each.top, last);
     last = each.top - LABEL_HEIGHT;
   }
-  return wanted.map(({ reader: { name, look, limit, overload }, end, top }) => {
+  return wanted.map(({ reader: { name, style, limit, overload }, end, top }) => {
     const short = name.length > NAME_LENGTH ? `${name.slice(0, NAME_LENGTH - 1)}…` : name;
     const after = overload?.collapsed ? ", then collapses" : "";
     const leader = end === undefined
@@ -151,19 +152,22 @@ function labels(readers: readonly ReaderReport[], x: Scale, y: Scale): string[] 
       : `<path class="leader" d="M${at(end.left + 6)} ${at(end.top)}L${LABEL_LEFT - 12} ${
         at(top)
       }"/>`;
-    return `<g class="h${look.hue}">${leader}<path class="line"${dashes(look)} d="M${
+    return `<g class="h${style.hue}">${leader}<path class="line"${dashes(style)} d="M${
       LABEL_LEFT - 8
     } ${at(top)}h26"/><path class="mark" d="${
-      markerPath(look.marker, LABEL_LEFT + 5, top)
+      markerPath(style.marker, LABEL_LEFT + 5, top)
     }"/></g>` +
       `<text class="name" x="${LABEL_LEFT + 26}" y="${at(top + 4)}">${escapeMarkup(short)}</text>` +
       `<text class="tick" x="${LABEL_LEFT + 26}" y="${at(top + 19)}">${
-        escapeMarkup(formatKnown(limit) + after)
+        escapeMarkup(formatEstimate(limit) + after)
       }</text>`;
   });
 }
 
-/** Colours by the reader's own preference; the ground is ours, so that the page's does not matter. */
+/**
+ * Colours follow the viewer's colour scheme. The background is our own: the page's may be any
+ * colour.
+ */
 function style(): string {
   const hues = (shade: "light" | "dark") =>
     HUES.map((hue, i) => `.h${i}{--hue:${hue[shade]}}`).join("");

@@ -1,11 +1,11 @@
-/** The table of a report: rows for a terminal, for Markdown and for a page. */
-import { formatPercentiles, LATENCY_HEAD as PERCENTILE_NAMES } from "../read/latency.ts";
-import { formatByteRate, formatCount, formatSeconds } from "../text/units.ts";
+/** The tables of a report: their rows, for a terminal and for a page. */
 import { formatPercent } from "../text/deviation.ts";
+import { formatByteRate, formatCount, formatSeconds } from "../text/units.ts";
+import { formatPercentiles, LATENCY_HEAD as PERCENTILE_NAMES } from "../read/latency.ts";
 import { formatMessageSize, type ReaderReport, type SenderReport } from "./report.ts";
-import { formatKnown } from "./text_curve.ts";
+import { formatEstimate } from "./text_curve.ts";
 
-/** A cell: what it says, and by what it is sorted; absent where nothing is known. */
+/** A cell: its text, and the key that it is sorted by, which is absent where there is no value. */
 export interface TableCell {
   text: string;
   sort?: number | string;
@@ -20,14 +20,14 @@ export const READER_HEAD = [
   "then at half of it",
 ] as const;
 
-/** One row a reader. */
+/** The row of one reader. */
 export function readerCells(reader: ReaderReport): TableCell[] {
   const { name, size, limit, overload, recovery } = reader;
   const none = { text: "-" };
   return [
     { text: name, sort: name },
     { text: formatMessageSize(size), sort: size },
-    limit === null ? none : { text: formatKnown(limit), sort: limit.middle },
+    limit === null ? none : { text: formatEstimate(limit), sort: limit.middle },
     limit === null ? none : {
       text: `${formatCount(Math.round(limit.lower / size))}/s`,
       sort: limit.lower / size,
@@ -53,12 +53,12 @@ export const LATENCY_HEAD: readonly string[] = [
   ...PERCENTILE_NAMES,
 ];
 
-/** What the table of latencies tells. */
+/** Explains the figures in the table of latencies. */
 export const LATENCY_METHOD =
-  "latency: from the planned send to the read, corrected for coordinated omission; the sender's " +
-  "tick of 1 ms is in it";
+  "latency is measured from the planned send to the read (corrected for coordinated omission), and " +
+  "includes the sender's tick of 1 ms";
 
-/** One row a rate. */
+/** One row for each offered rate. */
 export function latencyRows({ name, size, latency = [] }: ReaderReport): TableCell[][] {
   return latency.map(({ rate, share, ...percentiles }) => {
     const { p50, p90, p99, p999, p9999, max } = percentiles;
@@ -75,13 +75,13 @@ export function latencyRows({ name, size, latency = [] }: ReaderReport): TableCe
 
 export const SENDER_HEAD = ["sender", "message", "rate", "messages"] as const;
 
-/** One row a sender. */
+/** The row of one sender. */
 export function senderCells({ name, size, rate }: SenderReport): TableCell[] {
   const none = { text: "-" };
   return [
     { text: name, sort: name },
     { text: formatMessageSize(size), sort: size },
-    rate === null ? none : { text: formatKnown(rate), sort: rate.middle },
+    rate === null ? none : { text: formatEstimate(rate), sort: rate.middle },
     rate === null ? none : {
       text: `${formatCount(Math.round(rate.middle / size))}/s`,
       sort: rate.middle / size,
@@ -89,7 +89,7 @@ export function senderCells({ name, size, rate }: SenderReport): TableCell[] {
   ];
 }
 
-/** What is not simply as it should be, a line a reader. */
+/** The notes on readers and senders, one line each. */
 export function notesOf(
   rows: readonly { name: string; size: number; note?: string }[],
 ): string[] {

@@ -1,83 +1,89 @@
-/** Curves as text: drained against offered, both logarithmic, at any width. */
-import { formatInterval } from "./limit_table.ts";
+/** Curves as text: drained over offered rate on logarithmic axes, for a terminal of any width. */
 import { formatByteRate } from "../text/units.ts";
 import { type View, viewOf } from "./curve.ts";
-import { formatTick, streamOffsetOf, ticksOf } from "./log_scale.ts";
-import { HUES, type Look } from "./looks.ts";
-import type { Known, ReaderReport } from "./report.ts";
+import { formatInterval } from "./limit_table.ts";
+import { formatTick, positionOf, ticksOf } from "./log_scale.ts";
+import type { RateEstimate, ReaderReport } from "./report.ts";
+import { HUES, type ReaderStyle } from "./styles.ts";
 
 export interface TextCurveOptions {
-  /** Columns of the terminal; at least 24 are taken. */
+  /** Columns of the terminal; values below 24 count as 24. */
   width: number;
-  /** Whether it takes colours. */
+  /** Whether to use colours. */
   color: boolean;
 }
 
-/** A character and whose it is; undefined: the axes' own. */
+/** A character, and the style of the reader that it belongs to; undefined: part of the axes. */
 interface Cell {
   char: string;
-  look?: Look;
+  style?: ReaderStyle;
 }
 
 const LEAST_WIDTH = 24;
-/** Rows of the plot itself. */
+/** Rows of the plot without its axis. */
 const LEAST_ROWS = 10;
 const MOST_ROWS = 24;
-/** A character is about twice as high as it is wide. */
+/** Rows for each column: a character is about twice as high as it is wide. */
 const ASPECT = 0.42;
-/** Columns that a label on the axis of the offered rate may need, and the gap after it. */
+/** Columns for one label on the axis of the offered rate, with the gap after it. */
 const LABEL_COLUMNS = 11;
-const TAB = 9;
+/** Columns to the left of the plot. */
+const LEFT_COLUMNS = 9;
 
 /** The limit of a reader: `19.98-20.17 MB/s`, `above 4.10 GB/s`, or `-`. */
-export function formatKnown(known: Known | null): string {
-  if (known === null) return "-";
-  if (known.atLeast) return `above ${formatByteRate(known.lower)}`;
-  return known.lower < known.upper
-    ? formatInterval(known.lower, known.upper)
-    : formatByteRate(known.middle);
+export function formatEstimate(estimate: RateEstimate | null): string {
+  if (estimate === null) return "-";
+  if (estimate.atLeast) return `above ${formatByteRate(estimate.lower)}`;
+  return estimate.lower < estimate.upper
+    ? formatInterval(estimate.lower, estimate.upper)
+    : formatByteRate(estimate.middle);
 }
 
-/** A name as one line that does nothing to a terminal. */
+/** Replaces control characters, so that a name is one line and cannot control the terminal. */
 export function printable(text: string): string {
   // deno-lint-ignore no-control-regex
   return text.replace(/[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]/g, "?");
 }
 
-/** The plot, the limits under its axis, and who is who. */
+/** The plot, the limits under its axis, and a legend. */
 export function formatTextCurve(
   readers: readonly ReaderReport[],
   { width, color }: TextCurveOptions,
 ): string {
   const view = viewOf(readers);
-  const columns = Math.max(LEAST_WIDTH, Math.floor(width)) - TAB - 1;
+  const columns = Math.max(LEAST_WIDTH, Math.floor(width)) - LEFT_COLUMNS - 1;
   const rows = Math.min(MOST_ROWS, Math.max(LEAST_ROWS, Math.round(columns * ASPECT)));
   const plot = new Plot(view, columns, rows);
   plot.drawDiagonal();
   for (const reader of readers) plot.drawLine(reader);
   for (const reader of readers) plot.drawMarks(reader);
   const paint = (cells: readonly Cell[]) =>
-    cells.map(({ char, look }) => look !== undefined && color ? painted(char, look) : char).join("")
+    cells.map(({ char, style }) => style !== undefined && color ? painted(char, style) : char).join(
+      "",
+    )
       .trimEnd();
   const labels = new Map(
     ticksOf(view.bottom, view.top, Math.floor(rows / 3))
       .map((tick) => [plot.rowOf(tick), formatTick(tick)]),
   );
-  const lines = ["drained".padStart(TAB - 1)];
+  const lines = ["drained".padStart(LEFT_COLUMNS - 1)];
   plot.cells.forEach((cells, row) => {
     const label = labels.get(row);
-    const left = label === undefined ? `${" ".repeat(TAB)}│` : `${label.padStart(TAB - 1)} ┤`;
+    const left = label === undefined
+      ? `${" ".repeat(LEFT_COLUMNS)}│`
+      : `${label.padStart(LEFT_COLUMNS - 1)} ┤`;
     lines.push(left + paint(cells));
   });
   lines.push(...axis(plot, view, columns));
   for (const cells of limitRows(plot, readers, columns)) {
-    lines.push(`${"limit".padStart(TAB - 1)}  ${paint(cells)}`);
+    lines.push(`${"limit".padStart(LEFT_COLUMNS - 1)}  ${paint(cells)}`);
   }
   lines.push("", ...legend(readers, width, color));
   return lines.join("\n");
 }
 
-const painted = (text: string, { hue }: Look) => `\x1b[${HUES[hue]!.terminal}m${text}\x1b[0m`;
+const painted = (text: string, { hue }: ReaderStyle) =>
+  `\x1b[${HUES[hue]!.terminal}m${text}\x1b[0m`;
 
 class Plot {
   readonly cells: Cell[][];
@@ -97,12 +103,12 @@ class Plot {
 
   columnOf(offered: number): number {
     const { left, right } = this.#view;
-    return Math.round(streamOffsetOf(offered, left, right) * (this.#columns - 1));
+    return Math.round(positionOf(offered, left, right) * (this.#columns - 1));
   }
 
   rowOf(drained: number): number {
     const { bottom, top } = this.#view;
-    return Math.round((1 - streamOffsetOf(drained, bottom, top)) * (this.#rows - 1));
+    return Math.round((1 - positionOf(drained, bottom, top)) * (this.#rows - 1));
   }
 
   #put(column: number, row: number, cell: Cell): void {
@@ -117,10 +123,10 @@ class Plot {
     }
   }
 
-  drawLine({ curve: { line }, look }: ReaderReport): void {
+  drawLine({ curve: { line }, style }: ReaderReport): void {
     line.slice(1).forEach((to, i) => {
       const from = line[i]!;
-      // Between two points on the diagonal there is the diagonal.
+      // Between two points on the diagonal, the diagonal is drawn already.
       if (keptUp(from) && keptUp(to)) return;
       const fromColumn = this.columnOf(from.offered);
       const fromRow = this.rowOf(from.drained);
@@ -138,14 +144,14 @@ class Plot {
         : "╲";
       for (let step = 1; step < steps; step++) {
         const column = Math.round(fromColumn + across * step / steps);
-        this.#put(column, Math.round(fromRow + down * step / steps), { char, look });
+        this.#put(column, Math.round(fromRow + down * step / steps), { char, style });
       }
     });
   }
 
-  drawMarks({ curve: { line }, look }: ReaderReport): void {
+  drawMarks({ curve: { line }, style }: ReaderReport): void {
     for (const { offered, drained } of line) {
-      this.#put(this.columnOf(offered), this.rowOf(drained), { char: look.letter, look });
+      this.#put(this.columnOf(offered), this.rowOf(drained), { char: style.letter, style });
     }
   }
 }
@@ -153,40 +159,45 @@ class Plot {
 const keptUp = ({ offered, drained }: { offered: number; drained: number }) =>
   drained > offered * 0.9;
 
-/** The axis of the offered rate, with as many labels as there is room for. */
+/** The axis of the offered rate, with as many labels as fit. */
 function axis(plot: Plot, view: View, columns: number): string[] {
   const ruler = Array.from({ length: columns }, () => "─");
-  const labels = Array.from({ length: TAB + 1 + columns }, () => " ");
+  const labels = Array.from({ length: LEFT_COLUMNS + 1 + columns }, () => " ");
   const most = Math.max(1, Math.floor(columns / LABEL_COLUMNS));
   let free = 0;
   for (const tick of ticksOf(view.left, view.right, most)) {
     const column = plot.columnOf(tick);
     const text = formatTick(tick);
     ruler[column] = "┬";
-    const start = Math.min(TAB + 1 + column - (text.length >> 1), labels.length - text.length);
+    const start = Math.min(
+      LEFT_COLUMNS + 1 + column - (text.length >> 1),
+      labels.length - text.length,
+    );
     if (start < free) continue;
     labels.splice(start, text.length, ...text);
     free = start + text.length + 1;
   }
   return [
-    `${" ".repeat(TAB)}└${ruler.join("")}`,
+    `${" ".repeat(LEFT_COLUMNS)}└${ruler.join("")}`,
     labels.join("").trimEnd(),
-    "offered".padStart(TAB + 1 + columns),
+    "offered".padStart(LEFT_COLUMNS + 1 + columns),
   ];
 }
 
-/** Under the axis: whose limit is where, `[A]` for as wide an interval as can be seen. */
+/**
+ * The rows under the axis that mark each limit; `[A]` where its interval is wide enough to show.
+ */
 function limitRows(plot: Plot, readers: readonly ReaderReport[], columns: number): Cell[][] {
   const rows: Cell[][] = [];
-  for (const { limit, look } of readers) {
+  for (const { limit, style } of readers) {
     if (limit === null) continue;
     const from = Math.max(0, plot.columnOf(limit.lower));
     const to = Math.min(columns - 1, plot.columnOf(limit.upper));
     const text = limit.atLeast
-      ? `${look.letter}>`
+      ? `${style.letter}>`
       : to - from < 2
-      ? look.letter
-      : `[${look.letter.padStart((to - from) >> 1, "-").padEnd(to - from - 1, "-")}]`;
+      ? style.letter
+      : `[${style.letter.padStart((to - from) >> 1, "-").padEnd(to - from - 1, "-")}]`;
     const taken = (row: Cell[]) =>
       Array.from({ length: text.length + 2 }, (_, i) => row[from + i - 1])
         .some((cell) => cell !== undefined && cell.char !== " ");
@@ -195,23 +206,23 @@ function limitRows(plot: Plot, readers: readonly ReaderReport[], columns: number
       row = Array.from({ length: columns }, (): Cell => ({ char: " " }));
       rows.push(row);
     }
-    [...text].forEach((char, i) => row![from + i] = { char, look });
+    [...text].forEach((char, i) => row![from + i] = { char, style });
   }
   return rows;
 }
 
 function legend(readers: readonly ReaderReport[], width: number, color: boolean): string[] {
-  const limits = readers.map(({ limit }) => formatKnown(limit));
+  const limits = readers.map(({ limit }) => formatEstimate(limit));
   const room = Math.max(...limits.map((limit) => limit.length));
   return [
-    ...readers.map(({ name, look, overload }, i) => {
-      const mark = color ? painted(look.letter, look) : look.letter;
+    ...readers.map(({ name, style, overload }, i) => {
+      const mark = color ? painted(style.letter, style) : style.letter;
       const after = overload?.collapsed ? "  collapses" : "";
       const left = Math.max(8, width - 2 - room - 2 - after.length);
       const text = printable(name);
       const short = text.length > left ? `${text.slice(0, left - 1)}…` : text;
       return `${mark} ${limits[i]!.padEnd(room)}  ${short}${after}`;
     }),
-    "· all that is offered is drained",
+    "· on this line, everything offered is drained",
   ];
 }

@@ -1,0 +1,216 @@
+/** The readers under test: starts them or waits for them, and feeds each one from its own flood. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { loadAdapter } from "../net/load.ts";
+import type { Adapter, Closed, Connection, Listener } from "../net/net.ts";
+import type { Message } from "../message/message.ts";
+import { Flood, type Replies } from "../send/flood.ts";
+import { Ticker } from "../send/pacer.ts";
+import { waitForClear } from "./clearing.ts";
+import { Meter, SAMPLE_EVERY_MS } from "./meter.ts";
+import { describeExit, fillCommand, ReaderFailed, ReaderProcess } from "./reader_process.ts";
+import type { MeasuredReader } from "./trial_watch.ts";
+
+export interface ReaderPoolOptions {
+  /**
+   * The reader's program and arguments; `{host}` and `{port}` in them are replaced. Without it, the
+   * pool waits for readers to connect (they "attach").
+   */
+  command?: readonly string[];
+  message: Message;
+  /** Where to listen; default 127.0.0.1 and any free port. */
+  host?: string;
+  port?: number;
+  /** Number of readers at the same time, each with a flood of its own; default 1. */
+  readers?: number;
+  /** Whether to read the reader's replies; default drain. */
+  replies?: Replies;
+  /** How long to wait for a reader to connect; seconds, default 10 for a command, else no limit. */
+  connectSeconds?: number;
+  adapter?: Adapter;
+  /** Aborts what the pool is waiting for, which then rejects with an Interrupted. */
+  signal?: AbortSignal;
+  onEvent?: (event: ReaderPoolEvent) => void;
+}
+
+export type ReaderPoolEvent =
+  | { event: "listening"; host: string; port: number }
+  | { event: "connected"; readers: number };
+
+const CONNECT_SECONDS = 10;
+/** How long an attached reader may take to reconnect; the first connection has no time limit. */
+const RECONNECT_SECONDS = 60;
+/** We cannot start an attached reader again, so it gets more time to clear its backlog. */
+export const CLEAR_ATTACHED_MS = 30_000;
+/** Bytes a second: slow enough for any reader that is still starting up. */
+const WARM_UP_RATE = 10_000;
+
+export class ReaderPool {
+  /** The current readers, each with its flood and its meter. */
+  connected: MeasuredReader[] = [];
+  readonly #options: ReaderPoolOptions;
+  readonly #count: number;
+  readonly #ticker = new Ticker();
+  readonly #emit: (event: ReaderPoolEvent) => void;
+  #listener: Listener | undefined;
+  #processes: ReaderProcess[] = [];
+  /** Connections that were accepted and have no flood yet. */
+  #accepted: Connection[] = [];
+  #onAccepted: (() => void) | undefined;
+  #hadReaders = false;
+
+  constructor(options: ReaderPoolOptions) {
+    this.#options = options;
+    this.#count = options.readers ?? 1;
+    this.#emit = options.onEvent ?? (() => {});
+  }
+
+  async open(): Promise<void> {
+    const net = this.#options.adapter ?? await loadAdapter();
+    this.#listener = await net.listen({
+      host: this.#options.host ?? "127.0.0.1",
+      port: this.#options.port ?? 0,
+      onConnection: (connection) => {
+        this.#accepted.push(connection);
+        this.#onAccepted?.();
+      },
+    });
+    this.#emit({ event: "listening", ...this.#listener.address });
+  }
+
+  /**
+   * Ends the current readers and connects new ones; resolves once each of those has read something.
+   */
+  async replace(): Promise<void> {
+    await this.end();
+    const { command } = this.#options;
+    if (command !== undefined) {
+      const words = fillCommand(command, this.#listener!.address);
+      this.#processes = Array.from({ length: this.#count }, () => new ReaderProcess(words));
+    }
+    const connections = await this.#awaitConnections();
+    this.#hadReaders = true;
+    this.connected = connections.map((connection) => {
+      const { message, replies = "drain" } = this.#options;
+      const flood = new Flood({ connection, message, ticker: this.#ticker, replies });
+      return { flood, meter: new Meter(flood) };
+    });
+    this.#emit({ event: "connected", readers: connections.length });
+    await this.#awaitFirstRead();
+  }
+
+  /**
+   * Sends slowly until every reader reads: the time that a program takes to start up after it has
+   * connected does not count against its speed.
+   */
+  async #awaitFirstRead(): Promise<void> {
+    const readers = this.connected;
+    const { connectSeconds = CONNECT_SECONDS, signal } = this.#options;
+    let ended: { reader: number; closed: Closed } | undefined;
+    readers.forEach(({ flood }, reader) => {
+      // The first message is sent at once: a large one would otherwise be due only after seconds.
+      const rate = WARM_UP_RATE / flood.message.size;
+      flood.start(rate, performance.now() - 1000 / rate);
+      void flood.done.then((closed) => ended ??= { reader, closed });
+    });
+    const endMs = performance.now() + connectSeconds * 1000;
+    while (!readers.every(({ meter }) => (meter.read()?.drained ?? 0) > 0)) {
+      if (signal?.aborted) throw new Interrupted();
+      if (ended !== undefined) {
+        throw new ReaderFailed(await this.explainEnd(ended.reader, ended.closed));
+      }
+      if (performance.now() > endMs) {
+        throw new ReaderFailed(
+          `the reader connected but read nothing within ${connectSeconds} s`,
+        );
+      }
+      await sleep(SAMPLE_EVERY_MS);
+    }
+    if (!await waitForClear(readers, CLEAR_ATTACHED_MS)) {
+      if (ended !== undefined) {
+        throw new ReaderFailed(await this.explainEnd(ended.reader, ended.closed));
+      }
+    }
+  }
+
+  async #awaitConnections(): Promise<Connection[]> {
+    const { command, signal } = this.#options;
+    const seconds = this.#options.connectSeconds ??
+      (command !== undefined ? CONNECT_SECONDS : this.#hadReaders ? RECONNECT_SECONDS : Infinity);
+    const endMs = performance.now() + seconds * 1000;
+    while (this.#accepted.length < this.#count) {
+      if (signal?.aborted) throw new Interrupted();
+      for (const reader of this.#processes) {
+        if (reader.startError !== undefined) {
+          throw new ReaderFailed(
+            `cannot start the reader ${command![0]}: ${startProblem(reader.startError)}`,
+          );
+        }
+        if (reader.exit !== undefined && this.#accepted.length < this.#count) {
+          throw new ReaderFailed(
+            `the reader ${describeExit(reader.exit)} before it connected${stderrSuffix(reader)}`,
+          );
+        }
+      }
+      if (performance.now() > endMs) {
+        const { host, port } = this.#listener!.address;
+        throw new ReaderFailed(
+          command === undefined
+            ? `the reader did not reconnect to ${host}:${port} within ${seconds} s`
+            : `the reader did not connect to ${host}:${port} within ${seconds} s: ` +
+              `does its command use {host} and {port}?`,
+        );
+      }
+      await Promise.race([
+        new Promise<void>((resolve) => this.#onAccepted = resolve),
+        sleep(50),
+        ...this.#processes.filter((p) => p.exit === undefined).map((p) => p.exited),
+      ]);
+    }
+    return this.#accepted.splice(0, this.#count);
+  }
+
+  /**
+   * Why a reader's connection ended, as one clause. Waits 100 ms first: where the reader's process
+   * has exited, its status says more than the connection does.
+   */
+  async explainEnd(reader: number, closed: { reason: string; errno?: string }): Promise<string> {
+    await sleep(100);
+    const process = this.#processes.find(({ exit }) => exit !== undefined) ??
+      this.#processes[reader];
+    const how = closed.reason === "reset" ? "reset its connection" : "closed its connection";
+    if (process?.exit === undefined) return `the reader ${how}`;
+    return `the reader ${describeExit(process.exit)}${stderrSuffix(process)}`;
+  }
+
+  /** Closes the readers' connections and ends the processes that were started. */
+  async end(): Promise<void> {
+    for (const { flood } of this.connected) flood.connection.close();
+    this.connected = [];
+    await Promise.all(this.#processes.map((reader) => reader.kill()));
+    // A connection that an ended process has left behind must not count as one of the next readers.
+    if (this.#processes.length > 0) { for (const each of this.#accepted.splice(0)) each.close(); }
+    this.#processes = [];
+  }
+
+  async close(): Promise<void> {
+    await this.end();
+    for (const each of this.#accepted.splice(0)) each.close();
+    await this.#listener?.close();
+  }
+}
+
+/** Thrown where the signal was aborted; not an error of the reader. */
+export class Interrupted extends Error {
+  override name = "Interrupted";
+}
+
+function stderrSuffix({ stderrLine }: ReaderProcess): string {
+  return stderrLine === "" ? "" : `: ${stderrLine}`;
+}
+
+function startProblem(error: Error): string {
+  const { code } = error as Error & { code?: string };
+  if (code === "ENOENT" || /No such file|not found/i.test(error.message)) return "no such program";
+  if (code === "EACCES") return "not permitted to run it";
+  return error.message;
+}
