@@ -3,7 +3,9 @@ import { describe, test } from "node:test";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { assert, assertEquals, assertMatch, assertStringIncludes } from "#std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "#std/assert";
+import { main } from "../src/cli/client.ts";
+import { UsageError } from "../src/cli/command_line.ts";
 import type { Connection } from "../src/net/net.ts";
 import { loadAdapter } from "../src/net/load.ts";
 import { runtime } from "../src/kernel/runtime.ts";
@@ -112,21 +114,27 @@ describe(`client.ts on ${runtime}: the command line`, () => {
     "is one argument too many": [["a:1", "b:2"]],
     "is given twice": [["--json", "--json"], ["--count", "1", "--count", "2"]],
     "takes no value": [["--json=1"], ["--json", "false"], ["--ack=yes"], ["--verify", "true"]],
-    // Bun takes a leading -- away.
-    "nothing may follow --": [["--json", "--", "python3"]],
+    "nothing may follow --": [["--json", "--", "python3"], ["--", "python3"]],
   };
   for (const [message, lines] of Object.entries(wrong)) {
-    test(`${lines.length} times "${message}": one line, exit 2`, async () => {
-      // Two at a time: this machine may have no more processors.
-      for (let i = 0; i < lines.length; i += 2) {
-        const pair = lines.slice(i, i + 2);
-        for (const result of await Promise.all(pair.map((args) => client(args)))) {
-          assertFails(result, 2, message);
-          assertMatch(result.stderr, / \(see --help\)\n$/);
-        }
+    test(`${lines.length} times "${message}"`, async () => {
+      // As the command parses it, without a process.
+      for (const args of lines) {
+        const error = await assertRejects(() => main(args), UsageError, message);
+        assert(!error.message.includes("\n"), error.message);
       }
     });
   }
+
+  test("as a process: one line, exit 2", async () => {
+    const [option, together] = await Promise.all([
+      client(["--mode", "fast"]),
+      client(["--ack", "--reply", "hi"]),
+    ]);
+    assertFails(option, 2, 'client: --mode "fast" must be naive or drain');
+    assertFails(together, 2, "client: --ack and replies exclude each other");
+    for (const { stderr } of [option, together]) assertMatch(stderr, / \(see --help\)\n$/);
+  });
 
   test("help", async () => {
     const { status, stdout, stderr } = await client(["--help"]);
