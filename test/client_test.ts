@@ -3,7 +3,13 @@ import { describe, test } from "node:test";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "#std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertRejects,
+  assertStringIncludes,
+} from "#std/assert";
 import { main } from "../src/cli/client.ts";
 import { UsageError } from "../src/cli/command_line.ts";
 import type { Connection } from "../src/net/net.ts";
@@ -15,6 +21,7 @@ import { formatHostPort } from "../src/text/units.ts";
 import { AckPeer, type AckPeerOptions, STREAM } from "./ack_peer.ts";
 import { flood, PATTERN, readAll, send, sendAndFinish, withServer } from "./peer.ts";
 import { run, type RunOptions, type RunResult, start } from "./process.ts";
+import { skip } from "./skip.ts";
 import { until, within } from "./within.ts";
 
 const net = await loadAdapter();
@@ -207,7 +214,7 @@ describe(`client.ts on ${runtime}: the ends`, () => {
   });
 
   test("a reset is an errno and exit 1", async (t) => {
-    if (!net.canReset) return t.skip("this runtime has no way to send RST without libc");
+    if (!net.canReset) return skip(t, "this runtime has no way to send RST without libc");
     const serve = async (connection: Connection) => {
       // Its first reply says that it has read.
       void connection.write(PATTERN.subarray(0, 10));
@@ -608,7 +615,7 @@ describe(`client.ts on ${runtime}: acknowledgements`, () => {
 
 describe("client.ts on Deno", () => {
   test("asks for no more permissions than it needs", async (t) => {
-    if (runtime !== "deno") return t.skip("only Deno has permissions");
+    if (runtime !== "deno") return skip(t, "only Deno has permissions");
     const serve = (connection: Connection) => sendAndFinish(connection, 100_000);
     const run = (permissions: string[], ...args: string[]) =>
       served(serve, (server) => client([server, "--json", ...args], { permissions }));

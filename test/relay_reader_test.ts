@@ -16,6 +16,7 @@ import {
   withoutKernel,
   withQueues,
 } from "./relaying.ts";
+import { skip } from "./skip.ts";
 import { until, within } from "./within.ts";
 
 describe("--reader-id single", () => {
@@ -172,7 +173,7 @@ describe("a reader that does not say what it has to", () => {
 });
 
 describe("--reader-id address", () => {
-  test("is the address: a second one from it is turned away, one from another is not", async () => {
+  test("is the address: a second one from it is turned away, one from another is not", async (t) => {
     const source = new TestSource();
     const options: Partial<ServeOptions> = { readerId: "address", source, ack: "none" };
     await relaying({ ...options, overflow: "block" }, async ({ connect, saw, server }) => {
@@ -186,7 +187,7 @@ describe("--reader-id address", () => {
       other.on("data", (chunk) => came += chunk.length).on("error", () => {});
       try {
         const third = await saw("reader", 3);
-        if (third.host !== "127.0.0.2") return console.log("  skipped: no other address to be had");
+        if (third.host !== "127.0.0.2") return skip(t, "no other address to be had");
         await source.push(10);
         await reader.take(10 * SIZE);
         await until("ten messages", 5000, () => came === 10 * SIZE);
@@ -219,7 +220,7 @@ describe("what was not delivered is sent again", () => {
   test("--ack tcp: from the first message that the reader's kernel had not acknowledged whole", (t) =>
     withQueues(async (open) => {
       if (withoutKernel(t)) return;
-      if (kernelSource !== "sock_diag") return t.skip("the kernel does not tell of the other end");
+      if (kernelSource !== "sock_diag") return skip(t, "the kernel does not tell of the other end");
       const queue = await open();
       const options: Partial<ServeOptions> = { overflow: "spill", queue, sendBuffer: SMALL };
       await relaying({ ...options, ack: "tcp", rate: 100_000 }, async ({ connect, saw }) => {

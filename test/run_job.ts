@@ -72,7 +72,13 @@ export async function runJob(root: string, job: Job, folder: string): Promise<Jo
   const child = spawn(program, args, {
     cwd: root,
     stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, SPEEDLIMIT_EXPECT_RUNTIME: runtime, NO_COLOR: "1" },
+    env: {
+      ...process.env,
+      SPEEDLIMIT_EXPECT_RUNTIME: runtime,
+      NO_COLOR: "1",
+      // Tests start hundreds of programs: Node takes half as long to start with its cache.
+      NODE_COMPILE_CACHE: join(folder, "node"),
+    },
     // The leader of a process group, so that what it has started ends with it.
     detached: true,
   });
