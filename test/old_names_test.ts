@@ -3,7 +3,14 @@ import { after, describe, test } from "node:test";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { assert, assertEquals, assertGreater, assertMatch, assertThrows } from "#std/assert";
+import {
+  assert,
+  assertEquals,
+  assertGreater,
+  assertMatch,
+  assertStringIncludes,
+  assertThrows,
+} from "#std/assert";
 import { HelpRequest, UsageError } from "../src/cli/command_line.ts";
 import { chooseServed, parseServerCommandLine } from "../src/cli/server_options.ts";
 import { drain } from "../src/read/drain.ts";
@@ -112,7 +119,9 @@ describe("a result of schema version 1", () => {
 
   test("of limit is read as one of version 2", () => {
     const text = asVersion1(made);
-    assertMatch(text, /"speedlimit\/limit@1".*"kept":.*"verdict":"irregular"/);
+    for (const old of ['"speedlimit/limit@1"', '"kept":', '"verdict":"irregular"']) {
+      assertStringIncludes(text, old);
+    }
     assertEquals(parseResult(text), JSON.parse(JSON.stringify(made)));
     // The search's own outcome has kept its name.
     const irregular = asVersion1({ ...made, outcome: "irregular" });

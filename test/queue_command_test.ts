@@ -143,8 +143,7 @@ describe("status of a queue that is open, under load", () => {
           assertEquals([name, bytes, messages], ["a", batches * 20_000, batches * 10]);
           assertGreaterOrEqual(delivered, last.delivered);
           assertGreaterOrEqual(tail, last.tail);
-          // At the moment of the look nothing may wait: then there is no oldest.
-          assertEquals(oldest === undefined, batches === 0);
+          // It is looked up after the row: what the row tells of may be delivered by then.
           if (oldest !== undefined) {
             assertLess(Math.abs(Date.now() - Date.parse(oldest)), 60_000);
           }
