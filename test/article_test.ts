@@ -16,6 +16,7 @@ import type { DrainResult } from "../src/read/drain.ts";
 import { runtime } from "../src/kernel/runtime.ts";
 import type { ServeEvent } from "../src/relay/serve_event.ts";
 import { hasRuntime, type Program, type RunResult, type Runtime, start } from "./process.ts";
+import { skip } from "./skip.ts";
 import { within } from "./within.ts";
 
 /**
@@ -74,7 +75,7 @@ const title =
 describe(title, () => {
   for (const client of ["deno", "bun", "node"] as const) {
     test(`a naive reader on ${client} is reset, the server's buffer was full`, async (t) => {
-      if (!hasRuntime(client)) return skip(t, client);
+      if (!hasRuntime(client)) return skip(t, `no ${client} here: run npm ci`);
       const { result, client: ended, events } = await pair(client, [
         "--mode",
         "naive",
@@ -102,7 +103,7 @@ describe(title, () => {
     });
 
     test(`a draining reader on ${client} goes on to its time at that rate`, async (t) => {
-      if (!hasRuntime(client)) return skip(t, client);
+      if (!hasRuntime(client)) return skip(t, `no ${client} here: run npm ci`);
       const { result, client: ended, events } = await pair(client, [
         "--mode",
         "drain",
@@ -122,9 +123,3 @@ describe(title, () => {
     });
   }
 });
-
-function skip(t: { skip(why: string): void }, missing: Runtime): void {
-  const why = `no ${missing} here: run npm ci`;
-  console.log(`  skipped: ${why}`);
-  t.skip(why);
-}

@@ -1,5 +1,5 @@
 /** What `npm run build` and `npm pack` make, used far from this project: no node_modules, no sources. */
-import { after, before, describe, test, type TestContext } from "node:test";
+import { after, before, describe, test } from "node:test";
 import {
   cpSync,
   existsSync,
@@ -18,6 +18,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "#std/as
 import manifest from "../package.json" with { type: "json" };
 import { runtime } from "../src/kernel/runtime.ts";
 import { hasRuntime, Program, ROOT, run, type RunResult, type Runtime, start } from "./process.ts";
+import { skip } from "./skip.ts";
 import { within } from "./within.ts";
 
 const TRANSFER_MS = 20_000;
@@ -107,11 +108,6 @@ async function assertIsSpeedlimit(program: Starter): Promise<void> {
     (...args) => program("client", ...args),
   );
   await assertMeasuresItself((...args) => program("limit", ...args));
-}
-
-function skip(t: TestContext, why: string): void {
-  console.log(`  skipped: ${why}`);
-  t.skip(why);
 }
 
 describe("a bundle", () => {

@@ -3,7 +3,15 @@ import { describe, test } from "node:test";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { assert, assertEquals, assertMatch, assertStringIncludes } from "#std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertRejects,
+  assertStringIncludes,
+} from "#std/assert";
+import { main } from "../src/cli/client.ts";
+import { UsageError } from "../src/cli/command_line.ts";
 import type { Connection } from "../src/net/net.ts";
 import { loadAdapter } from "../src/net/load.ts";
 import { runtime } from "../src/kernel/runtime.ts";
@@ -13,6 +21,7 @@ import { formatHostPort } from "../src/text/units.ts";
 import { AckPeer, type AckPeerOptions, STREAM } from "./ack_peer.ts";
 import { flood, PATTERN, readAll, send, sendAndFinish, withServer } from "./peer.ts";
 import { run, type RunOptions, type RunResult, start } from "./process.ts";
+import { skip } from "./skip.ts";
 import { until, within } from "./within.ts";
 
 const net = await loadAdapter();
@@ -112,21 +121,27 @@ describe(`client.ts on ${runtime}: the command line`, () => {
     "is one argument too many": [["a:1", "b:2"]],
     "is given twice": [["--json", "--json"], ["--count", "1", "--count", "2"]],
     "takes no value": [["--json=1"], ["--json", "false"], ["--ack=yes"], ["--verify", "true"]],
-    // Bun takes a leading -- away.
-    "nothing may follow --": [["--json", "--", "python3"]],
+    "nothing may follow --": [["--json", "--", "python3"], ["--", "python3"]],
   };
   for (const [message, lines] of Object.entries(wrong)) {
-    test(`${lines.length} times "${message}": one line, exit 2`, async () => {
-      // Two at a time: this machine may have no more processors.
-      for (let i = 0; i < lines.length; i += 2) {
-        const pair = lines.slice(i, i + 2);
-        for (const result of await Promise.all(pair.map((args) => client(args)))) {
-          assertFails(result, 2, message);
-          assertMatch(result.stderr, / \(see --help\)\n$/);
-        }
+    test(`${lines.length} times "${message}"`, async () => {
+      // As the command parses it, without a process.
+      for (const args of lines) {
+        const error = await assertRejects(() => main(args), UsageError, message);
+        assert(!error.message.includes("\n"), error.message);
       }
     });
   }
+
+  test("as a process: one line, exit 2", async () => {
+    const [option, together] = await Promise.all([
+      client(["--mode", "fast"]),
+      client(["--ack", "--reply", "hi"]),
+    ]);
+    assertFails(option, 2, 'client: --mode "fast" must be naive or drain');
+    assertFails(together, 2, "client: --ack and replies exclude each other");
+    for (const { stderr } of [option, together]) assertMatch(stderr, / \(see --help\)\n$/);
+  });
 
   test("help", async () => {
     const { status, stdout, stderr } = await client(["--help"]);
@@ -199,7 +214,7 @@ describe(`client.ts on ${runtime}: the ends`, () => {
   });
 
   test("a reset is an errno and exit 1", async (t) => {
-    if (!net.canReset) return t.skip("this runtime has no way to send RST without libc");
+    if (!net.canReset) return skip(t, "this runtime has no way to send RST without libc");
     const serve = async (connection: Connection) => {
       // Its first reply says that it has read.
       void connection.write(PATTERN.subarray(0, 10));
@@ -600,7 +615,7 @@ describe(`client.ts on ${runtime}: acknowledgements`, () => {
 
 describe("client.ts on Deno", () => {
   test("asks for no more permissions than it needs", async (t) => {
-    if (runtime !== "deno") return t.skip("only Deno has permissions");
+    if (runtime !== "deno") return skip(t, "only Deno has permissions");
     const serve = (connection: Connection) => sendAndFinish(connection, 100_000);
     const run = (permissions: string[], ...args: string[]) =>
       served(serve, (server) => client([server, "--json", ...args], { permissions }));

@@ -10,6 +10,7 @@ import type { ServeEvent } from "../src/relay/serve_event.ts";
 import { type Program, run, type RunOptions, SERVE_PERMISSIONS, start } from "./process.ts";
 import { setTimeout as sleep } from "node:timers/promises";
 import { numbered, SIZE } from "./relaying.ts";
+import { skip } from "./skip.ts";
 import { within } from "./within.ts";
 
 const MIB = 1 << 20;
@@ -181,8 +182,3 @@ describe("a disk that gets full while a server spills", () => {
       assertGreater(room.reduce((sum, event) => sum + event.dropped, 0), 0.2 * RATE);
     }));
 });
-
-function skip(t: TestContext, why: string): void {
-  console.log(`  skipped: ${why}`);
-  t.skip(why);
-}

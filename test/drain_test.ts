@@ -19,6 +19,7 @@ import { connectionState } from "../src/kernel/kernel.ts";
 import { fillNumbered } from "../src/message/numbered.ts";
 import { AckPeer, type AckPeerOptions, STREAM } from "./ack_peer.ts";
 import { flood, PATTERN, readAll, send, sendAndFinish, withServer } from "./peer.ts";
+import { skip } from "./skip.ts";
 import { until, within } from "./within.ts";
 
 const net = await loadAdapter();
@@ -132,7 +133,7 @@ describe(`drain on ${runtime}`, () => {
   });
 
   test("a server that resets is told by its errno", async (t) => {
-    if (!net.canReset) return t.skip("this runtime has no way to send RST without libc");
+    if (!net.canReset) return skip(t, "this runtime has no way to send RST without libc");
     const result = await withServer(async (connection) => {
       await send(connection, PATTERN.subarray(0, 1000));
       const state = () => connectionState(connection.local, connection.remote);

@@ -9,6 +9,7 @@ import { tcpInfo } from "../src/kernel/tcp_info.ts";
 import type { Connection } from "../src/net/net.ts";
 import { loadAdapter } from "../src/net/load.ts";
 import { runtime } from "../src/kernel/runtime.ts";
+import { skip } from "./skip.ts";
 import { until, within } from "./within.ts";
 
 async function openPair(
@@ -46,7 +47,7 @@ describe(`kernel on ${runtime}`, () => {
 
   for (const host of ["127.0.0.1", "::1"]) {
     test(`queues of both ends are exact, ${host}`, async (t) => {
-      if (kernelSource === "none") return t.skip(`no kernel figures: ${kernelSourceReason}`);
+      if (kernelSource === "none") return skip(t, `no kernel figures: ${kernelSourceReason}`);
       const { ours, theirs, end } = await openPair(host);
       assertEquals(await ours.write(new Uint8Array(1000)), 1000);
       await until("1000 bytes arrive", 2000, () => {
@@ -72,7 +73,7 @@ describe(`kernel on ${runtime}`, () => {
   }
 
   test("an end that is not there is absent, not 0", async (t) => {
-    if (kernelSource === "none") return t.skip(`no kernel figures: ${kernelSourceReason}`);
+    if (kernelSource === "none") return skip(t, `no kernel figures: ${kernelSourceReason}`);
     const { ours, end } = await openPair();
     const { near, far } = connectionState(ours.local, { ...ours.remote, port: 1 });
     assertEquals([near, far], [undefined, undefined]);
@@ -84,7 +85,7 @@ describe(`kernel on ${runtime}`, () => {
     const { ours, end } = await openPair();
     if (kernelSource !== "sock_diag" || ours.fd === undefined) {
       await end();
-      return t.skip(`no descriptor or no FFI here: ${kernelSourceReason}`);
+      return skip(t, `no descriptor or no FFI here: ${kernelSourceReason}`);
     }
     await ours.write(new Uint8Array(5000));
     await until("acknowledged", 2000, () => tcpInfo(ours.fd!)?.bytesAcked === 5000);
@@ -98,7 +99,7 @@ describe(`kernel on ${runtime}`, () => {
     const { ours, theirs, end } = await openPair();
     if (kernelSource !== "sock_diag") {
       await end();
-      return t.skip(`nothing to compare: ${kernelSourceReason}`);
+      return skip(t, `nothing to compare: ${kernelSourceReason}`);
     }
     await ours.write(new Uint8Array(3000));
     theirs.write(new Uint8Array(123));
@@ -117,7 +118,7 @@ describe(`kernel on ${runtime}`, () => {
       });
     } catch {
       await end();
-      return t.skip("no ss here (Debian: iproute2)");
+      return skip(t, "no ss here (Debian: iproute2)");
     }
     assertEquals(Number(/^\S+\s+(\d+)/.exec(text)![1]), 123, text);
     assertEquals(Number(/bytes_acked:(\d+)/.exec(text)![1]), 3000, text);
@@ -128,7 +129,7 @@ describe(`kernel on ${runtime}`, () => {
     const { ours, end } = await openPair();
     if (kernelSource !== "sock_diag" || ours.fd === undefined) {
       await end();
-      return t.skip(`no descriptor or no FFI here: ${kernelSourceReason}`);
+      return skip(t, `no descriptor or no FFI here: ${kernelSourceReason}`);
     }
     for (const which of ["send", "receive"] as const) {
       assert(setBufferSize(ours.fd, which, 32_768));
@@ -144,7 +145,7 @@ describe(`kernel on ${runtime}`, () => {
     const { ours, theirs, end } = await openPair();
     if (kernelSource !== "sock_diag" || ours.fd === undefined) {
       await end();
-      return t.skip(`no descriptor or no FFI here: ${kernelSourceReason}`);
+      return skip(t, `no descriptor or no FFI here: ${kernelSourceReason}`);
     }
     assertEquals(hasUnread(ours.fd), false);
     theirs.write("reply");

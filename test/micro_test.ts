@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "#std/assert";
 import { runtime } from "../src/kernel/runtime.ts";
 import { hasRuntime, Program, ROOT, run } from "./process.ts";
+import { skip } from "./skip.ts";
 
 const MARK = "SPEEDLIMIT_MICRO_TEST";
 
@@ -74,7 +75,7 @@ describe("the script micro of package.json", () => {
   const agents = { bun: "bun/1.4.5 npm/? node/v26.3.0 linux x64", node: "npm/11.0.0 node/v26.0.0" };
   for (const [called, agent] of Object.entries(agents)) {
     test(`measures ${called} where ${agent.split("/")[0]} runs it`, async (t) => {
-      if (!hasRuntime("bun") || !hasRuntime("node")) return t.skip("no bun or no node here");
+      if (!hasRuntime("bun") || !hasRuntime("node")) return skip(t, "no bun or no node here");
       const env = { npm_config_user_agent: agent };
       const program = join(ROOT, "node_modules/.bin/bun");
       // An agent that is given stands for a nested call: Bun leaves it as it is.

@@ -7,6 +7,7 @@ import { loadAdapter } from "../src/net/load.ts";
 import { runtime } from "../src/kernel/runtime.ts";
 import { connectionState, kernelSource } from "../src/kernel/kernel.ts";
 import { setBufferSize } from "../src/kernel/socket_calls.ts";
+import { skip } from "./skip.ts";
 import { until, within } from "./within.ts";
 
 const MIB = 1 << 20;
@@ -234,7 +235,7 @@ for (const name of adapters) {
 
     test("reset: the peer gets ECONNRESET", async (t) => {
       const net = await loadAdapter(name);
-      if (!net.canReset) return t.skip("this runtime has no way to send RST without libc");
+      if (!net.canReset) return skip(t, "this runtime has no way to send RST without libc");
       const pair = await openPair(net);
       const reading = pair.client.read(10);
       pair.server.reset();
@@ -247,7 +248,7 @@ for (const name of adapters) {
 
     test("a write after the peer's reset says so, though a chunk is still unread", async (t) => {
       const net = await loadAdapter(name);
-      if (!net.canReset) return t.skip("this runtime has no way to send RST without libc");
+      if (!net.canReset) return skip(t, "this runtime has no way to send RST without libc");
       const pair = await openPair(net);
       await writeAll(pair.server, patternAt(0, 100_000));
       assertEquals((await within("a byte", 2000, pair.client.read(1)))?.length, 1);

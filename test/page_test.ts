@@ -12,6 +12,7 @@ import { preparePage } from "../src/report/page.ts";
 import { fromBench, fromLimits } from "../src/report/report.ts";
 import type { LimitResult } from "../src/measure/limit_result.ts";
 import { madeLimit, madeResult } from "./bench_results.ts";
+import { skip } from "./skip.ts";
 import { within } from "./within.ts";
 
 const LONGEST_MS = 30_000;
@@ -79,8 +80,7 @@ async function inPage(
   if (browser === undefined) {
     const why = "there is no Chromium on PATH, which this page is tried in";
     assert(process.env.SPEEDLIMIT_EXPECT_BROWSER === undefined, why);
-    console.log(`  skipped: ${why}`);
-    return t.skip(why);
+    return skip(t, why);
   }
   const page = await browser.newPage({
     viewport: { width, height: 900 },

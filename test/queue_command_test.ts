@@ -29,6 +29,7 @@ import { loadSqlite } from "../src/queue/sqlite_file.ts";
 import { openSqliteQueue } from "../src/queue/sqlite_queue.ts";
 import { run, start } from "./process.ts";
 import { assertHolds, batchAt, batchBytes, fill, hash, withFolder } from "./queue_batches.ts";
+import { skip } from "./skip.ts";
 import { within } from "./within.ts";
 
 const MS = 10_000;
@@ -70,8 +71,8 @@ describe("a file that is no queue", () => {
       await refused(file("short"), "is cut short");
     }));
 
-  test("or that may not be written is refused", async () => {
-    if (process.getuid?.() === 0) return console.log("  skipped: root may write everything");
+  test("or that may not be written is refused", async (t) => {
+    if (process.getuid?.() === 0) return skip(t, "root may write everything");
     await withFolder(async (folder) => {
       const file = join(folder, "a.queue");
       await (await openSqliteQueue(file)).close();
@@ -132,18 +133,22 @@ describe("status of a queue that is open, under load", () => {
         const sqlite = await loadSqlite();
         let last = { delivered: 0, tail: 0 };
         let looks = 0;
-        for (const end = performance.now() + 2000; performance.now() < end; looks++) {
+        // For a second, and until the writer has released something.
+        const end = performance.now() + 1000;
+        while (performance.now() < end || looks <= 10 || last.delivered <= 400_000) {
+          looks++;
           const { open, readers, damaged } = await queueStatus(sqlite, file);
           assertEquals([open, readers.length, damaged], [true, 1, 0]);
           const { name, batches, bytes, messages, delivered, tail, oldest } = readers[0]!;
           assertEquals([name, bytes, messages], ["a", batches * 20_000, batches * 10]);
           assertGreaterOrEqual(delivered, last.delivered);
           assertGreaterOrEqual(tail, last.tail);
-          assertLess(Math.abs(Date.now() - Date.parse(oldest!)), 60_000);
+          // It is looked up after the row: what the row tells of may be delivered by then.
+          if (oldest !== undefined) {
+            assertLess(Math.abs(Date.now() - Date.parse(oldest)), 60_000);
+          }
           last = { delivered, tail };
         }
-        assertGreater(looks, 10);
-        assertGreater(last.delivered, 400_000);
         assertEquals(writer.stderr, "");
       } finally {
         writer.kill("SIGKILL");

@@ -1,5 +1,5 @@
 /** What becomes of a queue when its process is killed, its file is hurt, or its disk is full. */
-import { describe, test, type TestContext } from "node:test";
+import { describe, test } from "node:test";
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -20,6 +20,7 @@ import { QueueError, type QueueReader } from "../src/queue/queue.ts";
 import { openSqliteQueue } from "../src/queue/sqlite_queue.ts";
 import { Program, ROOT, run, type RunResult, start } from "./process.ts";
 import { assertBatch, batchAt, hash, withFolder } from "./queue_batches.ts";
+import { skip } from "./skip.ts";
 import { within } from "./within.ts";
 
 const MS = 20_000;
@@ -314,8 +315,3 @@ describe("a disk that is full", () => {
       }
     }));
 });
-
-function skip(t: TestContext, why: string): void {
-  console.log(`  skipped: ${why}`);
-  t.skip(why);
-}

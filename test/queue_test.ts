@@ -22,6 +22,7 @@ import {
   fill,
   withFolder,
 } from "./queue_batches.ts";
+import { skip } from "./skip.ts";
 import { until, within } from "./within.ts";
 
 const MS = 10_000;
@@ -224,8 +225,8 @@ describe("a queue", () => {
     }));
 });
 
-test("a queue needs no more than its file and the program's own folder", async () => {
-  if (runtime !== "deno") return console.log("  skipped: only Deno has permissions");
+test("a queue needs no more than its file and the program's own folder", async (t) => {
+  if (runtime !== "deno") return skip(t, "only Deno has permissions");
   await withFolder(async (folder) => {
     const file = join(folder, "a.queue");
     const permissions = [`--allow-read=${join(ROOT, "src")},${file}`, `--allow-write=${file}`];

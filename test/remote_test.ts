@@ -5,12 +5,14 @@
 import { execFileSync, spawn } from "node:child_process";
 import process from "node:process";
 import { test } from "node:test";
-import { assert, assertEquals } from "#std/assert";
+import { assertEquals } from "#std/assert";
 import { compileC } from "../bench/readers/compile.ts";
 import { kernelSource } from "../src/kernel/kernel.ts";
 import { findLimit } from "../src/measure/limit.ts";
 import { textMessage } from "../src/message/message.ts";
 import { runtime } from "../src/kernel/runtime.ts";
+import { assertFound } from "./limiting.ts";
+import { skip } from "./skip.ts";
 import { within } from "./within.ts";
 
 const RATE = 20e6;
@@ -38,16 +40,15 @@ function makeHost(): { ours: string; run: string[]; remove(): void } {
 }
 
 test(`a reader on another host, by its window, on ${runtime}`, async (t) => {
-  if (kernelSource !== "sock_diag") return t.skip(`no windows to see: source is ${kernelSource}`);
+  if (kernelSource !== "sock_diag") return skip(t, `no windows to see: source is ${kernelSource}`);
   let program: string;
   let host: ReturnType<typeof makeHost>;
   try {
     program = await compileC(new URL("../bench/readers/paced.c", import.meta.url));
     host = makeHost();
   } catch (error) {
-    const reason = (error as Error).message.split("\n")[0];
-    console.log(`  skipped: ${reason}`);
-    return t.skip(reason);
+    const reason = (error as Error).message.split("\n")[0]!;
+    return skip(t, reason);
   }
   let reader: ReturnType<typeof spawn> | undefined;
   try {
@@ -68,10 +69,8 @@ test(`a reader on another host, by its window, on ${runtime}`, async (t) => {
         },
       }),
     );
-    assertEquals(result.outcome, "found", result.message);
     assertEquals(result.queueSource, "window");
-    const middle = (result.limit!.lower + result.limit!.upper) / 2;
-    assert(Math.abs(middle / RATE - 1) < 0.05, JSON.stringify([result.limit, result.trials]));
+    assertFound(result, RATE, 0.05);
   } finally {
     const exited = new Promise((resolve) => reader!.once("exit", resolve));
     if (reader!.exitCode === null) {

@@ -1,135 +1,176 @@
 /**
- * The whole suite under Deno, Bun and Node, one after the other; closes with `N passed, N failed`
+ * The whole suite under Deno, Bun and Node; closes with a line for each and `N passed, N failed`
  * over the three together. Runs on Node.
  *
  *     npm test                      # all of it
  *     npm test -- net_test.ts       # some files
+ *
+ * Each file on each runtime is a process of its own. Several run at the same time, as many as the
+ * machine has cores for.
  */
-import { spawn } from "node:child_process";
-import { globSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { globSync, mkdtempSync, rmSync } from "node:fs";
+import { availableParallelism, tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import process from "node:process";
+import { endAll, type Job, type JobResult, runJob, type Runtime, RUNTIMES } from "./run_job.ts";
+import type { Counts } from "./run_junit.ts";
 
 const ROOT = resolve(import.meta.dirname!, "..");
-/** A suite that hangs fails: no wait in it is longer than a few minutes altogether. */
-const LONGEST_MS = 20 * 60_000;
 
-const RUNTIMES = ["deno", "bun", "node"] as const;
-type Runtime = typeof RUNTIMES[number];
+/**
+ * What each file takes: seconds on a quiet machine (the mean of the three runtimes), and how many
+ * cores it keeps busy meanwhile. Measured; the sum of the loads that run at a time is at most the
+ * number of cores.
+ */
+const COSTS: Record<string, [seconds: number, load: number]> = {
+  "article_test.ts": [12, 0.5],
+  "bench_test.ts": [17, 1.5],
+  "build_test.ts": [14, 1.2],
+  "client_test.ts": [10, 0.9],
+  "command_line_test.ts": [3, 0.7],
+  "disk_full_test.ts": [8, 0.8],
+  "drain_test.ts": [7, 0.4],
+  "kill_test.ts": [9, 1.3],
+  "latency_test.ts": [7, 0.8],
+  "limit_attach_test.ts": [21, 0.3],
+  "limit_command_line_test.ts": [1, 1],
+  "limit_failures_test.ts": [13, 0.4],
+  "limit_test.ts": [60, 0.3],
+  "micro_test.ts": [14, 1.2],
+  "net_test.ts": [3, 0.5],
+  "page_test.ts": [9, 0.6],
+  "queue_command_test.ts": [9, 1.2],
+  "queue_damage_test.ts": [3, 1.2],
+  "queue_faults_test.ts": [12, 1.1],
+  "queue_space_test.ts": [4, 1.1],
+  "queue_test.ts": [3, 1],
+  "relay_policy_test.ts": [6, 0.3],
+  "relay_reader_test.ts": [3, 0.4],
+  "relay_source_test.ts": [8, 0.6],
+  "relay_test.ts": [15, 0.4],
+  "remote_test.ts": [12, 0.3],
+  "report_test.ts": [8, 0.7],
+  "serve_test.ts": [16, 0.3],
+  "server_command_line_test.ts": [4, 1],
+  "server_test.ts": [4, 0.4],
+  "source_test.ts": [5, 0.4],
+  "spill_test.ts": [12, 0.8],
+};
+/** Of a file that is not in it: most of those take less than a second. */
+const UNKNOWN: [seconds: number, load: number] = [1, 1];
 
-/** How each runtime runs test files and writes a JUnit report. */
-function command(runtime: Runtime, files: string[], report: string): string[] {
-  switch (runtime) {
-    case "deno":
-      return [
-        "deno",
-        "test",
-        "-A",
-        "--no-check",
-        "--node-modules-dir=manual",
-        `--junit-path=${report}`,
-        ...files,
-      ];
-    case "bun":
-      return [
-        "bun",
-        "test",
-        "--timeout",
-        "300000",
-        "--reporter=junit",
-        `--reporter-outfile=${report}`,
-        ...files,
-      ];
-    case "node":
-      return [
-        "node",
-        "--experimental-ffi",
-        "--no-warnings",
-        "--test",
-        "--test-concurrency=1",
-        // A failed test leaves its sockets open: that must not keep the others waiting.
-        "--test-force-exit",
-        "--test-reporter=spec",
-        "--test-reporter-destination=stdout",
-        "--test-reporter=junit",
-        `--test-reporter-destination=${report}`,
-        ...files,
-      ];
+interface Waiting extends Job {
+  seconds: number;
+  load: number;
+}
+
+/** Those with the most work first: the lighter ones then run beside them, and not alone at the end. */
+function jobsOf(files: readonly string[], cores: number): Waiting[] {
+  return files.flatMap((file) => {
+    const [seconds, load] = COSTS[basename(file)] ?? UNKNOWN;
+    return RUNTIMES.map((runtime) => ({ runtime, file, seconds, load: Math.min(load, cores) }));
+  }).sort((a, b) => b.seconds * b.load - a.seconds * a.load);
+}
+
+/** `31 s`, `3 min`. */
+const short = (seconds: number) =>
+  seconds < 100 ? `${Math.round(seconds)} s` : `${Math.round(seconds / 60)} min`;
+
+/** How long the rest takes, as far as the table and the pace so far tell. */
+class Forecast {
+  readonly #startMs = performance.now();
+  readonly #cores: number;
+  #left: number;
+  #done = 0;
+
+  constructor(jobs: readonly Waiting[], cores: number) {
+    this.#cores = cores;
+    this.#left = jobs.reduce((sum, job) => sum + this.#cost(job), 0);
+  }
+
+  /** Seconds of the whole machine. */
+  #cost({ seconds, load }: Waiting): number {
+    return seconds * load / this.#cores;
+  }
+
+  finished(job: Waiting): string {
+    this.#left -= this.#cost(job);
+    this.#done += this.#cost(job);
+    const elapsed = (performance.now() - this.#startMs) / 1000;
+    return `about ${short(this.#left * elapsed / this.#done)} left`;
   }
 }
 
-interface Counts {
-  passed: number;
-  failed: number;
-  skipped: number;
-}
-
-/** The tests in a JUnit report; a suite that is listed as a test of its own (Deno) is none. */
-function count(report: string): Counts {
-  const cases = [...report.matchAll(/<testcase\s([^>]*?)(\/>|>([\s\S]*?)<\/testcase>)/g)].map((
-    match,
-  ) => ({
-    name: /(?:^|\s)name="([^"]*)"/.exec(match[1]!)?.[1] ?? "",
-    body: match[3] ?? "",
-  }));
-  const counts: Counts = { passed: 0, failed: 0, skipped: 0 };
-  for (const { name, body } of cases) {
-    if (cases.some((other) => other.name.startsWith(`${name} &gt; `))) continue;
-    if (/<(failure|error)/.test(body)) counts.failed++;
-    else if (/<skipped/.test(body)) counts.skipped++;
-    else counts.passed++;
+function tell({ runtime, file }: Job, result: JobResult, progress: string): void {
+  const what = `${runtime} ${basename(file)}`;
+  if (result.failed > 0) {
+    console.log(`\n== ${what}: ${result.failed} failed\n${result.output.trim()}\n`);
   }
-  return counts;
+  console.log(progress);
+  for (const skip of result.skips) console.log(`  skipped: ${skip}`);
 }
 
-async function run(runtime: Runtime, files: string[], folder: string): Promise<Counts> {
-  const report = join(folder, `${runtime}.xml`);
-  const [program, ...args] = command(runtime, files, report) as [string, ...string[]];
-  console.log(`\n== ${runtime}: ${files.length} files`);
-  const child = spawn(program, args, {
-    cwd: ROOT,
-    stdio: "inherit",
-    env: { ...process.env, SPEEDLIMIT_EXPECT_RUNTIME: runtime },
-  });
-  const timer = setTimeout(() => child.kill("SIGKILL"), LONGEST_MS);
-  const status = await new Promise<number | null>((done) => {
-    child.once("error", (error) => {
-      console.log(`${runtime} cannot be started: ${error.message}`);
-      done(null);
+async function main(wanted: readonly string[]): Promise<number> {
+  const files = globSync("test/*_test.ts", { cwd: ROOT }).sort()
+    .filter((file) => wanted.length === 0 || wanted.includes(basename(file)));
+  const cores = availableParallelism();
+  const waiting = jobsOf(files, cores);
+  const count = waiting.length;
+  const forecast = new Forecast(waiting, cores);
+  const folder = mkdtempSync(join(tmpdir(), "speedlimit-test-"));
+  process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
+  let interrupted = false;
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.on(signal, () => {
+      interrupted = true;
+      void endAll().then(() => process.exit(130));
     });
-    child.once("exit", done);
-  });
-  clearTimeout(timer);
-  let counts: Counts = { passed: 0, failed: 0, skipped: 0 };
-  try {
-    counts = count(readFileSync(report, "utf8"));
-  } catch {
-    console.log(`${runtime} left no report`);
   }
-  // A crash outside of every test, or a run of nothing, is a failure as well.
-  if ((status !== 0 && counts.failed === 0) || counts.passed + counts.failed === 0) counts.failed++;
-  return counts;
+
+  const counts = Object.fromEntries(
+    RUNTIMES.map((runtime) => [runtime, { passed: 0, failed: 0, skipped: 0 }]),
+  ) as Record<Runtime, Counts>;
+  const failures: string[] = [];
+  let done = 0;
+  const finish = (job: Waiting, result: JobResult) => {
+    const what = `${job.runtime} ${basename(job.file)}`;
+    const state = `file ${++done} of ${count} (${what}, ${short(result.seconds)})`;
+    const left = forecast.finished(job);
+    tell(job, result, done === count ? state : `${state}, ${left}`);
+    if (result.failed > 0) failures.push(`${what}: ${result.failed} failed`);
+    for (const key of ["passed", "failed", "skipped"] as const) {
+      counts[job.runtime][key] += result[key];
+    }
+  };
+
+  const running = new Map<Waiting, Promise<void>>();
+  while (waiting.length + running.size > 0) {
+    const busy = () => [...running.keys()].reduce((sum, job) => sum + job.load, 0);
+    for (const job of [...waiting]) {
+      if (running.size > 0 && busy() + job.load > cores + 1e-9) continue;
+      waiting.splice(waiting.indexOf(job), 1);
+      running.set(
+        job,
+        runJob(ROOT, job, folder).then((result) => {
+          running.delete(job);
+          if (!interrupted) finish(job, result);
+        }),
+      );
+    }
+    await Promise.race(running.values());
+    if (interrupted) return 130;
+  }
+
+  console.log(failures.length === 0 ? "" : `\n${failures.join("\n")}\n`);
+  const total: Counts = { passed: 0, failed: 0, skipped: 0 };
+  for (const runtime of RUNTIMES) {
+    const { passed, failed, skipped } = counts[runtime];
+    console.log(`${runtime}: ${passed} passed, ${failed} failed, ${skipped} skipped`);
+    for (const key of ["passed", "failed", "skipped"] as const) total[key] += counts[runtime][key];
+  }
+  const skipped = total.skipped > 0 ? `, ${total.skipped} skipped` : "";
+  console.log(`${total.passed} passed, ${total.failed} failed${skipped}`);
+  return total.failed === 0 && count > 0 ? 0 : 1;
 }
 
-const wanted = process.argv.slice(2).map((name) => basename(name));
-const files = globSync("test/*_test.ts", { cwd: ROOT }).sort()
-  .filter((file) => wanted.length === 0 || wanted.includes(basename(file)));
-const folder = mkdtempSync(join(tmpdir(), "speedlimit-test-"));
-const total: Counts = { passed: 0, failed: 0, skipped: 0 };
-const lines: string[] = [];
-for (const runtime of RUNTIMES) {
-  const counts = await run(runtime, files, folder);
-  lines.push(
-    `${runtime}: ${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`,
-  );
-  for (const key of ["passed", "failed", "skipped"] as const) total[key] += counts[key];
-}
-rmSync(folder, { recursive: true });
-console.log(`\n${lines.join("\n")}`);
-console.log(
-  `${total.passed} passed, ${total.failed} failed${
-    total.skipped > 0 ? `, ${total.skipped} skipped` : ""
-  }`,
-);
-process.exitCode = total.failed === 0 ? 0 : 1;
+process.exitCode = await main(process.argv.slice(2).map((name) => basename(name)));

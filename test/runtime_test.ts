@@ -6,6 +6,7 @@ import process from "node:process";
 import { assert, assertEquals, assertMatch } from "#std/assert";
 import { loadAdapter } from "../src/net/load.ts";
 import { runtime } from "../src/kernel/runtime.ts";
+import { skip } from "./skip.ts";
 
 const expected = process.env.SPEEDLIMIT_EXPECT_RUNTIME;
 const versions = process.versions as Readonly<Record<string, string | undefined>>;
@@ -14,8 +15,7 @@ const globals = globalThis as { Deno?: { version: { deno: string } }; Bun?: { ve
 test("the suite runs on the runtime that was asked for", (t) => {
   if (expected === undefined) {
     const why = "SPEEDLIMIT_EXPECT_RUNTIME is not set: nothing is expected";
-    console.log(`  skipped: ${why}`);
-    return t.skip(why);
+    return skip(t, why);
   }
   assertEquals(runtime, expected);
   // By the global object: all three have a `process`, only one has the other two.

@@ -19,6 +19,7 @@ import type { ServeEvent } from "../src/relay/serve_event.ts";
 import type { ServeOptions } from "../src/relay/serve_options.ts";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fitLine } from "../src/measure/statistics.ts";
+import { skip } from "./skip.ts";
 import { until, within } from "./within.ts";
 
 /** Of a size that fits no buffer, and a period that fits no other size. */
@@ -115,8 +116,7 @@ async function readAll(reader: Connection): Promise<Read> {
 /** Without libc there are no small buffers, and an overflow takes the megabytes of the default. */
 function withoutSmallBuffers(t: TestContext): boolean {
   if (typeof libc !== "string") return false;
-  console.log(`  skipped: ${libc}`);
-  t.skip(libc);
+  skip(t, libc);
   return true;
 }
 

@@ -4,7 +4,9 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { assert, assertEquals, assertMatch, assertStringIncludes } from "#std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "#std/assert";
+import { UsageError } from "../src/cli/command_line.ts";
+import { chooseServed, parseServerCommandLine } from "../src/cli/server_options.ts";
 import { run } from "./process.ts";
 import { connect, json, serving, withFolder } from "./serving.ts";
 import { until, within } from "./within.ts";
@@ -19,6 +21,14 @@ async function refuses(file: string, args: string[], status: number, says: RegEx
   assertMatch(stderr, /^[^\n]+\n$/, what);
   assertMatch(stderr, says, what);
   assert(!/\bat .*:\d+:\d+|Error:.*Error:/.test(stderr), `a stack: ${what}`);
+}
+
+/** As the command parses it, without a process: `refuses` shows what becomes of a UsageError. */
+function refusesLine(args: string[], says: RegExp): void {
+  const parse = () => chooseServed(parseServerCommandLine(args, "server.ts"));
+  const { message } = assertThrows(parse, UsageError, undefined, args.join(" ").slice(0, 60));
+  assertMatch(message, says);
+  assert(!message.includes("\n"), message);
 }
 
 const huge = "99999999999999999999";
@@ -69,17 +79,24 @@ const files = ["--log", "--spill"];
 
 describe("server.ts refuses", () => {
   for (const [option, [says, ...values]] of Object.entries(wrong)) {
-    test(`a wrong ${option}`, async () => {
-      await Promise.all(values.map((value) => refuses("server.ts", [option, value], 2, says)));
+    test(`a wrong ${option}`, () => {
+      for (const value of values) refusesLine([option, value], says);
     });
   }
 
-  test("an option without its value", async () => {
+  test("an option without its value", () => {
     for (const option of [...Object.keys(wrong), ...files]) {
       const says = new RegExp(`${option} needs a value`);
-      const without = [[option], [`${option}=`]];
-      await Promise.all(without.map((args) => refuses("server.ts", args, 2, says)));
+      refusesLine([option], says);
+      refusesLine([`${option}=`], says);
     }
+  });
+
+  test("as a process: one line, and exit status 2", async () => {
+    await Promise.all([
+      refuses("server.ts", ["--port", "http"], 2, /^server: --port "http" must be a port.*--help/),
+      refuses("server.ts", ["--message", "numbered", "--size", "19"], 2, /^server: --size 19: /),
+    ]);
   });
 
   const others: [args: string[], says: RegExp][] = [
@@ -105,8 +122,8 @@ describe("server.ts refuses", () => {
     [["8000"], /"8000" is one argument too many/],
     [["--port", "0", "--", "x"], /one argument too many|nothing may follow --/],
   ];
-  test("what is misspelt, given twice, or too much", async () => {
-    await Promise.all(others.map(([args, says]) => refuses("server.ts", args, 2, says)));
+  test("what is misspelt, given twice, or too much", () => {
+    for (const [args, says] of others) refusesLine(args, says);
   });
 
   const spill = ["--overflow", "spill", "--spill", "no/folder/queue.db"];
@@ -142,8 +159,8 @@ describe("server.ts refuses", () => {
     [["--source", "-", "--size", "5"], /--size and --source exclude each other/],
     [["--message", "numbered", "--size", "19"], /a numbered message has at least 20 B/],
   ];
-  test("options that need or exclude each other", async () => {
-    await Promise.all(together.map(([args, says]) => refuses("server.ts", args, 2, says)));
+  test("options that need or exclude each other", () => {
+    for (const [args, says] of together) refusesLine(args, says);
   });
 
   test("a queue's file that cannot be one, which stays as it is", () =>

@@ -2,7 +2,7 @@
  * The article's system, with what it lacked: a fast sender that hangs up on overflow, a naive reader
  * that is slower than the sender's spikes and faster than their average, and our server in between.
  */
-import { describe, test, type TestContext } from "node:test";
+import { describe, test } from "node:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -17,6 +17,7 @@ import { withServer } from "./peer.ts";
 import { type Program, start } from "./process.ts";
 import { setTimeout as sleep } from "node:timers/promises";
 import { numbered, SIZE, withoutKernel } from "./relaying.ts";
+import { skip } from "./skip.ts";
 import { until, within } from "./within.ts";
 
 /** It works 1 ms on each 1000 bytes: a million bytes a second at most. */
@@ -225,8 +226,3 @@ test("a reader that is stopped for 3 s: the sender never sees a window of zero",
     assertEquals((await within("the server's end", 5000, server.ended)).status, 0);
   });
 });
-
-function skip(t: TestContext, why: string): void {
-  console.log(`  skipped: ${why}`);
-  t.skip(why);
-}

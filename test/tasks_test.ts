@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { assertEquals, assertMatch } from "#std/assert";
 import { hasRuntime, Program, ROOT } from "./process.ts";
+import { skip } from "./skip.ts";
 
 const { tasks } = JSON.parse(readFileSync(join(ROOT, "deno.json"), "utf8")) as {
   tasks: Record<string, string>;
@@ -20,7 +21,7 @@ writeFileSync(config, offline);
 describe("deno task", () => {
   for (const name of Object.keys(tasks).filter((name) => name !== "ok")) {
     test(name, async (t) => {
-      if (!hasRuntime("deno")) return t.skip("no deno in node_modules");
+      if (!hasRuntime("deno")) return skip(t, "no deno in node_modules");
       // Deno puts node_modules/.bin in front by itself, and must not take its own program for a script.
       const deno = join(ROOT, "node_modules/.bin/deno");
       const args = ["task", "-q", "-c", config, "--cwd", ROOT, name, "--help"];

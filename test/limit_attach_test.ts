@@ -1,0 +1,188 @@
+/** bin/limit.ts --attach, SIGINT in mid-search, and what findLimit() tells meanwhile. */
+import { describe, test } from "node:test";
+import { readFileSync } from "node:fs";
+import {
+  assertEquals,
+  assertGreaterOrEqual,
+  assertLess,
+  assertMatch,
+  assertStringIncludes,
+} from "#std/assert";
+import { findLimit } from "../src/measure/limit.ts";
+import type { LimitEvent } from "../src/measure/limit_options.ts";
+import type { Connection } from "../src/net/net.ts";
+import { loadAdapter } from "../src/net/load.ts";
+import {
+  assertFound,
+  attaching,
+  fill,
+  leavingNobody,
+  LIMIT,
+  MESSAGE,
+  misbehaving,
+  paced,
+  parse,
+} from "./limiting.ts";
+import { Program, start } from "./process.ts";
+import { until, within } from "./within.ts";
+
+/** A reader in this process that takes all there is, until its end. */
+async function connectReader(port: number): Promise<Connection> {
+  const net = await loadAdapter();
+  const connection = await net.connect({ host: "127.0.0.1", port });
+  void (async () => {
+    while (await connection.read(65_536) !== null);
+    connection.close();
+  })();
+  return connection;
+}
+
+describe("--attach", () => {
+  test("a reader that comes by itself", async () => {
+    await attaching(["--max-rate", "2MB/s"], async (program, port) => {
+      const reader = start(["client.ts", `127.0.0.1:${port}`, "--json"]);
+      const ran = await within("the outcome", 30_000, program.ended);
+      const { outcome, reader: name } = parse(ran);
+      assertEquals([ran.status, outcome, name], [0, "generator-limited", "attached"], ran.stderr);
+      const left = await within("the reader's end", 5000, reader.ended);
+      assertEquals([left.status, JSON.parse(left.stdout).ended], [0, "eof"]);
+    });
+  });
+
+  test("a reader that reconnects whenever it is closed", async () => {
+    await leavingNobody((pids) =>
+      attaching(["--max-rate", "2MB/s"], async (program, port) => {
+        const behaviour = ["127.0.0.1", String(port), "reconnects after each close", pids];
+        const reader = start(["test/readers/misbehaving.ts", ...behaviour]);
+        try {
+          const ran = await within("the outcome", 40_000, program.ended);
+          const { outcome, trials } = parse(ran);
+          assertEquals([ran.status, outcome], [0, "generator-limited"], ran.stderr);
+          const ended = trials.filter((trial) => trial.ended !== undefined);
+          assertGreaterOrEqual(ended.length, 1);
+          assertMatch(ran.stderr, /replacing the reader: its connection ended/);
+        } finally {
+          reader.kill("SIGKILL");
+          await within("the reader's end", 5000, reader.ended);
+        }
+      })
+    );
+  });
+
+  test("two readers, of which the second is the slow one", async (t) => {
+    const rate = 3e6;
+    const slow = await paced(t, rate);
+    if (slow === undefined) return;
+    await attaching(["--readers", "2", "--precision", "10%"], async (program, port) => {
+      const fast = await connectReader(port);
+      const words = slow.map((word) => fill(word, port));
+      const reader = new Program(words[0]!, words.slice(1), { timeoutMs: 60_000 });
+      const ran = await within("the outcome", 50_000, program.ended);
+      const result = parse(ran);
+      assertFound(result, rate, 0.1);
+      assertEquals([result.readers, result.firstBehind], [2, 1], ran.stderr);
+      assertEquals(ran.status, result.outcome === "found" ? 0 : 1, ran.stderr);
+      await within("both ends", 5000, Promise.all([fast.closed, reader.ended]));
+    });
+  });
+});
+
+describe("SIGINT", () => {
+  test("in mid-search: 130, what is known so far, and no reader left", async () => {
+    await leavingNobody(async (pids) => {
+      const reader = misbehaving("reads well", pids);
+      const program = start([LIMIT, "--json", "--", ...reader], { timeoutMs: 40_000 });
+      await within("two trials", 20_000, program.saw(/ramp[^]*\nramp/));
+      const before = performance.now();
+      program.kill("SIGINT");
+      const ran = await within("its end", 5000, program.ended);
+      assertLess(performance.now() - before, 3000);
+      const { interrupted, limit, trials, message } = parse(ran);
+      assertEquals([ran.status, interrupted, limit], [130, true, null]);
+      assertGreaterOrEqual(trials.length, 2);
+      assertEquals(message, "interrupted before the limit was found");
+    });
+  });
+
+  test("in mid-search, for people: the table says above what it is", async () => {
+    await leavingNobody(async (pids) => {
+      const reader = misbehaving("reads well", pids);
+      const program = start([LIMIT, "--size", "13", "--", ...reader], { timeoutMs: 40_000 });
+      await within("a trial", 20_000, program.saw(/ramp +1\.00 MB/));
+      program.kill("SIGINT");
+      const { status, stdout } = await within("its end", 5000, program.ended);
+      assertEquals(status, 130);
+      assertMatch(stdout, /above [\d.]+ MB\/s\?/);
+      assertStringIncludes(stdout, "interrupted before the limit was found");
+    });
+  });
+
+  test("before the reader has connected", async () => {
+    await leavingNobody(async (pids) => {
+      const reader = misbehaving("never connects", pids);
+      const program = start([LIMIT, "--json", "--", ...reader], { timeoutMs: 40_000 });
+      await until("the reader", 10_000, () => {
+        try {
+          return readFileSync(pids, "utf8") !== "";
+        } catch {
+          return false;
+        }
+      });
+      program.kill("SIGINT");
+      const ran = await within("its end", 5000, program.ended);
+      assertEquals([ran.status, parse(ran).interrupted], [130, true]);
+    });
+  });
+
+  test("while it waits for readers", async () => {
+    await attaching([], async (program) => {
+      program.kill("SIGINT");
+      const ran = await within("its end", 5000, program.ended);
+      assertEquals([ran.status, parse(ran).interrupted], [130, true]);
+    });
+  });
+});
+
+describe("findLimit()", () => {
+  test("tells what happens, in order", async () => {
+    const events: LimitEvent[] = [];
+    const result = await leavingNobody((pids) =>
+      within(
+        "the outcome",
+        20_000,
+        findLimit({
+          command: misbehaving("reads well", pids),
+          name: "well",
+          message: MESSAGE,
+          maxRate: 1e6,
+          onEvent: (event) => events.push(event),
+        }),
+      )
+    );
+    assertEquals([result.outcome, result.reader], ["generator-limited", "well"]);
+    const names = events.map(({ event }) => event);
+    assertEquals(names.slice(0, 4), ["listening", "connected", "trial-begins", "trial"]);
+    const trials = events.flatMap((event) => event.event === "trial" ? [event.trial] : []);
+    assertEquals(trials, result.trials);
+    assertEquals(trials.map(({ offered }) => offered).slice(0, 2), [500_000, 1_000_000]);
+  });
+
+  test("its signal ends it early", async () => {
+    const controller = new AbortController();
+    const result = await leavingNobody((pids) =>
+      within(
+        "the outcome",
+        20_000,
+        findLimit({
+          command: misbehaving("reads well", pids),
+          message: MESSAGE,
+          signal: controller.signal,
+          onEvent: ({ event }) => {
+            if (event === "trial") controller.abort();
+          },
+        }),
+      )
+    );
+    assertEquals([result.interrupted, result.trials.length], [true, 1]);
+  });
+});

@@ -1,0 +1,124 @@
+/** bin/limit.ts as a process, the readers that tests give it, and what must be left of them: nothing. */
+import type { TestContext } from "node:test";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import process from "node:process";
+import { assert, assertEquals, assertGreater } from "#std/assert";
+import { compileC } from "../bench/readers/compile.ts";
+import type { LimitResult } from "../src/measure/limit_result.ts";
+import { textMessage } from "../src/message/message.ts";
+import { runtime } from "../src/kernel/runtime.ts";
+import { type Program, ROOT, run, type RunResult, start } from "./process.ts";
+import { skip } from "./skip.ts";
+import { until, within } from "./within.ts";
+
+export const LIMIT = "bin/limit.ts";
+export const MESSAGE = textMessage("Hello World!\0");
+
+/** How this runtime starts a file of ours. */
+export function command(file: string, ...args: string[]): string[] {
+  const flags = {
+    deno: ["run", "--node-modules-dir=manual", "--no-prompt", "-A"],
+    bun: [],
+    node: ["--experimental-ffi", "--no-warnings"],
+  }[runtime];
+  return [process.execPath, ...flags, resolve(ROOT, file), ...args];
+}
+
+export const misbehaving = (behaviour: string, pids: string): string[] =>
+  command("test/readers/misbehaving.ts", "{host}", "{port}", behaviour, pids);
+
+/** A reader whose limit is the rate that it is told; undefined, and said so, without a C compiler. */
+export async function paced(t: TestContext, rate: number): Promise<string[] | undefined> {
+  try {
+    const program = await compileC(new URL("../bench/readers/paced.c", import.meta.url));
+    return [program, "{host}", "{port}", String(rate)];
+  } catch (error) {
+    const why = (error as Error).message;
+    if (!why.startsWith("no C compiler")) throw error;
+    skip(t, why);
+    return undefined;
+  }
+}
+
+export const fill = (word: string, port: number): string =>
+  word.replace("{host}", "127.0.0.1").replace("{port}", String(port));
+
+/** Whether the process runs; one that only waits for its parent to ask does not. */
+function lives(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+    return !/^[ZX]/.test(stat.slice(stat.lastIndexOf(")") + 2));
+  } catch {
+    return false;
+  }
+}
+
+/** A file for readers to write their process ids to, none of which may live afterwards. */
+export async function leavingNobody<T>(use: (pids: string) => Promise<T>): Promise<T> {
+  const folder = mkdtempSync(join(tmpdir(), "speedlimit-limit-"));
+  const file = join(folder, "pids");
+  const known = (): number[] => {
+    try {
+      return readFileSync(file, "utf8").trim().split("\n").map(Number);
+    } catch {
+      return [];
+    }
+  };
+  try {
+    const result = await use(file);
+    assertGreater(known().length, 0, "no reader was ever started");
+    await until(`the end of ${known()}`, 3000, () => !known().some(lives));
+    return result;
+  } finally {
+    for (const pid of known().filter(lives)) process.kill(pid, "SIGKILL");
+    rmSync(folder, { recursive: true });
+  }
+}
+
+export const parse = ({ stdout, stderr }: RunResult): LimitResult => {
+  assertEquals(stdout.trimEnd().split("\n").length, 1, `${stdout}${stderr}`);
+  return JSON.parse(stdout);
+};
+
+/** No option is first: Bun takes a `--` that comes first for its own. */
+export const limitOf = (reader: readonly string[], ...options: string[]): Promise<RunResult> =>
+  run([LIMIT, "--json", ...options, "--", ...reader], { timeoutMs: 60_000 });
+
+/** bin/limit.ts that waits for readers, and the port that they may come to. */
+export async function attaching(
+  options: readonly string[],
+  use: (program: Program, port: number) => Promise<void>,
+): Promise<void> {
+  const args = [LIMIT, "--attach", "--listen", "127.0.0.1:0", "--json", ...options];
+  const program = start(args, { timeoutMs: 60_000 });
+  try {
+    const waiting = /waiting for readers on 127\.0\.0\.1:(\d+)/;
+    const [, port] = await within("listening", 10_000, program.saw(waiting));
+    await use(program, Number(port));
+  } finally {
+    program.kill("SIGKILL");
+    await within("its end", 5000, program.ended);
+  }
+}
+
+/**
+ * The interval must hold the rate of a reader that is as fast as that, give or take `share` of it. A
+ * search that others on this machine disturb has a wider interval, and says so; of an undisturbed one
+ * the width is what was asked for.
+ */
+export function assertFound(result: LimitResult, rate: number, share: number): void {
+  const { outcome, message, limit, precision, trials } = result;
+  const what = JSON.stringify({ outcome, message, limit, trials });
+  assert(limit !== null && /^(found|irregular)$/.test(outcome), what);
+  assert(limit.lower < limit.upper, what);
+  assert(limit.lower <= rate * (1 + share), what);
+  assert(limit.upper >= rate * (1 - share), what);
+  if (message !== "found and confirmed") return;
+  // The search ends at 1 + precision, of which a confirming trial may take a part away.
+  assert(limit.upper / limit.lower <= 1.0001 + Math.max(precision, HURRIED), what);
+}
+
+/** A search that has taken 30 s goes on with as much (src/measure/search.ts). */
+const HURRIED = 0.1;
