@@ -115,7 +115,7 @@ describe(`bench on ${runtime}`, () => {
 
     // As if the machine had stopped in the middle of a line.
     appendFileSync(path, '{"type":"run","cell":0,');
-    assertThrows(() => readBench(path), Error, "is cut off in its last line");
+    assertThrows(() => readBench(path), Error, "is truncated in its last line");
     const second = await run([...bench, "--resume", "--json", "--out", out], { timeoutMs: 90_000 });
     const result = readBench(join(out, "latest.json"));
     assertEquals(second.status, statusOf(result), second.stderr);
@@ -174,8 +174,11 @@ describe(`bench on ${runtime}`, () => {
       [["--size", "13,none"], /--size "13,none" must be sizes such as 13,1k,64k/],
       [["--runs", "0"], /--runs "0" must be a whole number/],
       [["--precision", "2"], /--precision "2" must be a share/],
-      [["--readers", "none", "--senders", "none"], /exclude each other/],
-      [["--resume", "--quick"], /--resume goes on as it began: --quick cannot be given/],
+      [["--readers", "none", "--senders", "none"], /leave nothing to measure/],
+      [
+        ["--resume", "--quick"],
+        /--resume keeps the options of the first start: --quick cannot be combined/,
+      ],
       [["--fast"], /unknown option "--fast"/],
     ] as const
   ) {
@@ -236,7 +239,7 @@ function search(round: number, figures: Partial<ReaderFigures>): BenchRun {
     seconds: 3,
     figures: {
       outcome: "found",
-      message: "found and confirmed",
+      message: "the limit was found and confirmed by longer trials",
       limit: null,
       overload: null,
       recovery: null,
@@ -290,15 +293,15 @@ describe("a result of bench", () => {
 
   for (
     const [name, text, message] of [
-      ["cut.json", '{"schema":"speedlimit/bench@2","rows":[', "is cut off, or no JSON"],
+      ["cut.json", '{"schema":"speedlimit/bench@2","rows":[', "is truncated or is not JSON"],
       [
         "other.json",
         '{"schema":"speedlimit/bench@9"}',
-        "its schema is speedlimit/bench@9, and must",
+        "its schema is speedlimit/bench@9, which must",
       ],
-      ["none.json", "{}", "it names no schema"],
+      ["none.json", "{}", "it has no schema"],
       ["rows.json", '{"schema":"speedlimit/bench@2"}', "it has no rows"],
-      ["empty.jsonl", "", "is cut off in its first line"],
+      ["empty.jsonl", "", "is truncated in its first line"],
       ["other.jsonl", '{"schema":"x"}\n', "its schema is x"],
       ["damaged.jsonl", `${JSON.stringify(header)}\n{"type":\n`, "is damaged in line 2"],
       ["cell.jsonl", `${JSON.stringify(header)}\n{"type":"run","cell":9}\n`, "in line 2"],
