@@ -1,6 +1,6 @@
 /** The drain client's loop: read, work, hand on, acknowledge or reply, one chunk at a time. */
 import { setImmediate } from "node:timers";
-import { Awake, MUCH } from "../net/awake.ts";
+import { BUSY_READ_BYTES, BusyPoll } from "../net/busy_poll.ts";
 import { ACK_BYTES, type Acknowledger } from "./acknowledger.ts";
 import type { Forward } from "./forward.ts";
 import type { Connection } from "../net/net.ts";
@@ -74,7 +74,7 @@ export class Reading {
     let turnReads = 0;
     let turnBytes = 0;
     let turnStart = performance.now();
-    const awake = new Awake();
+    const busyPoll = new BusyPoll();
     while (!this.stopped) {
       const size = Math.min(this.#readSize, this.#count - counts.bytes);
       const answer = this.#connection.read(size);
@@ -82,7 +82,7 @@ export class Reading {
       if (chunk === null || this.stopped) return undefined;
       counts.bytes += chunk.length;
       counts.reads++;
-      if (chunk.length === size && size >= MUCH) awake.touch();
+      if (chunk.length === size && size >= BUSY_READ_BYTES) busyPoll.extend();
       if (works || this.#forward !== undefined) {
         const working = this.#work(chunk);
         if (working instanceof Promise) await working;
