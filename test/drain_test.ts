@@ -207,7 +207,7 @@ describe(`drain on ${runtime}`, () => {
       [{ workMs: -1 }, "workMs must be"],
       [{ hello: "" }, 'hello must be 1 to 64 of A-Z a-z 0-9 . _ -, is ""'],
       [{ hello: "a\nb" }, "hello must be"],
-      [{ verify: { size: 19 } }, "must be a whole number from 20 on, is 19"],
+      [{ verify: { size: 19 } }, "must be a whole number of at least 20, is 19"],
       [{ ack: { offset: 5 } }, "need each other"],
       [{ ack: { stream: STREAM } }, "need each other"],
       [{ ack: { offset: -1, stream: STREAM } }, "ack.offset must be a whole number"],
