@@ -1,5 +1,5 @@
 /**
- * speedlimit: how fast a TCP reader can go, and what happens when it can't.
+ * speedlimit: measures how fast a TCP reader can go, and what happens when it cannot keep up.
  *
  * ```ts
  * import { findLimit, textMessage } from "speedlimit";
@@ -8,7 +8,7 @@
  *   command: ["python3", "my_reader.py", "{host}", "{port}"],
  *   message: textMessage("tick\n"),
  * });
- * console.log(limit); // { lower, upper, messagesPerSecond }, bytes a second
+ * console.log(limit); // { lower, upper, messagesPerSecond }; lower and upper in bytes per second
  * ```
  *
  * @module

@@ -120,7 +120,7 @@ describe("LineReader", () => {
     const lines = new LineReader();
     lines.push(bytesOf("a\nb\n"));
     lines.next();
-    assertThrows(() => lines.push(bytesOf("c\n")), Error, "lines that were not taken");
+    assertThrows(() => lines.push(bytesOf("c\n")), Error, "lines that were not read");
   });
 });
 
@@ -152,6 +152,6 @@ describe("AckParser", () => {
     const wrong = ["\n", "hello\n", "ack 5 6\n", "ack\n", "ack -5\n", "x".repeat(257)];
     for (const line of wrong) assertRefused(() => new AckParser().push(bytesOf(line)), "line");
     assertEquals(new AckParser().push(bytesOf("ack 5\n"), 5), 5);
-    assertRefused(() => new AckParser().push(bytesOf("ack 6\n"), 5), "6 bytes, and only 5 have");
+    assertRefused(() => new AckParser().push(bytesOf("ack 6\n"), 5), "6 bytes, but only 5 have");
   });
 });

@@ -397,7 +397,7 @@ describe(`client.ts on ${runtime}: numbered messages`, () => {
       sending([numbered(0, 1000, 64)], ["--verify"]),
       sending([numbered(0, 1000, 1024)], ["--verify", "--size", "1k", "--json"]),
     ]);
-    assertMatch(people.stdout, /\nwhole and in order: 1000 messages\n$/);
+    assertMatch(people.stdout, /\nall 1000 messages arrived in order\n$/);
     assertMatch(people.stderr, /^connected to [^\n]*\n$/);
     const none = { missing: 0, duplicates: 0, outOfOrder: 0, damaged: 0 };
     assertEquals(JSON.parse(json.stdout).verified, { messages: 1000, ...none });
@@ -414,8 +414,7 @@ describe(`client.ts on ${runtime}: numbered messages`, () => {
     const { stdout, stderr, status } = await sending(all, ["--verify", "--json"]);
     const counts = { missing: 1, duplicates: 1, outOfOrder: 1, damaged: 1 };
     assertEquals(JSON.parse(stdout).verified, { messages: 15, ...counts });
-    const said = "not whole and in order: 1 missing, 1 twice, 1 out of order, 1 damaged, " +
-      "of 15 messages that came";
+    const said = "15 messages received: 1 missing, 1 duplicate, 1 out of order, 1 damaged";
     assertEquals([stderr, status], [`client: ${said}\n`, 1]);
     for (const part of wrong.slice(1)) {
       const { status } = await sending([numbered(0, 10, 64), part], ["--verify"]);
@@ -430,7 +429,10 @@ describe(`client.ts on ${runtime}: numbered messages`, () => {
       (to) => client([to, "--verify", "--json"]),
     );
     assertEquals([JSON.parse(stdout).verified.damaged, status], [100, 1]);
-    assertStringIncludes(stderr, "does the server send --message numbered, of that --size?");
+    assertStringIncludes(
+      stderr,
+      "does the server run with --message numbered and the same --size?",
+    );
   });
 });
 
@@ -475,7 +477,7 @@ describe(`client.ts on ${runtime}: acknowledgements`, () => {
       { end: 100 * SIZE },
       (server) => client([server, "--ack"]),
     );
-    assertMatch(stdout, new RegExp(`\nstored up to ${100 * SIZE} of stream ${STREAM}\n$`));
+    assertMatch(stdout, new RegExp(`\nstored up to offset ${100 * SIZE} of stream ${STREAM}\n$`));
     assertEquals(status, 0);
   });
 
@@ -487,7 +489,7 @@ describe(`client.ts on ${runtime}: acknowledgements`, () => {
         const file = join(folder, name);
         await withPeer({}, async (server, peer) => {
           const result = await client([server, "--ack", "--offset-file", file]);
-          assertFails(result, 1, `the offset file ${file} must be one line "OFFSET STREAM"`);
+          assertFails(result, 1, `the offset file ${file} must contain one line "OFFSET STREAM"`);
           assertEquals([peer.asked, readFileSync(file, "utf8")], [[], text]);
         });
       }
@@ -504,7 +506,7 @@ describe(`client.ts on ${runtime}: acknowledgements`, () => {
         (server) => client([server, "--ack", "--offset-file", file]),
       );
       assertFails(result, 1, `the server's stream is ${STREAM}, not ${"a".repeat(16)}: `);
-      assertStringIncludes(result.stderr, `${file} is left as it is: remove it to begin`);
+      assertStringIncludes(result.stderr, `${file} was not changed: delete it to read`);
       assertEquals(readFileSync(file, "utf8"), text);
     });
   });
@@ -521,7 +523,7 @@ describe(`client.ts on ${runtime}: acknowledgements`, () => {
         );
         const { verified, missed, stored } = JSON.parse(stdout);
         assertEquals([missed, verified?.missing], [10 * SIZE, verify ? 10 : undefined]);
-        assertStringIncludes(stderr, verify ? "10 missing, 0 twice" : "640 bytes are missing");
+        assertStringIncludes(stderr, verify ? "10 missing, 0 duplicates" : "640 bytes are missing");
         assertEquals([stored.offset, status], [end, 1]);
         assertOneLine(stderr);
         assertEquals(readOffset(fileOf(folder)), { offset: end, stream: STREAM });

@@ -208,9 +208,9 @@ describe(`drain on ${runtime}`, () => {
       [{ workMs: -1 }, "workMs must be"],
       [{ hello: "" }, 'hello must be 1 to 64 of A-Z a-z 0-9 . _ -, is ""'],
       [{ hello: "a\nb" }, "hello must be"],
-      [{ verify: { size: 19 } }, "must be a whole number from 20 on, is 19"],
-      [{ ack: { offset: 5 } }, "need each other"],
-      [{ ack: { stream: STREAM } }, "need each other"],
+      [{ verify: { size: 19 } }, "must be a whole number of at least 20, is 19"],
+      [{ ack: { offset: 5 } }, "must be given together"],
+      [{ ack: { stream: STREAM } }, "must be given together"],
       [{ ack: { offset: -1, stream: STREAM } }, "ack.offset must be a whole number"],
       [{ ack: { offset: 0.5, stream: STREAM } }, "ack.offset must be"],
       [{ ack: { offset: 0, stream: "x" } }, 'ack.stream must be 16 hex digits, is "x"'],
@@ -507,11 +507,11 @@ describe(`drain that acknowledges, on ${runtime}`, () => {
       assertEquals(error.message.includes("\n"), false);
     };
     const means =
-      `the server's stream is ${other}, not ${STREAM}: the offset 500 means nothing in it`;
+      `the server's stream is ${other}, not ${STREAM}: the offset 500 is not valid in it`;
     await refused(`at 500 ${other}\nabc`, means, OtherStreamError);
     await refused(
       `at 499 ${STREAM}\nabc`,
-      "goes on at 499, and must not before 500",
+      "begins at offset 499, but the reader requested 500",
       ProtocolError,
     );
     await refused(
@@ -519,8 +519,8 @@ describe(`drain that acknowledges, on ${runtime}`, () => {
       "cannot verify messages of 100 bytes from offset 510",
       Error,
     );
-    await refused("", "the server hung up before it said where the stream goes on", Error);
-    await refused("at 500", "the server hung up before it said", Error);
+    await refused("", "the server closed the connection before it sent the stream's offset", Error);
+    await refused("at 500", "the server closed the connection before it sent", Error);
     await refused("no such reader\n", '"no such reader" must be "at OFFSET STREAM"', ProtocolError);
     await refused("Hello World!\0".repeat(100), "is longer than 256 bytes", ProtocolError);
     assertEquals(stores, []);

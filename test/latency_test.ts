@@ -89,7 +89,7 @@ describe("the latency meter", () => {
     assertThrows(
       () => new LatencyMeter({ size: 19 }),
       RangeError,
-      "must be a whole number from 20",
+      "must be a whole number of at least 20",
     );
   });
 });

@@ -162,7 +162,7 @@ for (const name of adapters) {
       const { near, far } = connectionState(pair.server.local, pair.server.remote);
       if (near !== undefined && far !== undefined) {
         const inKernel = near.sendQueue + far.receiveQueue;
-        const { held } = pair.server;
+        const { bufferedBytes: held } = pair.server;
         const most = accepted + (held === 0 ? 0 : MIB - (held ?? 0));
         const least = held === undefined ? accepted : most;
         assert(

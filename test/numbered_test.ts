@@ -24,7 +24,7 @@ function verify(bytes: Uint8Array, size = 64, next = 0, chunk = bytes.length): N
   return verifier;
 }
 
-/** [gaps, doubles, reordered, damaged] */
+/** [missing, duplicates, out of order, damaged] */
 const faults = ({ missing, duplicates, outOfOrder, damaged }: NumberedTotals): number[] => [
   missing,
   duplicates,
@@ -121,7 +121,7 @@ describe("numbered messages", () => {
   test("what cannot be is refused", () => {
     const fill = { first: 0, count: 2, size: 20, plannedMs: 0, everyMs: 0 };
     for (const size of [0, 19, -1, 20.5, NaN, Infinity]) {
-      const message = "must be a whole number from 20 on, is";
+      const message = "must be a whole number of at least 20, is";
       assertThrows(() => fillNumbered(new Uint8Array(100), { ...fill, size }), RangeError, message);
       assertThrows(() => new NumberedVerifier(size), RangeError, message);
     }

@@ -774,6 +774,6 @@ describe(`flood source on ${runtime}`, () => {
 
   test("refuses numbered messages that cannot be", () => {
     const message = { numbered: true, size: 19 } as const;
-    assertThrows(() => new FloodSource({ message, rate: 1 }), RangeError, "from 20 on, is 19");
+    assertThrows(() => new FloodSource({ message, rate: 1 }), RangeError, "at least 20, is 19");
   });
 });

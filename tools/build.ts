@@ -1,9 +1,9 @@
 /**
- * Makes dist/: each command as one self-contained JavaScript file that runs on Deno, Bun and Node,
- * the library as another with its declarations, and all commands as one executable. Runs on Node.
+ * Builds dist/: each command as a self-contained JavaScript file for Deno, Bun and Node, the library
+ * with its type declarations, and all commands as one executable. Runs on Node.
  *
  *     npm run build
- *     npm run build -- --package      # what the npm package ships
+ *     npm run build -- --package      # only the files of the npm package
  */
 import { spawnSync, type SpawnSyncReturns } from "node:child_process";
 import {
@@ -22,9 +22,9 @@ import { join, relative, resolve } from "node:path";
 import process from "node:process";
 import { stripVTControlCharacters } from "node:util";
 import { build as esbuild, type BuildOptions, type Plugin } from "esbuild";
-import { readPageFiles } from "../src/report/page_files.ts";
 import { flag, option, parseCommandLine } from "../src/cli/command_line.ts";
-import { print, report, runMain } from "../src/cli/program.ts";
+import { logLine, printLine, runMain } from "../src/cli/program.ts";
+import { readPageFiles } from "../src/report/page_files.ts";
 import { formatBytes } from "../src/text/units.ts";
 
 const ROOT = resolve(import.meta.dirname!, "..");
@@ -36,15 +36,15 @@ const spec = {
   options: {
     out: option({
       value: "DIR",
-      help: "where to, from here on",
+      help: "the output folder, relative to the current one",
       default: relative(process.cwd(), join(ROOT, "dist")) || ".",
       parse: (text) => resolve(text),
     }),
-    package: flag("what the npm package ships: no executable, and nothing may be left out"),
+    package: flag("builds only what the npm package contains, and fails if a tool is missing"),
   },
 };
 
-/** Files that are programs: their names in dist/, and their modules. */
+/** The programs: names in dist/ and modules. */
 const PROGRAMS = {
   server: "src/cli/server.ts",
   client: "src/cli/client.ts",
@@ -58,7 +58,7 @@ const NOTICE =
   "// Includes parts of the Deno Standard Library, Copyright the Deno authors, MIT license.\n" +
   "// Programs that write pages include uPlot, Copyright Leon Sorokin, MIT license.";
 
-/** In a bundle uPlot's files are text: there is no node_modules to find them in. */
+/** Embeds uPlot's files as text: beside a bundle there is no node_modules to read them from. */
 const WITH_PAGE_FILES: Plugin = {
   name: "page files",
   setup(build) {
@@ -81,7 +81,7 @@ const COMMON: BuildOptions = {
   logLevel: "warning",
   inject: [join(ROOT, "tools/with_resolvers.ts")],
   define: {
-    // In one file every module would be the main one. What is, calls runMain below.
+    // In a bundle it would be true for every module. buildProgram calls runMain instead.
     "import.meta.main": "false",
     "Promise.withResolvers": "withResolvers",
   },
@@ -100,20 +100,20 @@ async function buildProgram(name: string, module: string, outfile: string): Prom
   chmodSync(outfile, 0o755);
 }
 
-/** A program of a package in node_modules, or of the system. Undefined: it is not there. */
+/** Runs a program from node_modules, or else from the system. Undefined if it is not installed. */
 function runTool(
   name: string,
   args: readonly string[],
   cwd: string,
 ): SpawnSyncReturns<string> | undefined {
-  const ours = join(ROOT, "node_modules/.bin", name);
-  const result = spawnSync(existsSync(ours) ? ours : name, args, { cwd, encoding: "utf8" });
+  const local = join(ROOT, "node_modules/.bin", name);
+  const result = spawnSync(existsSync(local) ? local : name, args, { cwd, encoding: "utf8" });
   if ((result.error as NodeJS.ErrnoException | undefined)?.code === "ENOENT") return undefined;
   if (result.error !== undefined) throw result.error;
   return result;
 }
 
-/** The declarations of mod.ts and of what it exports, in `folder`. False: no Deno to make them. */
+/** Writes the type declarations of mod.ts to `folder`. Returns false if Deno is not installed. */
 function buildDeclarations(folder: string): boolean {
   const work = mkdtempSync(join(tmpdir(), "speedlimit-types-"));
   try {
@@ -129,13 +129,13 @@ function buildDeclarations(folder: string): boolean {
       lock: false,
     };
     writeFileSync(join(work, "deno.json"), JSON.stringify(config));
-    // `deno pack` makes declarations as JSR does; of its package nothing else is used.
+    // `deno pack` creates declarations like JSR does. Nothing else of its package is used.
     const packed = runTool("deno", ["pack", "--no-source-maps", "--output", "types.tgz"], work);
     if (packed === undefined) return false;
     spawnSync("tar", ["-xzf", "types.tgz"], { cwd: work });
     if (!existsSync(join(work, "package/mod.d.ts"))) {
       const why = stripVTControlCharacters(packed.stderr);
-      throw new Error(`no declarations of mod.ts could be made: ${why}`);
+      throw new Error(`cannot create type declarations of mod.ts: ${why}`);
     }
     rmSync(folder, { recursive: true, force: true });
     cpSync(join(work, "package"), folder, {
@@ -148,13 +148,13 @@ function buildDeclarations(folder: string): boolean {
   }
 }
 
-/** One executable of a bundle, for this system. False: no Bun to make it. */
+/** Compiles a bundle to an executable for this system. Returns false if Bun is not installed. */
 function buildExecutable(bundle: string, outfile: string, out: string): boolean {
-  // A `.env` or a bunfig.toml in the folder where it is started is not meant for it.
-  const without = ["--no-compile-autoload-dotenv", "--no-compile-autoload-bunfig"];
+  // The executable must not read a `.env` or bunfig.toml of the folder in which it is started.
+  const noAutoload = ["--no-compile-autoload-dotenv", "--no-compile-autoload-bunfig"];
   const compiled = runTool(
     "bun",
-    ["build", "--compile", ...without, bundle, "--outfile", outfile],
+    ["build", "--compile", ...noAutoload, bundle, "--outfile", outfile],
     out,
   );
   if (compiled === undefined) return false;
@@ -165,30 +165,31 @@ function buildExecutable(bundle: string, outfile: string, out: string): boolean 
 async function main(args: readonly string[]): Promise<void> {
   const { out, package: forPackage } = parseCommandLine(spec, args).options;
   mkdirSync(out, { recursive: true });
-  const made = (name: string) => {
+  const printBuilt = (name: string) => {
     const { size } = statSync(join(out, name));
-    print(`${join(relative(process.cwd(), out), name)}  ${formatBytes(size)}`);
+    printLine(`${join(relative(process.cwd(), out), name)}  ${formatBytes(size)}`);
   };
-  const leftOut = (what: string, tool: string) => {
-    const line = `${what}: left out, ${tool} is not installed here`;
+  const skip = (what: string, tool: string) => {
+    const line = `${what}: not built, because ${tool} is not installed`;
     if (forPackage) throw new Error(line);
-    report(line);
+    logLine(line);
   };
   for (const [name, module] of Object.entries(PROGRAMS)) {
     await buildProgram(name, module, join(out, `${name}.js`));
-    made(`${name}.js`);
+    printBuilt(`${name}.js`);
   }
   await esbuild({
     ...COMMON,
     entryPoints: [join(ROOT, "mod.ts")],
     outfile: join(out, "mod.js"),
   });
-  made("mod.js");
-  if (buildDeclarations(join(out, "types"))) made("types/mod.d.ts");
-  else leftOut("types/mod.d.ts", "deno");
+  printBuilt("mod.js");
+  if (buildDeclarations(join(out, "types"))) printBuilt("types/mod.d.ts");
+  else skip("types/mod.d.ts", "deno");
   if (forPackage) return;
-  if (buildExecutable(join(out, "speedlimit.js"), join(out, "speedlimit"), out)) made("speedlimit");
-  else leftOut("speedlimit", "bun");
+  if (buildExecutable(join(out, "speedlimit.js"), join(out, "speedlimit"), out)) {
+    printBuilt("speedlimit");
+  } else skip("speedlimit", "bun");
 }
 
 await runMain("build", main);

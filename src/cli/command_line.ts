@@ -1,6 +1,8 @@
 /**
- * Command lines: a table of options becomes typed values and a help text, and every way to get a
- * command line wrong becomes one line that says what would be right.
+ * Room: the commands: their command lines, their output, their exit statuses.
+ * In: `process.argv`, and per command a table of options.
+ * Out: typed values, help texts, results on standard output. This file parses command lines; for an
+ * invalid one it throws a `UsageError`: one line that says what would be right.
  */
 // @ts-types="../types/std_cli.d.ts"
 import { parseArgs } from "#std/cli";
@@ -8,25 +10,25 @@ import { parseArgs } from "#std/cli";
 import { closestString, levenshteinDistance } from "#std/text";
 import { UnitError } from "../text/units.ts";
 
-/** The command line is wrong: one line, what was asked, what is wrong with it, what would be right. */
+/** The command line is invalid. The message is one line: what was given, and what would be right. */
 export class UsageError extends Error {
   override name = "UsageError";
 }
 
-/** Not an error: the help was asked for. */
+/** Not an error: the help was requested. The message is the help text. */
 export class HelpRequest extends Error {
   override name = "HelpRequest";
 }
 
-/** One option, or one positional argument; T is what it comes to. */
+/** One option, or one positional argument, with a value of type T. */
 export interface Option<T> {
-  /** The word for its value in the help; undefined: a flag. */
+  /** The placeholder for its value in the help, such as `RATE`; undefined: a flag. */
   readonly value: string | undefined;
-  /** One line for the help, without the default. */
+  /** The text for the help, without the default. It is wrapped. */
   readonly help: string;
-  /** As on the command line; it is parsed like any other value. */
+  /** The default, as on the command line; it is parsed like a given value. */
   readonly default?: string | undefined;
-  /** Its names in earlier versions, as on the command line: taken, and not shown. */
+  /** Names in earlier versions, without the dashes: accepted, but not in the help. */
   readonly oldNames?: readonly string[] | undefined;
   /** Throws a UnitError whose message says what would be right: "must be ...". */
   readonly parse: (text: string) => T;
@@ -41,17 +43,17 @@ interface OptionSpec<T> {
 
 /** An option with a value: `option({ value: "RATE", help: "...", default: "1M/s", parse: parseRate })`. */
 export function option<T>(spec: OptionSpec<T> & { default: string }): Option<T>;
-/** Without a default it is undefined when not given. */
+/** Without a default, the value is undefined when the option is not given. */
 export function option<T>(spec: OptionSpec<T>): Option<T | undefined>;
 export function option<T>(spec: OptionSpec<T> & { default?: string }): Option<T | undefined> {
   return spec;
 }
 
-/** An option with a few words to choose from. */
+/** An option whose value is one of a few words. */
 export function choice<const T extends string>(
   spec: { help: string; choices: readonly T[]; default: NoInfer<T> },
 ): Option<T>;
-/** Without a default it is undefined when not given. */
+/** Without a default, the value is undefined when the option is not given. */
 export function choice<const T extends string>(
   spec: { help: string; choices: readonly T[] },
 ): Option<T | undefined>;
@@ -73,50 +75,50 @@ export function choice<const T extends string>(
   };
 }
 
-/** An option without a value: true when given. */
+/** An option without a value: true when given, else false. */
 export function flag(help: string): Option<boolean> {
   return { value: undefined, help, parse: () => true };
 }
 
-/** Options by their names in camelCase: `readSize` is `--read-size`. */
+/** Options by name, in camelCase: `readSize` is `--read-size` on the command line. */
 export type OptionTable = Readonly<Record<string, Option<unknown>>>;
 
-/** What a table of options comes to. */
+/** The values of a table of options. */
 export type Values<Table extends OptionTable> = {
   [Name in keyof Table]: Table[Name] extends Option<infer T> ? T : never;
 };
 
-/** What a program takes on its command line. */
+/** The command line that a command accepts. */
 export interface CommandSpec<
   Options extends OptionTable,
   Positionals extends OptionTable = Record<never, never>,
 > {
-  /** As in messages: `client`. */
+  /** The command's name in messages: `client`. */
   name: string;
-  /** What it does, in a sentence or two. */
+  /** What the command does. Lines of at most 80 characters; not wrapped. */
   summary: string;
-  /** Ways to call it, one a line. */
+  /** Usage lines. */
   usage: readonly string[];
   options: Options;
-  /** Arguments without a name, in their order; each may be left out if it has a default or none. */
+  /** Positional arguments in their order. All are optional; without a default they are undefined. */
   positionals?: Positionals;
-  /** One line for the help on what follows `--`; undefined: nothing may. */
+  /** Help on the command that may follow `--`; undefined: nothing may follow. */
   command?: string;
 }
 
-/** A command line, taken apart. */
+/** A parsed command line. */
 export interface CommandLine<Options extends OptionTable, Positionals extends OptionTable> {
   options: Values<Options>;
   positionals: Values<Positionals>;
   /** The options that were given, as opposed to defaulted. */
   given: ReadonlySet<keyof Options>;
-  /** What followed `--`, untouched; undefined when there was none. */
+  /** The arguments after `--`, unchanged; undefined when there was no `--`. */
   command: string[] | undefined;
 }
 
 /**
- * Takes a command line apart. Throws a UsageError, or a HelpRequest when `--help` or `-h` comes
- * before any `--`.
+ * Parses a command line. Throws a UsageError, or a HelpRequest when `--help` or `-h` is given before
+ * any `--`.
  */
 export function parseCommandLine<
   Options extends OptionTable,
@@ -126,7 +128,7 @@ export function parseCommandLine<
   args: readonly string[],
 ): CommandLine<Options, Positionals> {
   const { own: asGiven, command } = splitCommand(spec, args);
-  const own = withPresentNames(asGiven, spec.options);
+  const own = withCurrentNames(asGiven, spec.options);
   if (own.includes("--help") || own.includes("-h")) throw new HelpRequest(formatHelp(spec));
   const names = new Map(Object.keys(spec.options).map((name) => [dashed(name), name]));
   const isFlag = (name: string) => spec.options[names.get(name)!]!.value === undefined;
@@ -162,9 +164,9 @@ export function parseCommandLine<
     positionals[name] = valueOf(value ?? name, rest.shift() ?? fallback, parse);
   }
   if (rest.length > 0) {
-    const most = Object.values(spec.positionals ?? {}).map(({ value }) => value).join(" ");
+    const accepted = Object.values(spec.positionals ?? {}).map(({ value }) => value).join(" ");
     throw new UsageError(
-      `${quoted(rest[0]!)} is one argument too many: takes ${most || "options only"}`,
+      `${quoted(rest[0]!)} is one argument too many: takes ${accepted || "options only"}`,
     );
   }
   if (command !== undefined && spec.command === undefined) {
@@ -179,8 +181,9 @@ export function parseCommandLine<
 }
 
 /**
- * What is ours, and the command after `--`. Where we take no positional ourselves, the first one
- * starts the command: `bun run` and `npm run` take a leading `--` away (Bun 1.4.5).
+ * Separates our own arguments from the command after `--`. If we accept no positional arguments, the
+ * first one starts the command even without `--`, because `bun run` and `npm run` remove a leading `--`
+ * (Bun 1.4.5).
  */
 function splitCommand<Options extends OptionTable, Positionals extends OptionTable>(
   spec: CommandSpec<Options, Positionals>,
@@ -207,24 +210,24 @@ function splitCommand<Options extends OptionTable, Positionals extends OptionTab
   return { own: args.slice(0, at), command: args.slice(at + 1) };
 }
 
-/** Options by the names that they have now, whichever they were given by. */
-function withPresentNames(args: readonly string[], options: OptionTable): readonly string[] {
-  const present = new Map(
+/** Replaces names of earlier versions with the current ones. */
+function withCurrentNames(args: readonly string[], options: OptionTable): readonly string[] {
+  const currentNames = new Map(
     Object.entries(options).flatMap(([name, { oldNames = [] }]) =>
       oldNames.map((old) => [old, dashed(name)] as const)
     ),
   );
   return args.map((argument) => {
     const [, old, value = ""] = /^--([^=]+)(=.*)?$/s.exec(argument) ?? [];
-    const name = old === undefined ? undefined : present.get(old);
+    const name = old === undefined ? undefined : currentNames.get(old);
     return name === undefined ? argument : `--${name}${value}`;
   });
 }
 
 /**
- * `--rate -5` as `--rate=-5`, `--source -` too, and an empty value with its option: parseArgs would take the one for
- * an option of its own, and the other for a positional. A flag that is given a value is refused,
- * where parseArgs would take whatever it is for true.
+ * Joins an option and its value with `=` where parseArgs would misread them: it would take `-5` in
+ * `--rate -5` for an option, and so `-` in `--source -`, and an empty value for a positional argument.
+ * Throws a UsageError for a flag with a value, which parseArgs would accept as true.
  */
 function joinValues(
   args: readonly string[],
@@ -236,7 +239,7 @@ function joinValues(
     const argument = args[i]!;
     const next = args[i + 1];
     const name = argument.startsWith("--") ? argument.slice(2) : "";
-    // To parseArgs this is the name of its list of positionals.
+    // parseArgs would take this for its own list of positional arguments.
     if (/^--?_/.test(argument)) throw new UsageError(unknownOption(argument, [...names.keys()]));
     const flagName = /^--([^=]+)=/.exec(argument)?.[1] ?? name;
     if (names.has(flagName) && !strings.has(flagName)) {
@@ -271,35 +274,35 @@ function unknownOption(argument: string, known: readonly string[]): string {
   return `unknown option ${quoted(argument.replace(/=.*/s, ""))}${hint}`;
 }
 
-/** The known word that was probably meant. */
+/** The known word that was probably meant; undefined if none is similar. */
 function suggestion(word: string, known: readonly string[]): string | undefined {
   if (word.length < 2 || word.length > 30) return undefined;
   const longer = known.filter((each) => each.startsWith(word));
   if (longer.length === 1) return longer[0];
   const closest = closestString(word, known);
-  // Two letters that changed places count as two.
-  const most = word.length < 4 ? 1 : Math.max(2, Math.floor(word.length / 3));
-  return levenshteinDistance(word.toLowerCase(), closest) <= most ? closest : undefined;
+  // Two swapped letters have a distance of two.
+  const maxDistance = word.length < 4 ? 1 : Math.max(2, Math.floor(word.length / 3));
+  return levenshteinDistance(word.toLowerCase(), closest) <= maxDistance ? closest : undefined;
 }
 
-/** What a person typed, on one line and not longer than one. */
+/** What was typed, quoted for an error message, and shortened to 60 characters. */
 function quoted(text: string): string {
   return JSON.stringify(text.length > 60 ? `${text.slice(0, 57)}...` : text);
 }
 
-/** A value, not an option; none of ours is a digit, and - alone is standard input. */
+/** A value that begins with a dash: a negative number, or `-` for standard input. */
 const DASHED_VALUE = /^-(?:[\d.]|$)/;
 const dashed = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 const times = (count: number) => count === 2 ? "twice" : `${count} times`;
 const listed = (words: readonly string[]) =>
   words.length < 2 ? words.join() : `${words.slice(0, -1).join(", ")} or ${words.at(-1)}`;
 
-/** A help text fits a terminal of this width. */
+/** Help texts are wrapped to this width. */
 const HELP_COLUMNS = 80;
-/** A longer name stands on a line of its own. */
-const WIDEST_NAME = 26;
+/** Longer option names are on a line of their own. */
+const MAX_NAME_COLUMNS = 26;
 
-/** Lines of at most `columns` characters; a word that is longer has a line of its own. */
+/** Lines of at most `columns` characters. A longer word gets a line of its own. */
 function wrap(text: string, columns: number): string[] {
   const lines = [""];
   for (const word of text.split(" ")) {
@@ -311,7 +314,7 @@ function wrap(text: string, columns: number): string[] {
   return lines;
 }
 
-/** The help text: what it does, how it is called, what each option means and its default. */
+/** The help text: summary, usage, and the options with their defaults. */
 export function formatHelp<Options extends OptionTable, Positionals extends OptionTable>(
   spec: CommandSpec<Options, Positionals>,
 ): string {
@@ -327,8 +330,8 @@ export function formatHelp<Options extends OptionTable, Positionals extends Opti
     add(`--${dashed(name)}${entry.value === undefined ? "" : ` ${entry.value}`}`, entry);
   }
   if (spec.command !== undefined) add("-- COMMAND", { help: spec.command });
-  add("--help, -h", { help: "print this" });
-  const width = Math.min(WIDEST_NAME, Math.max(...rows.map(([left]) => left.length)));
+  add("--help, -h", { help: "prints this help" });
+  const width = Math.min(MAX_NAME_COLUMNS, Math.max(...rows.map(([left]) => left.length)));
   const gap = " ".repeat(width + 4);
   const lines = rows.flatMap(([left, help]) => {
     const text = wrap(help, HELP_COLUMNS - gap.length).map((line) => gap + line);

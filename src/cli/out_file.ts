@@ -1,9 +1,12 @@
-/** Files that commands are told to write. */
+/** Output files that are named on the command line. */
 import { accessSync, constants } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { UnitError } from "../text/units.ts";
 
-/** The path of a file that can be written: better to know before a benchmark than after it. */
+/**
+ * The absolute path of an output file. Checks that its folder is writable, so that a mistake shows
+ * before a long measurement. Throws a UnitError.
+ */
 export function parseOutFile(text: string): string {
   const path = resolve(text);
   try {

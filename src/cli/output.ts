@@ -1,11 +1,11 @@
-/** Where reports go: to standard output, which may be a terminal, and to files. */
+/** Writes reports to files, and finds out what standard output can display. */
 import { writeFileSync } from "node:fs";
 import process from "node:process";
 
-/** Of a terminal that does not tell, and of a file. */
-const USUAL_WIDTH = 80;
+/** Columns when standard output is a file, or a terminal that does not report its width. */
+const DEFAULT_WIDTH = 80;
 
-/** Throws an Error of one line where a file cannot be written. */
+/** Throws an Error of one line when the file cannot be written. */
 export function writeText(path: string, text: string): void {
   try {
     writeFileSync(path, text);
@@ -14,19 +14,19 @@ export function writeText(path: string, text: string): void {
   }
 }
 
-/** How standard output shows things: a file has no colours, nor has who asked for none. */
+/** Columns of standard output, and whether to use colours: only on a terminal, and not with NO_COLOR. */
 export function terminal(): { width: number; color: boolean } {
   const { stdout } = process;
-  if (stdout.isTTY !== true) return { width: USUAL_WIDTH, color: false };
-  return { width: stdout.columns ?? USUAL_WIDTH, color: !refusesColor() };
+  if (stdout.isTTY !== true) return { width: DEFAULT_WIDTH, color: false };
+  return { width: stdout.columns ?? DEFAULT_WIDTH, color: !colorDisabled() };
 }
 
-/** https://no-color.org: set and not empty. */
-function refusesColor(): boolean {
+/** NO_COLOR is set and not empty (https://no-color.org), or the terminal cannot show colours. */
+function colorDisabled(): boolean {
   try {
     return (process.env.NO_COLOR ?? "") !== "" || process.env.TERM === "dumb";
   } catch {
-    // Deno without --allow-env: it may have been asked for.
+    // Deno without --allow-env: NO_COLOR may be set.
     return true;
   }
 }

@@ -1,35 +1,35 @@
 /**
- * A command as a process: exit statuses, signals, and a standard output that may go away.
+ * Runs a command as a process: exit statuses, signals, and a standard output that may be closed early.
  *
- * 0: done. 1: it could not be done. 2: the command line is wrong. 130: interrupted.
+ * Exit statuses: 0 success, 1 failure, 2 invalid command line, 130 interrupted.
  */
 import process from "node:process";
 import { HelpRequest, UsageError } from "./command_line.ts";
 
-/** What a command gets, and the status that it ends with (0 when it returns nothing). */
+/** A command: takes its arguments, returns its exit status (nothing: 0). */
 export type Main = (args: string[]) => number | void | Promise<number | void>;
 
 /**
- * How long what is written may take to leave after an error, which may have been the output's own:
- * Deno 2.9.6 throws a full disk from write, and then never calls back.
+ * The longest wait for output to be written after an error. If the error is the output's own, the wait
+ * may never end: when the disk is full, Deno 2.9.6 throws from write and never calls back.
  */
-const LOST_MS = 1000;
+const FLUSH_TIMEOUT_MS = 1000;
 
 const stop = new AbortController();
-let listening = false;
-/** Those of our outputs that nobody reads any more; what is written to them is lost. */
-const gone = new Set<NodeJS.WriteStream>();
-/** The status of the first error: that one is told, what follows from it is not. */
-let failure: number | undefined;
+let signalsHandled = false;
+/** Output streams that have failed, mostly because nobody reads them any more. Nothing is written. */
+const closedOutputs = new Set<NodeJS.WriteStream>();
+/** The exit status of the first error. Only the first is printed: others may be caused by it. */
+let failureStatus: number | undefined;
 
 /**
- * A signal that the first SIGINT or SIGTERM aborts, so that the program can end in order and exit
- * 130; the second one ends it at once. It aborts too when nobody reads standard output any more.
- * From the first call on; the same signal each time.
+ * A signal that is aborted by the first SIGINT or SIGTERM, so that the program can finish its work and
+ * exit with 130; the second one ends the process at once. Also aborted when standard output is closed.
+ * Handles signals from the first call on; returns the same signal every time.
  */
 export function interrupted(): AbortSignal {
-  if (listening) return stop.signal;
-  listening = true;
+  if (signalsHandled) return stop.signal;
+  signalsHandled = true;
   const onSignal = () => {
     if (stop.signal.aborted) process.exit(130);
     stop.abort();
@@ -39,65 +39,67 @@ export function interrupted(): AbortSignal {
   return stop.signal;
 }
 
-/** Writes one line to standard output. Nothing happens once its reader has gone. */
-export function print(line: string): void {
-  say(process.stdout, `${line}\n`);
+/** Writes one line to standard output: results. Does nothing once standard output is closed. */
+export function printLine(line: string): void {
+  write(process.stdout, `${line}\n`);
 }
 
-/** Writes one line of progress to standard error. */
-export function report(line: string): void {
-  say(process.stderr, `${line}\n`);
+/** Writes one line to standard error: progress and errors. Does nothing once it is closed. */
+export function logLine(line: string): void {
+  write(process.stderr, `${line}\n`);
 }
 
-function say(stream: NodeJS.WriteStream, text: string): void {
-  if (!gone.has(stream)) stream.write(text);
+export { logLine as report, printLine as print };
+
+function write(stream: NodeJS.WriteStream, text: string): void {
+  if (!closedOutputs.has(stream)) stream.write(text);
 }
 
 /**
- * Runs a command and ends the process: the one place where errors become exit statuses. A
- * UsageError exits 2, any other error 1, each with one line `name: message` on standard error;
- * SPEEDLIMIT_DEBUG=1 in the environment adds the stack. A HelpRequest is printed and exits 0.
+ * Runs a command and ends the process with its exit status. Errors are printed as one line, `name:
+ * message`, on standard error: a UsageError exits with 2, any other error with 1. With
+ * SPEEDLIMIT_DEBUG=1 in the environment the stack follows. A HelpRequest is printed and exits with 0.
  */
 export async function runMain(name: string, main: Main): Promise<never> {
-  const onLost = (error: unknown) => void exit(fail(name, error), LOST_MS);
+  const onUncaught = (error: unknown) => void exit(fail(name, error), FLUSH_TIMEOUT_MS);
   process.stdout.on("error", (error) => onOutputError(name, error));
-  process.stderr.on("error", () => gone.add(process.stderr));
-  process.on("uncaughtException", onLost);
-  process.on("unhandledRejection", onLost);
+  process.stderr.on("error", () => closedOutputs.add(process.stderr));
+  process.on("uncaughtException", onUncaught);
+  process.on("unhandledRejection", onUncaught);
   let status: number;
   try {
     status = await main(process.argv.slice(2)) ?? 0;
   } catch (error) {
-    return await exit(fail(name, error), LOST_MS);
+    return await exit(fail(name, error), FLUSH_TIMEOUT_MS);
   }
   return await exit(status);
 }
 
 function onOutputError(name: string, error: NodeJS.ErrnoException): void {
-  if (gone.has(process.stdout)) return;
-  gone.add(process.stdout);
+  if (closedOutputs.has(process.stdout)) return;
+  closedOutputs.add(process.stdout);
   stop.abort();
-  // `| head -1` is no error: what is left to say has nobody to say it to.
+  // A reader such as `head -1` that closes the pipe is not an error.
   if (error.code === "EPIPE") return;
   fail(name, new Error(`cannot write to standard output: ${error.message}`));
 }
 
-/** Says what went wrong; the exit status for it. */
+/** Prints an error, or a requested help text. Returns the exit status. */
 function fail(name: string, error: unknown): number {
   if (error instanceof HelpRequest) {
-    say(process.stdout, error.message);
+    write(process.stdout, error.message);
     return 0;
   }
-  // Node and Bun wrap the signal's reason in an AbortError of their own.
+  // The program was interrupted. Node and Bun wrap the signal's reason in their own AbortError.
   if (stop.signal.aborted && (error as Error | undefined)?.name === "AbortError") return 130;
-  // A handler of the user's may throw from many timers before the first has ended it.
-  if (failure !== undefined) return failure;
+  // A user's handler may throw from several timers before the process has ended.
+  if (failureStatus !== undefined) return failureStatus;
   const usage = error instanceof UsageError;
-  failure = usage ? 2 : 1;
+  failureStatus = usage ? 2 : 1;
   const text = error instanceof Error ? error.message || error.name : String(error);
-  report(`${name}: ${oneLine(text)}${usage ? " (see --help)" : ""}`);
-  if (debugging() && error instanceof Error) report(error.stack ?? "");
-  return failure;
+  logLine(`${name}: ${oneLine(text)}${usage ? " (see --help)" : ""}`);
+  if (debugging() && error instanceof Error) logLine(error.stack ?? "");
+  return failureStatus;
 }
 
 const oneLine = (text: string) => text.trim().replace(/\s*[\r\n]+\s*/g, " ");
@@ -111,19 +113,19 @@ function debugging(): boolean {
   }
 }
 
-/** Ends the process once its output has left, or after so many ms. */
-async function exit(status: number, longest?: number): Promise<never> {
-  if (longest !== undefined) setTimeout(() => process.exit(status), longest);
+/** Ends the process once its output has been written, or after `timeoutMs`. */
+async function exit(status: number, timeoutMs?: number): Promise<never> {
+  if (timeoutMs !== undefined) setTimeout(() => process.exit(status), timeoutMs);
   await flushed(process.stdout);
-  // Second, for what the first may have to say.
+  // After standard output, because an error of that is printed here.
   await flushed(process.stderr);
-  process.exit(failure ?? (gone.has(process.stdout) && status === 130 ? 0 : status));
+  process.exit(failureStatus ?? (closedOutputs.has(process.stdout) && status === 130 ? 0 : status));
 }
 
-/** When all that was written has left. Not write("", callback): Bun 1.4.5 calls that back at once. */
+/** Settles when all output is written. Bun 1.4.5 calls back write("", callback) too early for this. */
 function flushed(stream: NodeJS.WriteStream): Promise<void> {
   // A stream that has failed never calls back.
-  if (gone.has(stream)) return Promise.resolve();
+  if (closedOutputs.has(stream)) return Promise.resolve();
   return new Promise((resolve) => {
     stream.once("error", () => resolve());
     stream.end(() => resolve());

@@ -164,9 +164,10 @@ const spec = {
 /** As `parseServerCommandLine` gives them. */
 export type ServerCommand = Values<typeof spec.options>;
 
-/** Each policy with what it does: `close closes the connection; ...`. */
+/** What the server does with each policy: `close the connection (close), ... or ... (spill)`. */
 function describePolicies(): string {
-  return POLICY_NAMES.map((name) => `${name} ${policyOf(name).help}`).join("; ");
+  const clauses = POLICY_NAMES.map((name) => `${policyOf(name).help} (${name})`);
+  return `${clauses.slice(0, -1).join(", ")} or ${clauses.at(-1)}`;
 }
 
 const needsQueue = (policy: Policy) => policyOf(policy).needsQueue === true;

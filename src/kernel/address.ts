@@ -1,4 +1,4 @@
-/** An address and a port, and how the kernel writes them. */
+/** An address with a port, and its binary form. */
 
 /** One end of a connection. `host` is a numeric address, IPv4 or IPv6 without brackets. */
 export interface Address {
@@ -6,7 +6,11 @@ export interface Address {
   port: number;
 }
 
-/** `a.b.c.d` or IPv6 as 16 bytes (IPv4 in the first four), and its family; undefined for a name. */
+/**
+ * A numeric address in network byte order, in 16 bytes of which IPv4 uses the first four, and its
+ * address family: 2 (AF_INET) or 10 (AF_INET6). IPv4-mapped IPv6 addresses (`::ffff:a.b.c.d`) are
+ * IPv4. Undefined for a host name.
+ */
 export function addressBytes(host: string): { family: 2 | 10; bytes: Uint8Array } | undefined {
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(host);
   const dotted = (mapped?.[1] ?? host).split(".");

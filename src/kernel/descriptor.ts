@@ -1,4 +1,4 @@
-/** The descriptor of a connection, for a runtime that does not tell it. */
+/** Finds the file descriptor of a connection where the runtime does not expose it. */
 import { type Address, addressBytes } from "./address.ts";
 import { libc } from "./libc.ts";
 
@@ -8,13 +8,14 @@ const SO_TYPE = 3;
 const lengthBuffer = new Uint8Array(4);
 const lengthView = new DataView(lengthBuffer.buffer);
 
-/** Descriptors are handed out from below, so that a process has its sockets among the first ones. */
-const MOST_DESCRIPTORS = 65_536;
-const ENDS_IN_A_ROW = 256;
+// The kernel gives a new descriptor the lowest free number, so the search can stop early.
+const MAX_DESCRIPTORS = 65_536;
+/** The search stops after this many descriptors in a row that are not sockets. */
+const MAX_GAP = 256;
 
 /**
- * The descriptor of a connection of this process, by its addresses: for a runtime that does not tell.
- * 0.1 ms. Undefined without libc, or when it is not found.
+ * The descriptor of this process's connection with these addresses. Takes 0.1 ms: it tries one
+ * descriptor after the other. Undefined without libc, or when there is no such connection.
  */
 export function findDescriptor(local: Address, remote: Address): number | undefined {
   const c = libc;
@@ -31,13 +32,13 @@ export function findDescriptor(local: Address, remote: Address): number | undefi
     return wanted.bytes.subarray(0, length).every((byte, i) => byte === address[at + i]);
   };
   const type = new Uint8Array(4);
-  for (let fd = 0, free = 0; fd < MOST_DESCRIPTORS && free < ENDS_IN_A_ROW; fd++) {
+  for (let fd = 0, gap = 0; fd < MAX_DESCRIPTORS && gap < MAX_GAP; fd++) {
     lengthView.setUint32(0, 4, true);
     if (c.getsockopt(fd, SOL_SOCKET, SO_TYPE, type, lengthBuffer) !== 0) {
-      free++;
+      gap++;
       continue;
     }
-    free = 0;
+    gap = 0;
     if (matches("getpeername", fd, remote) && matches("getsockname", fd, local)) return fd;
   }
   return undefined;

@@ -1,4 +1,4 @@
-/** What a result was measured on: without it a number means nothing. */
+/** What a result was measured on: machine, kernel settings, runtime. */
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import os from "node:os";
@@ -13,21 +13,21 @@ export interface Environment {
   cores: number;
   /** Bytes. */
   memory: number;
-  /** System and release: `Linux 6.18.44`. */
+  /** Operating system and release: `Linux 6.18.44`. */
   kernel: string;
-  /** net.ipv4.tcp_congestion_control; bbr paces by itself, which shows at low rates. */
+  /** net.ipv4.tcp_congestion_control. bbr paces packets, which affects results at low rates. */
   congestionControl?: string;
-  /** net.ipv4.tcp_rmem: least, default, most; bytes. */
+  /** net.ipv4.tcp_rmem: minimum, default, maximum; bytes. */
   tcpRmem?: number[];
-  /** net.ipv4.tcp_wmem: least, default, most; bytes. */
+  /** net.ipv4.tcp_wmem: minimum, default, maximum; bytes. */
   tcpWmem?: number[];
-  /** The runtime of the server, and of our own reader: `deno 2.9.6`. */
+  /** The runtime of the server and of the drain client: `deno 2.9.6`. */
   runtime: string;
-  /** Where the kernel's figures came from. */
+  /** Where the figures about connections came from. */
   kernelSource: KernelSource;
 }
 
-function versionOf(): string {
+function runtimeVersion(): string {
   const { versions } = process as unknown as { versions: Record<string, string> };
   return versions[runtime] ?? process.version;
 }
@@ -37,18 +37,18 @@ function sysctl(name: string): string | undefined {
   try {
     return readFileSync(file, "utf8").trim();
   } catch {
-    // Deno gates /proc behind --allow-all, but not behind a program that may be run.
+    // Deno reads /proc only with --allow-all; with --allow-run, cat can read it instead.
   }
   try {
     return execFileSync("cat", [file], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] })
       .trim();
   } catch {
-    // Not Linux, or not permitted: absent.
+    // Not Linux, or not permitted.
     return undefined;
   }
 }
 
-/** The machine, the kernel's TCP settings and the runtime, as they are now. */
+/** The machine, the kernel's TCP settings and the runtime. Settings that cannot be read are absent. */
 export function environment(): Environment {
   const cpus = os.cpus();
   const result: Environment = {
@@ -57,7 +57,7 @@ export function environment(): Environment {
     cores: cpus.length,
     memory: os.totalmem(),
     kernel: `${os.type()} ${os.release()}`,
-    runtime: `${runtime} ${versionOf()}`,
+    runtime: `${runtime} ${runtimeVersion()}`,
     kernelSource,
   };
   const congestionControl = sysctl("tcp_congestion_control");

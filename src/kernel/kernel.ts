@@ -1,8 +1,8 @@
 /**
- * Room: what the Linux kernel tells of TCP connections and of this machine, and the few socket
+ * Room: what the Linux kernel reports about TCP connections and this machine, and the few socket
  * calls that no runtime offers.
  * In: the two addresses of a connection, or a descriptor of this process.
- * Out: queues and TCP_INFO of both ends (sock_diag: 6 µs; /proc/net/tcp: milliseconds).
+ * Out: queue lengths and TCP_INFO of both ends (sock_diag: 6 µs; /proc/net/tcp: milliseconds).
  */
 import { readFileSync } from "node:fs";
 import type { Address } from "./address.ts";
@@ -11,7 +11,7 @@ import { lookupProc } from "./proc_net.ts";
 import { openSockDiag } from "./sock_diag.ts";
 import type { ConnectionState } from "./socket_state.ts";
 
-/** How a figure was had: `sock_diag` (netlink), `proc` (/proc/net/tcp), or `none`. */
+/** How connections are looked up: `sock_diag` (netlink), `proc` (/proc/net/tcp), or `none`. */
 export type KernelSource = "sock_diag" | "proc" | "none";
 
 const sockDiag = openSockDiag();
@@ -26,13 +26,13 @@ function detectSource(): KernelSource {
   }
 }
 
-/** Where this process gets its kernel figures from. */
+/** The fastest source that works in this process. */
 export const kernelSource: KernelSource = detectSource();
 
-/** Why there is no better source than `kernelSource`; undefined where there is nothing better. */
+/** Why `kernelSource` is not `sock_diag`: libc cannot be called. Undefined where it can. */
 export const kernelSourceReason: string | undefined = typeof libc === "string" ? libc : undefined;
 
-/** Both ends of a connection, as the kernel sees them now. Costs 6 µs, or milliseconds through /proc. */
+/** The present state of both ends of a connection. Takes 6 µs, or milliseconds through /proc. */
 export function connectionState(local: Address, remote: Address): ConnectionState {
   switch (kernelSource) {
     case "sock_diag":

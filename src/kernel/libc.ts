@@ -1,12 +1,12 @@
 /**
- * The handful of libc calls that no runtime offers, through the FFI of each: getsockopt and
- * setsockopt on a descriptor, and a netlink socket. Linux on a 64-bit machine only; elsewhere,
- * and on a Node without `--experimental-ffi`, there is none and `openLibc` says so.
+ * The libc calls that no runtime offers, through the foreign function interface (FFI) of each
+ * runtime: socket options, non-blocking send and recv, and netlink sockets. On Linux on x86-64 and
+ * arm64 only, and on Node only with `--experimental-ffi`; elsewhere `libc` is the reason why not.
  */
 import process from "node:process";
 import { runtime } from "./runtime.ts";
 
-/** Lengths and results are plain numbers; -1 is failure. errno is lost on the way through FFI. */
+/** Lengths and results are plain numbers; -1 is failure. FFI loses errno, so it is not available. */
 export interface Libc {
   socket(domain: number, type: number, protocol: number): number;
   connect(fd: number, address: Uint8Array, length: number): number;
@@ -25,7 +25,7 @@ export interface Libc {
   ioctl(fd: number, request: number, value: Uint8Array): number;
 }
 
-// The one signature table, in the words of Deno; the other two are derived from it.
+// Parameter types by their names in Deno.dlopen; the other two runtimes' tables are derived from it.
 const SIGNATURES = {
   socket: ["i32", "i32", "i32"],
   connect: ["i32", "buffer", "u32"],
@@ -42,13 +42,15 @@ type Name = keyof typeof SIGNATURES;
 type Native = (...args: unknown[]) => number | bigint;
 type Natives = Record<Name, Native>;
 
-/** libc, or the reason why it cannot be had. Asked once. */
+/** The calls, or one line that says why they are not available. Loaded once. */
 export const libc: Libc | string = await openLibc();
 
 async function openLibc(): Promise<Libc | string> {
-  if (process.platform !== "linux") return `no kernel figures on ${process.platform}: Linux only`;
+  if (process.platform !== "linux") {
+    return `libc is called on Linux only, not on ${process.platform}`;
+  }
   if (process.arch !== "x64" && process.arch !== "arm64") {
-    return `no kernel figures on ${process.arch}: 64-bit little-endian only`;
+    return `libc is called on x64 and arm64 only, not on ${process.arch}`;
   }
   try {
     switch (runtime) {
@@ -60,11 +62,11 @@ async function openLibc(): Promise<Libc | string> {
         return wrap(openNode(), BigInt);
     }
   } catch (error) {
-    return `no kernel figures: ${(error as Error).message.split("\n")[0]}`;
+    return `libc cannot be called: ${(error as Error).message.split("\n")[0]}`;
   }
 }
 
-/** Lengths cross as the 64-bit type that the runtime's FFI wants. */
+/** `u64` converts lengths to the type that the runtime's FFI takes for 64-bit integers. */
 function wrap(c: Natives, u64: (n: number) => number | bigint): Libc {
   return {
     socket: (domain, type, protocol) => Number(c.socket(domain, type, protocol)),
@@ -99,16 +101,16 @@ function openDeno(): Natives {
 }
 
 async function openBun(): Promise<Natives> {
-  // The name is a variable so that no type checker and no bundler looks for the module.
+  // The name is in a variable so that type checkers and bundlers do not try to resolve the module.
   const name = "bun:ffi";
   const ffi = await import(name) as {
     dlopen(path: string, symbols: unknown): { symbols: Natives };
   };
-  const words: Record<string, string> = { buffer: "ptr", i64: "i64_fast", u64: "u64_fast" };
-  const word = (type: string) => words[type] ?? type;
+  const bunNames: Record<string, string> = { buffer: "ptr", i64: "i64_fast", u64: "u64_fast" };
+  const bunType = (type: string) => bunNames[type] ?? type;
   return ffi.dlopen(
     "libc.so.6",
-    eachSignature((args, returns) => ({ args: args.map(word), returns: word(returns) })),
+    eachSignature((args, returns) => ({ args: args.map(bunType), returns: bunType(returns) })),
   ).symbols;
 }
 
@@ -117,7 +119,7 @@ function openNode(): Natives {
     dlopen(path: string, symbols: unknown): { functions: Natives };
   } | undefined;
   if (ffi === undefined) {
-    throw new Error("this Node has no node:ffi (26.1 or newer has it with --experimental-ffi)");
+    throw new Error("Node needs version 26.1 or newer and --experimental-ffi");
   }
   return ffi.dlopen(
     "libc.so.6",

@@ -1,9 +1,12 @@
-/** The queues of a connection from /proc/net/tcp, for a runtime without FFI: milliseconds a look. */
+/** Queue lengths from /proc/net/tcp, where FFI is not available. A lookup takes milliseconds. */
 import { readFileSync } from "node:fs";
 import { type Address, addressBytes } from "./address.ts";
 import type { ConnectionState, SocketState } from "./socket_state.ts";
 
-/** An address as /proc/net/tcp writes it: 32-bit words in host order (little-endian), in hex. */
+/**
+ * An address in the format of /proc/net/tcp (family 4) or tcp6: 32-bit words in host byte order
+ * (little-endian), in hex. Undefined where that file cannot contain it.
+ */
 function procAddress({ host, port }: Address, family: 4 | 6): string | undefined {
   const address = addressBytes(host);
   if (address === undefined) return undefined;
@@ -22,7 +25,7 @@ function procAddress({ host, port }: Address, family: 4 | 6): string | undefined
   return `${text}:${port.toString(16).padStart(4, "0")}`.toUpperCase();
 }
 
-/** Both ends; `far` only when the peer's socket is in this network namespace. */
+/** Both ends; `far` is undefined when the peer's socket is not in this network namespace. */
 export function lookupProc(local: Address, remote: Address): ConnectionState {
   const result: ConnectionState = { near: undefined, far: undefined };
   for (const family of [4, 6] as const) {

@@ -1,7 +1,7 @@
-/** The runtime that this program runs on. Only kernel/ and net/ may ask. */
+/** The runtime that this program runs on. Only kernel/ and net/ may depend on it. */
 export type Runtime = "deno" | "bun" | "node";
 
-/** By its global object: all three have a `process`. */
+/** Detected by the global object of each; `process` would not do, because all three have it. */
 export const runtime: Runtime = "Deno" in globalThis
   ? "deno"
   : "Bun" in globalThis

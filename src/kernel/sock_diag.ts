@@ -1,10 +1,10 @@
-/** One end of a connection, looked up by its addresses through netlink (sock_diag(7)): 3 µs. */
+/** Looks up one end of a connection by its addresses, through netlink (sock_diag(7)), in 3 µs. */
 import { type Address, addressBytes } from "./address.ts";
 import { type Libc, libc } from "./libc.ts";
 import type { SocketState } from "./socket_state.ts";
 import { decodeTcpInfo } from "./tcp_info.ts";
 
-/** linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h. */
+// From linux/netlink.h, linux/sock_diag.h and linux/inet_diag.h.
 const AF_NETLINK = 16;
 const SOCK_RAW_CLOEXEC = 3 | 0o2000000;
 const NETLINK_SOCK_DIAG = 4;
@@ -14,10 +14,11 @@ const INET_DIAG_INFO = 2;
 const MSG_DONTWAIT = 0x40;
 const TCP_LISTEN = 10;
 const REQUEST_LENGTH = 72;
+/** Sizes of `struct nlmsghdr` and `struct inet_diag_msg`: bytes. */
 const NLMSGHDR = 16;
 const INET_DIAG_MSG = 72;
 
-/** A netlink socket that looks single connections up: no dump, no walk over the whole table. */
+/** A netlink socket that requests single connections, not a dump of the whole table. */
 export class SockDiag {
   readonly #libc: Libc;
   readonly #fd: number;
@@ -26,6 +27,7 @@ export class SockDiag {
   readonly #answer = new Uint8Array(4096);
   readonly #answerView = new DataView(this.#answer.buffer);
 
+  /** Throws an Error where netlink sockets are not permitted. */
   constructor(c: Libc) {
     this.#libc = c;
     this.#fd = c.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_SOCK_DIAG);
@@ -41,7 +43,7 @@ export class SockDiag {
     view.setUint32(68, 0xffffffff, true);
   }
 
-  /** The end whose own address is `local`. Undefined: the kernel knows no such connection. */
+  /** The end whose own address is `local`. Undefined when there is no such connection. */
   lookup(local: Address, remote: Address): SocketState | undefined {
     const source = addressBytes(local.host);
     const destination = addressBytes(remote.host);
@@ -58,7 +60,7 @@ export class SockDiag {
     const view = this.#answerView;
     if (length < NLMSGHDR + INET_DIAG_MSG) return undefined;
     if (view.getUint16(4, true) !== SOCK_DIAG_BY_FAMILY) return undefined;
-    // Where no connection has these addresses, the kernel answers with the listening socket.
+    // When no connection has these addresses, the kernel returns the listening socket instead.
     if (this.#answer[NLMSGHDR + 1] === TCP_LISTEN) return undefined;
     const state: SocketState = {
       receiveQueue: view.getUint32(NLMSGHDR + 56, true),

@@ -1,49 +1,56 @@
-/** The socket calls that no runtime offers, on a descriptor of our own. */
+/** Socket calls that no runtime offers, on a descriptor of this process. */
 import { libc } from "./libc.ts";
 
 const SOL_SOCKET = 1;
-const SO_OPTION = { send: 7, receive: 8 } as const;
+/** SO_SNDBUF and SO_RCVBUF. */
+const BUFFER_OPTION = { send: 7, receive: 8 } as const;
 const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+const FIONREAD = 0x541b;
+/** A `struct sockaddr` with the family AF_UNSPEC, which is 0. */
+const AF_UNSPEC_ADDRESS = new Uint8Array(16);
 
 const lengthBuffer = new Uint8Array(4);
 const lengthView = new DataView(lengthBuffer.buffer);
+const unread = new Uint8Array(4);
+const unreadView = new DataView(unread.buffer);
 
-/** SO_SNDBUF or SO_RCVBUF as the kernel keeps it: twice what was asked for. Bytes. */
+/**
+ * SO_SNDBUF or SO_RCVBUF in bytes. The kernel reports twice the size that was set. Undefined without
+ * libc, or when the call fails.
+ */
 export function bufferSize(fd: number, which: "send" | "receive"): number | undefined {
   if (typeof libc === "string") return undefined;
   const value = new Uint8Array(4);
   lengthView.setUint32(0, 4, true);
-  if (libc.getsockopt(fd, SOL_SOCKET, SO_OPTION[which], value, lengthBuffer) !== 0) {
+  if (libc.getsockopt(fd, SOL_SOCKET, BUFFER_OPTION[which], value, lengthBuffer) !== 0) {
     return undefined;
   }
   return new DataView(value.buffer).getInt32(0, true);
 }
 
 /**
- * Sets SO_SNDBUF or SO_RCVBUF, which ends autotuning (tcp(7)); the kernel doubles the value, and
- * caps it at net.core.wmem_max or rmem_max. False: not done.
+ * Sets SO_SNDBUF or SO_RCVBUF, which ends autotuning (tcp(7)). The kernel limits the value to
+ * net.core.wmem_max or rmem_max and then doubles it. Returns false when it could not be set.
  */
 export function setBufferSize(fd: number, which: "send" | "receive", bytes: number): boolean {
   if (typeof libc === "string") return false;
   const value = new Uint8Array(4);
   new DataView(value.buffer).setInt32(0, bytes, true);
-  return libc.setsockopt(fd, SOL_SOCKET, SO_OPTION[which], value, 4) === 0;
+  return libc.setsockopt(fd, SOL_SOCKET, BUFFER_OPTION[which], value, 4) === 0;
 }
 
-const AF_UNSPEC_ADDRESS = new Uint8Array(16);
-
-/** Whether bytes lie in the receive queue. Undefined without libc. */
+/** Whether the receive queue contains bytes. Undefined without libc. */
 export function hasUnread(fd: number): boolean | undefined {
   if (typeof libc === "string") return undefined;
   return waitingBytes(fd) > 0;
 }
 
-const MSG_NOSIGNAL = 0x4000;
-
 /**
- * Offers bytes to the kernel without a wait and without the runtime: how many it took, or undefined
- * when it takes none just now (or never will again: the runtime's own write tells which), or there
- * is no libc. 0.3 us beside the copying, where a promise for each write costs some 10.
+ * Offers bytes to the kernel without blocking and without the runtime. Returns how many the kernel
+ * took; undefined when it took none, and without libc. It took none because the send buffer is full
+ * or because the connection has ended: the runtime's own write tells which. Costs 0.3 µs besides the
+ * copying; a promise for each write costs some 10 µs.
  */
 export function sendNow(fd: number, bytes: Uint8Array): number | undefined {
   if (typeof libc === "string") return undefined;
@@ -51,20 +58,19 @@ export function sendNow(fd: number, bytes: Uint8Array): number | undefined {
   return taken > 0 ? taken : undefined;
 }
 
-const FIONREAD = 0x541b;
-const unread = new Uint8Array(4);
-const unreadView = new DataView(unread.buffer);
-
 /**
- * Bytes in the receive queue; 0 also without libc. A look takes nothing away, as a recv(2) that
- * fails does: the socket's error, which the runtime is to tell.
+ * Bytes in the receive queue; 0 also without libc. Uses FIONREAD because a failing recv(2) would
+ * clear the socket's pending error, which the runtime must still receive.
  */
 export function waitingBytes(fd: number): number {
   if (typeof libc === "string") return 0;
   return libc.ioctl(fd, FIONREAD, unread) === 0 ? unreadView.getInt32(0, true) : 0;
 }
 
-/** Takes at most `limit` of the bytes that `waitingBytes` tells of; undefined: there are none. */
+/**
+ * Reads at most `limit` bytes from the receive queue without blocking, and returns how many.
+ * Undefined when it is empty, and without libc.
+ */
 export function receiveNow(fd: number, bytes: Uint8Array, limit: number): number | undefined {
   if (typeof libc === "string") return undefined;
   const taken = libc.recv(fd, bytes, limit, MSG_DONTWAIT);
@@ -72,8 +78,9 @@ export function receiveNow(fd: number, bytes: Uint8Array, limit: number): number
 }
 
 /**
- * Sends RST at once and drops both queues: connect(2) to AF_UNSPEC dissolves the association
- * (tcp_disconnect in net/ipv4/tcp.c). The descriptor is still to be closed. False: not done.
+ * Sends RST at once and discards both queues: connect(2) to AF_UNSPEC dissolves the association
+ * (tcp_disconnect in net/ipv4/tcp.c). The caller must still close the descriptor. Returns false when
+ * it could not be done.
  */
 export function abort(fd: number): boolean {
   if (typeof libc === "string") return false;

@@ -1,35 +1,36 @@
-/** What the kernel tells of one connection, from both of its ends. */
+/** What the kernel reports about a connection, from both of its ends. */
 
 /** From `struct tcp_info` (linux/tcp.h); counts in bytes, times in microseconds. */
 export interface TcpInfo {
-  /** tcpi_bytes_acked; the end that connected counts its SYN as one byte more. */
+  /** tcpi_bytes_acked; on the end that connected, its SYN counts as one byte more. */
   bytesAcked: number;
-  /** tcpi_bytes_received: arrived in order, whether the program took it or not. */
+  /** tcpi_bytes_received: arrived in order, read by the program or not. */
   bytesReceived: number;
-  /** tcpi_notsent_bytes: in the send queue, never sent yet. */
+  /** tcpi_notsent_bytes: in the send queue, not sent yet. */
   notSent: number;
-  /** tcpi_snd_wnd: the window that the peer advertised last. Absent before Linux 5.4. */
+  /** tcpi_snd_wnd: the window that the peer last advertised. Absent before Linux 5.4. */
   sendWindow?: number;
-  /** tcpi_busy_time: since the start, the time with something to send. */
+  /** tcpi_busy_time: time in which there was data to send or to be acknowledged. */
   busyUs: number;
-  /** tcpi_rwnd_limited: of that, the time in which the peer's window was what limited sending. */
+  /** tcpi_rwnd_limited: the part of `busyUs` in which the peer's window limited sending. */
   receiveWindowLimitedUs: number;
-  /** tcpi_sndbuf_limited: of that, the time in which the send buffer was. */
+  /** tcpi_sndbuf_limited: the part of `busyUs` in which the send buffer limited sending. */
   sendBufferLimitedUs: number;
-  /** tcpi_total_retrans: segments. */
+  /** tcpi_total_retrans: retransmitted segments. */
   retransmits: number;
 }
 
-/** One end of a connection. What the kernel did not tell is absent. */
+/** One end of a connection. */
 export interface SocketState {
-  /** Bytes that arrived and were not taken by the program. */
+  /** Bytes that arrived and that the program has not read. */
   receiveQueue: number;
-  /** Bytes that the program wrote and the peer's kernel has not acknowledged. */
+  /** Bytes that the program wrote and that the peer's kernel has not acknowledged. */
   sendQueue: number;
+  /** Absent where the kernel does not report it. */
   info?: TcpInfo;
 }
 
-/** Both ends; `far` is there only when the peer's socket is on this host (and in this namespace). */
+/** Both ends; `far` is undefined unless the peer's socket is on this host and in this namespace. */
 export interface ConnectionState {
   near: SocketState | undefined;
   far: SocketState | undefined;

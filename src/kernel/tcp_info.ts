@@ -1,14 +1,14 @@
-/** `struct tcp_info`: how it is read, and how it is asked of a descriptor of our own (0.5 µs). */
+/** Decodes `struct tcp_info`, and requests it for a descriptor of this process (0.5 µs). */
 import { libc } from "./libc.ts";
 import type { TcpInfo } from "./socket_state.ts";
 
 const SIZEOF_TCP_INFO = 256;
-/** Up to tcpi_sndbuf_limited (u64 at 184): Linux 4.10. */
-const TCP_INFO_LEAST = 192;
+/** The struct up to and including tcpi_sndbuf_limited (u64 at 184), which Linux 4.10 added. */
+const MIN_TCP_INFO = 192;
 
-/** Undefined where the kernel is older than Linux 4.10. */
+/** The struct at `at` in `view`. Undefined where the kernel is older than Linux 4.10. */
 export function decodeTcpInfo(view: DataView, at: number, length: number): TcpInfo | undefined {
-  if (length < TCP_INFO_LEAST) return undefined;
+  if (length < MIN_TCP_INFO) return undefined;
   const u64 = (offset: number) => Number(view.getBigUint64(at + offset, true));
   const info: TcpInfo = {
     bytesAcked: u64(120),
@@ -30,7 +30,7 @@ const infoView = new DataView(infoBuffer.buffer);
 const lengthBuffer = new Uint8Array(4);
 const lengthView = new DataView(lengthBuffer.buffer);
 
-/** TCP_INFO of a descriptor. Undefined without libc, or when it is no TCP socket. */
+/** TCP_INFO of a descriptor. Undefined without libc, or when it is not a TCP socket. */
 export function tcpInfo(fd: number): TcpInfo | undefined {
   if (typeof libc === "string") return undefined;
   lengthView.setUint32(0, SIZEOF_TCP_INFO, true);

@@ -1,15 +1,17 @@
 /**
- * CRC-32 (IEEE 802.3, as in zlib) of a piece of a buffer: short pieces by tables, eight bytes a step
- * (Kounavis and Berry, "A Systematic Approach to Building High Performance Software-Based CRC
- * Generators", 2005), long ones by the runtime's zlib. A call of that costs more than the CRC of a
- * short message, and needs a view of each. Of messages that end alike only what differs is looked at.
+ * CRC-32 (IEEE 802.3, as in zlib) of a part of a buffer.
+ *
+ * Short parts use tables and take eight bytes per step (Kounavis and Berry, "A Systematic Approach to
+ * Building High Performance Software-Based CRC Generators", 2005). Long parts use the runtime's zlib;
+ * for a short one, the call and the view that it needs would cost more than the CRC itself. `CrcHead`
+ * is faster still for messages that differ only in their first bytes.
  */
 import * as zlib from "node:zlib";
 
-/** From so many bytes on, zlib is the quicker one; Node has it from 20.15 on. */
+/** From this length on, zlib is faster. Infinity where zlib has no crc32: Node before 20.15. */
 export const ZLIB_FROM: number = "crc32" in zlib ? 192 : Infinity;
 
-/** Eight tables of 256: what a byte adds to the CRC when 0 to 7 bytes follow it. */
+/** Eight tables of 256 entries: the effect of a byte on the CRC when 0 to 7 bytes follow it. */
 const TABLES = makeTables();
 
 function makeTables(): Int32Array {
@@ -26,7 +28,7 @@ function makeTables(): Int32Array {
   return tables;
 }
 
-/** The CRC-32 of the bytes from `from` to before `to`, in 32 bits without a sign. */
+/** The CRC-32 of the bytes from `from` up to but not including `to`: an unsigned 32-bit integer. */
 export function crc32(bytes: Uint8Array, from: number, to: number): number {
   if (to - from >= ZLIB_FROM) return zlib.crc32(bytes.subarray(from, to));
   let crc = -1;
@@ -43,29 +45,35 @@ export function crc32(bytes: Uint8Array, from: number, to: number): number {
 }
 
 /**
- * The CRC-32 of messages that differ only in their head: in its register a CRC is linear, so that each
- * byte of the head adds what it alone leaves there once all behind it has passed.
+ * The CRC-32 of messages that differ only in their head, their first bytes. A CRC is linear over its
+ * register: the effects of the head's bytes can be looked up one by one and combined with XOR.
+ *
+ * The CRC is `~(zero ^ word(0, ...) ^ word(4, ...) ^ ...)`.
  */
 export class CrcHead {
-  /** For each byte of the head, 256 entries. */
+  /** 256 entries for each byte of the head: the effect of its value on the register at the end. */
   readonly #tables: Int32Array;
-  /** The register when all of the head is 0. */
+  /** The register at the end if all bytes of the head are 0. */
   readonly zero: number;
 
-  /** So many bytes, and the tail that follows them in every message; takes 32 times its length. */
+  /**
+   * `head`: its length in bytes; `tail`: the bytes that follow it in every message. Building the tables
+   * takes time for 32 passes over the tail.
+   */
   constructor(head: number, tail: Uint8Array) {
     const zeros = new Uint8Array(tail.length);
-    const bits = Array.from({ length: 32 }, (_, bit) => pass(1 << bit, zeros));
+    // What each bit of the register becomes after the tail.
+    const bits = Array.from({ length: 32 }, (_, bit) => advance(1 << bit, zeros));
     this.#tables = new Int32Array(head * 256);
     for (let at = 0; at < this.#tables.length; at++) {
-      const behind = new Uint8Array(head - (at >>> 8));
-      const register = pass(at & 255, behind);
+      const remaining = new Uint8Array(head - (at >>> 8));
+      const register = advance(at & 255, remaining);
       this.#tables[at] = bits.reduce((sum, b, bit) => register >>> bit & 1 ? sum ^ b : sum, 0);
     }
-    this.zero = pass(pass(-1, new Uint8Array(head)), tail);
+    this.zero = advance(advance(-1, new Uint8Array(head)), tail);
   }
 
-  /** What four bytes of the head, from `at` on, the highest first, add to the register. */
+  /** The effect on the register of the big-endian 32-bit `value` at offset `at` of the head. */
   word(at: number, value: number): number {
     const tables = this.#tables;
     const first = at * 256;
@@ -74,7 +82,8 @@ export class CrcHead {
   }
 }
 
-function pass(register: number, bytes: Uint8Array): number {
+/** The register after these bytes. */
+function advance(register: number, bytes: Uint8Array): number {
   for (const byte of bytes) register = (register >>> 8) ^ TABLES[(register ^ byte) & 255]!;
   return register;
 }

@@ -1,21 +1,21 @@
 /**
- * Where messages begin and end in a stream of bytes: every so many bytes, after each line, or as a
- * length in front of each says. Nothing but that is known of them.
+ * Finds where messages begin and end in a stream of bytes: by a fixed size, by line feeds, or by a
+ * length in front of each message. The content of messages does not matter here.
  */
 import { formatSize, parseBytes, UnitError } from "../text/units.ts";
 
 /**
  * - `fixed`: messages of `size` bytes;
  * - `line`: a message ends after its `\n`;
- * - `u32`: 4 bytes, big-endian, tell how many follow; a message is both;
- * - `none`: a stream without messages; each chunk counts as one.
+ * - `u32`: a message is 4 bytes, big-endian, with the length of its body, and then the body;
+ * - `none`: a stream without messages; each chunk counts as one message.
  */
 export type Frame = { kind: "fixed"; size: number } | { kind: "line" | "u32" | "none" };
 
-/** The longest message that is taken unless told otherwise: what has begun has to be kept. Bytes. */
+/** The default maximum size of a message, because an incomplete message is kept in memory. Bytes. */
 export const LONGEST_MESSAGE = 64 << 20;
 
-/** A frame as on a command line: `fixed:13`, `line`, `u32`, `none`. Throws a UnitError. */
+/** A frame from the command line: `fixed:13`, `line`, `u32`, `none`. Throws a UnitError. */
 export function parseFrame(text: string): Frame {
   const [kind, size] = text.trim().split(/:(.*)/s);
   if (size === undefined && (kind === "line" || kind === "u32" || kind === "none")) return { kind };
@@ -31,46 +31,47 @@ export function parseFrame(text: string): Frame {
   );
 }
 
-/** A frame as `parseFrame` reads it back. */
+/** A frame in the form that `parseFrame` accepts. */
 export function formatFrame(frame: Frame): string {
   return frame.kind === "fixed" ? `fixed:${formatSize(frame.size)}` : frame.kind;
 }
 
-/** The bytes are not framed as was said, or a message is longer than may be. One line. */
+/** The stream does not have the expected frame, or a message is too long. The message is one line. */
 export class FrameError extends Error {
   override name = "FrameError";
 }
 
-/** What a framer saw in a chunk. Offsets are in the chunk; 0: no message ends there. */
+/** What a framer found in a chunk. Offsets are relative to the chunk; 0: no message ends in it. */
 export interface Framed {
-  /** The end of the first message that ends in it. */
+  /** The end of the first message that ends in the chunk. */
   first: number;
   /** The end of the last one. */
   end: number;
+  /** Messages that end in the chunk. */
   messages: number;
-  /** What follows `end` cannot be a message; all later chunks are refused as well. */
+  /** The bytes after `end` cannot be a message. Until `reset`, all later chunks fail as well. */
   error: FrameError | undefined;
 }
 
 export interface Framer {
   /**
-   * Looks at the bytes that follow those already looked at, for `most` messages at most (default:
-   * all): then only those up to `end` have been looked at. The answer is valid until the next call.
-   * Never throws.
+   * Examines the next bytes of the stream. With `most`, stops after that many messages: then only the
+   * bytes up to `end` are consumed, and the next call must pass the rest again. The result is valid
+   * until the next call. Never throws.
    */
   push(chunk: Uint8Array, most?: number): Framed;
-  /** What is pushed next begins a message. */
+  /** Starts over: the next chunk begins with a message. */
   reset(): void;
-  /** The length of the message that `bytes` begin with; undefined: it does not end in them. */
+  /** The length of the message at the start of `bytes`; undefined if it is incomplete. */
   lengthOf(bytes: Uint8Array): number | undefined;
   /**
-   * Where the message begins that holds byte `offset`, in bytes which begin with a message: the
-   * last beginning at or before it. Without a frame every byte is one.
+   * The start of the message that contains the byte at `offset`; `bytes` must begin with a message.
+   * For `none` it is `offset` itself.
    */
   floor(bytes: Uint8Array, offset: number): number;
 }
 
-/** `maxMessage`: the longest line, or announced length, that is taken; bytes, default 64 MiB. */
+/** `maxMessage`: the longest accepted line, or body length with `u32`; bytes, default 64 MiB. */
 export function createFramer(frame: Frame, maxMessage: number = LONGEST_MESSAGE): Framer {
   switch (frame.kind) {
     case "fixed":
@@ -84,10 +85,10 @@ export function createFramer(frame: Frame, maxMessage: number = LONGEST_MESSAGE)
   }
 }
 
-const emptyAnswer = (): Framed => ({ first: 0, end: 0, messages: 0, error: undefined });
+const emptyResult = (): Framed => ({ first: 0, end: 0, messages: 0, error: undefined });
 
-/** Sets the one object that a framer answers with. */
-function answer(into: Framed, first: number, end: number, messages: number): Framed {
+/** Sets and returns a framer's result, which is reused so that `push` allocates nothing. */
+function setResult(into: Framed, first: number, end: number, messages: number): Framed {
   into.first = first;
   into.end = end;
   into.messages = messages;
@@ -96,8 +97,8 @@ function answer(into: Framed, first: number, end: number, messages: number): Fra
 
 class FixedFramer implements Framer {
   readonly #size: number;
-  readonly #framed = emptyAnswer();
-  /** Bytes of the message that has begun. */
+  readonly #framed = emptyResult();
+  /** Bytes of the incomplete message at the end of the last chunk. */
   #partial = 0;
 
   constructor(size: number) {
@@ -112,12 +113,12 @@ class FixedFramer implements Framer {
     const messages = Math.min(most, Math.floor(total / this.#size));
     if (messages === 0) {
       if (most > 0) this.#partial = total;
-      return answer(this.#framed, 0, 0, 0);
+      return setResult(this.#framed, 0, 0, 0);
     }
     const first = this.#size - this.#partial;
     const end = first + (messages - 1) * this.#size;
     this.#partial = messages === most ? 0 : chunk.length - end;
-    return answer(this.#framed, first, end, messages);
+    return setResult(this.#framed, first, end, messages);
   }
 
   reset(): void {
@@ -137,7 +138,7 @@ const LF = 10;
 
 class LineFramer implements Framer {
   readonly #longest: number;
-  readonly #framed = emptyAnswer();
+  readonly #framed = emptyResult();
   #partial = 0;
 
   constructor(longest: number) {
@@ -146,30 +147,30 @@ class LineFramer implements Framer {
 
   push(chunk: Uint8Array, most: number = Infinity): Framed {
     const framed = this.#framed;
-    if (framed.error !== undefined) return answer(framed, 0, 0, 0);
-    // Only where all of it could be one line too long does each line have to be looked at.
+    if (framed.error !== undefined) return setResult(framed, 0, 0, 0);
+    // Lines must be examined one by one only if one of them could be too long, or for `most`.
     if (most !== Infinity || this.#partial + chunk.length > this.#longest) {
-      return this.#walk(chunk, most);
+      return this.#pushLineByLine(chunk, most);
     }
     const first = chunk.indexOf(LF) + 1;
     if (first === 0) {
       this.#partial += chunk.length;
-      return answer(framed, 0, 0, 0);
+      return setResult(framed, 0, 0, 0);
     }
     const end = chunk.lastIndexOf(LF) + 1;
     this.#partial = chunk.length - end;
-    return answer(framed, first, end, end === first ? 1 : 1 + countLines(chunk, first, end));
+    return setResult(framed, first, end, end === first ? 1 : 1 + countLines(chunk, first, end));
   }
 
-  #walk(chunk: Uint8Array, most: number): Framed {
-    const framed = answer(this.#framed, 0, 0, 0);
+  #pushLineByLine(chunk: Uint8Array, most: number): Framed {
+    const framed = setResult(this.#framed, 0, 0, 0);
     while (framed.messages < most) {
       const end = chunk.indexOf(LF, framed.end) + 1;
       const length = this.#partial + (end === 0 ? chunk.length : end) - framed.end;
       if (length > this.#longest) {
+        const maximum = formatSize(this.#longest);
         framed.error = new FrameError(
-          `a line is longer than ${formatSize(this.#longest)}, the most that is taken: must the ` +
-            "messages be framed by lines?",
+          `a line is longer than ${maximum}, the maximum: does each message end with a line feed?`,
         );
         break;
       }
@@ -195,26 +196,26 @@ class LineFramer implements Framer {
   }
 }
 
-/** From here on, four bytes at a time are faster. */
-const WORTH_WORDS = 128;
+/** From this length on, counting four bytes at a time is faster. */
+const MIN_WORD_BYTES = 128;
 
 /**
- * How many `\n` there are from `at` to `end`, four bytes at a time, whatever the length of a line:
- * a native search for each would cost more than a short line's bytes do.
+ * The number of `\n` from `at` up to `end`. It compares four bytes at a time, because calling the
+ * native indexOf for each short line would cost more than comparing the line's bytes.
  */
 function countLines(bytes: Uint8Array, at: number, end: number): number {
   let count = 0;
-  if (end - at >= WORTH_WORDS) {
+  if (end - at >= MIN_WORD_BYTES) {
     while ((bytes.byteOffset + at) % 4 !== 0) if (bytes[at++] === LF) count++;
     const words = new Int32Array(bytes.buffer, bytes.byteOffset + at, (end - at) >> 2);
     at += words.length * 4;
     for (let i = 0; i < words.length;) {
-      // Four counts of a byte each, which overflow after 255 words.
+      // Four counters of one byte each, which would overflow after 255 words.
       const stop = Math.min(words.length, i + 255);
       let counts = 0;
       while (i < stop) {
         const word = words[i++]! ^ 0x0a0a0a0a;
-        // The high bit of each byte that is not 0 (Hacker's Delight, 6-1), exact for all of them.
+        // Sets the high bit of each byte that is not 0 (Hacker's Delight, 6-1); exact for every byte.
         const others = ((word & 0x7f7f7f7f) + 0x7f7f7f7f) | word;
         counts = (counts + ((~others >>> 7) & 0x01010101)) | 0;
       }
@@ -225,16 +226,16 @@ function countLines(bytes: Uint8Array, at: number, end: number): number {
   return count;
 }
 
-/** Bytes of the length in front of a message. */
+/** Size of the length in front of a message: bytes. */
 const HEADER = 4;
 
 class LengthFramer implements Framer {
   readonly #longest: number;
-  readonly #framed = emptyAnswer();
-  /** Bytes of the header that are known, and what they come to. */
+  readonly #framed = emptyResult();
+  /** Bytes of the header that have arrived, and their value. */
   #headerBytes = 0;
   #length = 0;
-  /** Bytes of the body that have not come yet, once the header is whole. */
+  /** Bytes of the body that have not arrived yet; valid once the header is complete. */
   #missing = 0;
 
   constructor(longest: number) {
@@ -242,7 +243,7 @@ class LengthFramer implements Framer {
   }
 
   push(chunk: Uint8Array, most: number = Infinity): Framed {
-    const framed = answer(this.#framed, 0, 0, 0);
+    const framed = setResult(this.#framed, 0, 0, 0);
     if (framed.error !== undefined) return framed;
     let at = 0;
     while (framed.messages < most) {
@@ -254,7 +255,7 @@ class LengthFramer implements Framer {
       if (this.#missing > this.#longest) {
         framed.error = new FrameError(
           `a message announces ${this.#missing} bytes, at most ${formatSize(this.#longest)} are ` +
-            "taken: must each begin with its length as 4 bytes, big-endian?",
+            "allowed: does each message begin with its length as 4 bytes, big-endian?",
         );
         break;
       }
@@ -276,32 +277,32 @@ class LengthFramer implements Framer {
   }
 
   lengthOf(bytes: Uint8Array): number | undefined {
-    const length = announced(bytes, 0);
+    const length = announcedLength(bytes, 0);
     return length <= bytes.length ? length : undefined;
   }
 
   floor(bytes: Uint8Array, offset: number): number {
     let at = 0;
-    while (at + announced(bytes, at) <= offset) at += announced(bytes, at);
+    while (at + announcedLength(bytes, at) <= offset) at += announcedLength(bytes, at);
     return at;
   }
 }
 
-/** Bytes of the message at an offset, its header included; Infinity: not even that is there. */
-function announced(bytes: Uint8Array, at: number): number {
+/** Length of the message at `at`, including its header; Infinity if the header is incomplete. */
+function announcedLength(bytes: Uint8Array, at: number): number {
   if (bytes.length - at < HEADER) return Infinity;
   const high = (bytes[at]! << 8 | bytes[at + 1]!) * 65_536;
   return HEADER + high + (bytes[at + 2]! << 8 | bytes[at + 3]!);
 }
 
 class NoFramer implements Framer {
-  readonly #framed = emptyAnswer();
+  readonly #framed = emptyResult();
 
   push(chunk: Uint8Array, most: number = Infinity): Framed {
     const { length } = chunk;
     return length > 0 && most > 0
-      ? answer(this.#framed, length, length, 1)
-      : answer(this.#framed, 0, 0, 0);
+      ? setResult(this.#framed, length, length, 1)
+      : setResult(this.#framed, 0, 0, 0);
   }
 
   reset(): void {}

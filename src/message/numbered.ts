@@ -1,43 +1,43 @@
 /**
- * Numbered messages: with them a reader can prove that it lost nothing, got nothing twice, and got
- * all of it in order.
+ * Numbered messages. With them a reader can prove that no message is missing, duplicated, out of order
+ * or damaged.
  *
- * Bytes 0-7 are the message's number from 0, bytes 8-15 the time at which it was planned to be sent,
- * in ns since 1970; then filler; the last 4 bytes are the CRC-32 of all before them. All of them
- * unsigned and big-endian.
+ * Bytes 0-7 are the message's number, counted from 0. Bytes 8-15 are the time at which it was planned
+ * to be sent, in ns since 1970. Filler follows. The last 4 bytes are the CRC-32 of all bytes before
+ * them. All integers are unsigned and big-endian.
  */
 import { crc32, CrcHead } from "./crc32.ts";
 
-/** Number, time and CRC. Bytes. */
+/** The smallest numbered message: number, time and CRC. Bytes. */
 export const LEAST_NUMBERED_SIZE = 20;
-/** Bytes of a numbered message unless told otherwise. */
+/** The default size of a numbered message. Bytes. */
 export const DEFAULT_NUMBERED_SIZE = 64;
 
 const PLANNED_AT = 8;
 const FILLER_AT = 16;
-/** To have tables of longer messages takes longer than what they save. Bytes. */
-const LONGEST_TABLED = 65_536;
+/** For longer messages, building CRC tables takes longer than the tables save. Bytes. */
+const MAX_TABLED_SIZE = 65_536;
 const CRC_BYTES = 4;
 const TWO_32 = 2 ** 32;
-/** A number from here on is none: doubles would lose it. In units of 2^32. */
+/** Numbers from 2^53 on are impossible: doubles would lose them. In units of 2^32. */
 const IMPOSSIBLE_HIGH = 2 ** 21;
 
-/** Which messages are written, one after the other. */
+/** A run of consecutive messages to write. */
 export interface NumberedFill {
-  /** The number of the first one. */
+  /** The number of the first message. */
   first: number;
   count: number;
-  /** Bytes of each; at least 20. */
+  /** Size of each message: bytes, at least 20. */
   size: number;
-  /** When the first one was planned: ms since 1970, with its fraction. */
+  /** Planned time of the first message: ms since 1970, with fractions. */
   plannedMs: number;
-  /** From one plan to the next: ms; 0 where there is no rate. */
+  /** Time from one planned time to the next: ms; 0 where there is no rate. */
   everyMs: number;
 }
 
 /**
- * Writes so many whole messages into a buffer, from its start on. Planned times are right to 1 µs: a
- * double of ms since 1970 is so to 0.25 µs. Throws a RangeError when they do not fit.
+ * Writes `count` whole messages to the start of a buffer. Planned times are accurate to 1 µs, because
+ * a double of ms since 1970 is accurate to 0.25 µs. Throws a RangeError when they do not fit.
  */
 export function fillNumbered(into: Uint8Array, fill: NumberedFill): void {
   const { first, count, size, plannedMs, everyMs } = fill;
@@ -48,29 +48,30 @@ export function fillNumbered(into: Uint8Array, fill: NumberedFill): void {
   }
   fillFiller(into, size, length);
   const view = new DataView(into.buffer, into.byteOffset, length);
-  // In ns it is past 2^53: the whole ms as two words, and what is added to them apart.
+  // A time in ns exceeds 2^53, so it is split: the time of the first message's whole ms is
+  // `multiples` x 2^20 ns plus a remainder, and becomes `timeHigh` x 2^32 ns plus `rest` ns.
   const wholeMs = Math.floor(plannedMs);
   const firstNs = (plannedMs - wholeMs) * 1e6;
   const everyNs = everyMs * 1e6;
-  const millions = Math.floor(wholeMs / 2 ** 20) * 1e6;
-  const rest = (millions % 4096) * 2 ** 20 + (wholeMs % 2 ** 20) * 1e6;
-  const head = size <= LONGEST_TABLED ? headOf(size) : undefined;
-  // All words are 32-bit integers, with a sign, whatever they are: where such a loop meets a number that
-  // is none, JavaScriptCore gives up what it has compiled of it, and goes on five times as slowly.
+  const multiples = Math.floor(wholeMs / 2 ** 20) * 1e6;
+  const rest = (multiples % 4096) * 2 ** 20 + (wholeMs % 2 ** 20) * 1e6;
+  const head = size <= MAX_TABLED_SIZE ? crcHeadOf(size) : undefined;
+  // All words in the loop are signed 32-bit integers. When JavaScriptCore meets another number there,
+  // it discards the compiled loop and runs five times as slowly.
   let numberHigh = Math.floor(first / TWO_32);
   let number = lowWord(first - numberHigh * TWO_32);
-  let timeHigh = Math.floor(millions / 4096);
-  /** What `timeHigh` has of `rest` and what is added to it. */
-  let counted = 0;
-  /** Of the CRC's register: what the two high words leave there. */
+  let timeHigh = Math.floor(multiples / 4096);
+  /** The ns that have been carried from the low word into `timeHigh`. */
+  let carried = 0;
+  /** The part of the CRC's register that depends on the two high words only. */
   let register = registerOf(head, numberHigh, timeHigh);
   for (let i = 0, at = 0; i < count; i++, at += size) {
-    let ns = rest + Math.floor(firstNs + i * everyNs) - counted;
+    let ns = rest + Math.floor(firstNs + i * everyNs) - carried;
     if (ns >= TWO_32) {
-      const more = Math.floor(ns / TWO_32);
-      timeHigh += more;
-      counted += more * TWO_32;
-      ns -= more * TWO_32;
+      const carry = Math.floor(ns / TWO_32);
+      timeHigh += carry;
+      carried += carry * TWO_32;
+      ns -= carry * TWO_32;
       register = registerOf(head, numberHigh, timeHigh);
     }
     const time = lowWord(ns);
@@ -88,29 +89,33 @@ export function fillNumbered(into: Uint8Array, fill: NumberedFill): void {
   }
 }
 
-/** The 32 bits of a whole number from 0 to 2^32; a number from 2^31 on takes its time to become some. */
+/**
+ * A whole number from 0 to 2^32 - 1 as a signed 32-bit integer. Subtracting first keeps it in the
+ * range of 32-bit integers: converting a larger double is slow.
+ */
 const lowWord = (value: number): number => (value - 2 ** 31 | 0) ^ 1 << 31;
 
+/** The CRC's register after the two high words, without the low words. */
 function registerOf(head: CrcHead | undefined, numberHigh: number, timeHigh: number): number {
   if (head === undefined) return 0;
   return head.zero ^ head.word(0, numberHigh) ^ head.word(PLANNED_AT, timeHigh);
 }
 
-const heads = new Map<number, CrcHead>();
+const crcHeads = new Map<number, CrcHead>();
 
-/** The CRCs of messages of this size, whose filler is always the same. */
-function headOf(size: number): CrcHead {
-  let head = heads.get(size);
+/** The CRC tables for messages of this size. Their filler is always the same. */
+function crcHeadOf(size: number): CrcHead {
+  let head = crcHeads.get(size);
   if (head === undefined) {
     const message = new Uint8Array(size);
     fillFiller(message, size, size);
     head = new CrcHead(FILLER_AT, message.subarray(FILLER_AT, size - CRC_BYTES));
-    heads.set(size, head);
+    crcHeads.set(size, head);
   }
   return head;
 }
 
-/** Printable bytes over all the messages: what is not filler is written over them. */
+/** Fills all messages with printable bytes; the other fields are then written over them. */
 function fillFiller(into: Uint8Array, size: number, length: number): void {
   const once = Math.min(size, length);
   for (let i = FILLER_AT; i < once; i++) into[i] = 33 + i % 94;
@@ -119,35 +124,35 @@ function fillFiller(into: Uint8Array, size: number, length: number): void {
   }
 }
 
-/** Throws a RangeError when no numbered message can have so many bytes. */
+/** Throws a RangeError when numbered messages cannot have this size. */
 export function checkNumberedSize(size: number): void {
   if (Number.isSafeInteger(size) && size >= LEAST_NUMBERED_SIZE) return;
   throw new RangeError(
-    `the size of numbered messages must be a whole number from ${LEAST_NUMBERED_SIZE} on, is ${size}`,
+    `the size of numbered messages must be a whole number of at least ${LEAST_NUMBERED_SIZE}, is ${size}`,
   );
 }
 
-/** What a verifier found; all 0 but `messages` where nothing went wrong. */
+/** What a verifier found. All but `messages` are 0 when nothing went wrong. */
 export interface NumberedTotals {
-  /** Whole messages that came, whatever they were worth. */
+  /** Complete messages received, including duplicates and damaged ones. */
   readonly messages: number;
-  /** Messages that are missing: their numbers were passed over, and have not come since. */
+  /** Messages whose numbers were skipped and that have not arrived since. */
   readonly missing: number;
-  /** Messages whose number had come before. */
+  /** Messages whose number had already arrived. */
   readonly duplicates: number;
-  /** Messages that came after a later one (RFC 4737, 3), and so are missing no more. */
+  /** Messages that arrived after a later one (RFC 4737, 3). They do not count as missing. */
   readonly outOfOrder: number;
-  /** Messages whose CRC is wrong, or whose number is impossible. */
+  /** Messages with a wrong CRC or an impossible number. */
   readonly damaged: number;
 }
 
 /**
- * Checks a stream of numbered messages, in chunks that need not end where messages end.
+ * Checks a stream of numbered messages. Chunks may end anywhere.
  *
- * One thing that went wrong counts once. A number above the one that is due leaves a gap; one below
- * it fills a gap, and is a reordering, or else a double. A damaged message stands for the one that
- * was due, so that it leaves no gap. Where the next one begins is known by the size alone: after a
- * byte that was lost all the rest is damaged.
+ * Each fault counts once. A number above the expected one means that those between are missing. A
+ * number below it was missing and is now out of order, or else it is a duplicate. A damaged message
+ * counts as the expected one, so that nothing is missing because of it. Messages are found by their
+ * size alone: after a lost byte, all that follow are damaged.
  */
 export class NumberedVerifier implements NumberedTotals {
   messages = 0;
@@ -156,45 +161,46 @@ export class NumberedVerifier implements NumberedTotals {
   outOfOrder = 0;
   damaged = 0;
   readonly #size: number;
+  /** The expected number. */
   #next: number;
-  /** The message that the last chunk left unfinished. */
-  readonly #begun: Uint8Array;
-  readonly #begunView: DataView;
-  #begunBytes = 0;
-  /** Numbers that were passed over. */
+  /** The incomplete message at the end of the last chunk. */
+  readonly #partial: Uint8Array;
+  readonly #partialView: DataView;
+  #partialBytes = 0;
+  /** Numbers that are missing. */
   readonly #missing = new NumberSet();
-  /** Numbers that a damaged message stood for: it may have been another. */
-  readonly #supposed = new NumberSet();
+  /** Numbers for which a damaged message was counted. If one arrives after all, it is no fault. */
+  readonly #assumed = new NumberSet();
 
-  /** `next`: the number that is due first. Throws a RangeError when the size cannot be. */
+  /** `next`: the first expected number. Throws a RangeError when the size is invalid. */
   constructor(size: number, next: number = 0) {
     checkNumberedSize(size);
     this.#size = size;
     this.#next = next;
-    this.#begun = new Uint8Array(size);
-    this.#begunView = new DataView(this.#begun.buffer);
+    this.#partial = new Uint8Array(size);
+    this.#partialView = new DataView(this.#partial.buffer);
   }
 
-  /** The next bytes of the stream; they are looked at, and not kept. */
+  /** Checks the next bytes of the stream. The chunk is not kept. */
   push(chunk: Uint8Array): void {
     const size = this.#size;
     let at = 0;
-    if (this.#begunBytes > 0) {
-      at = Math.min(size - this.#begunBytes, chunk.length);
-      this.#begun.set(chunk.subarray(0, at), this.#begunBytes);
-      this.#begunBytes += at;
-      if (this.#begunBytes < size) return;
-      this.#check(this.#begun, this.#begunView, 0);
+    if (this.#partialBytes > 0) {
+      at = Math.min(size - this.#partialBytes, chunk.length);
+      this.#partial.set(chunk.subarray(0, at), this.#partialBytes);
+      this.#partialBytes += at;
+      if (this.#partialBytes < size) return;
+      this.#check(this.#partial, this.#partialView, 0);
     }
     const view = new DataView(chunk.buffer, chunk.byteOffset, chunk.length);
     for (; at + size <= chunk.length; at += size) this.#check(chunk, view, at);
-    if (at < chunk.length) this.#begun.set(chunk.subarray(at));
-    this.#begunBytes = chunk.length - at;
+    if (at < chunk.length) this.#partial.set(chunk.subarray(at));
+    this.#partialBytes = chunk.length - at;
   }
 
-  /** Bytes of a message that was begun and did not come whole; 0: the stream ended between two. */
+  /** Bytes of an incomplete message at the end of the stream; 0 if it ended between two messages. */
   end(): number {
-    return this.#begunBytes;
+    return this.#partialBytes;
   }
 
   #check(bytes: Uint8Array, view: DataView, at: number): void {
@@ -203,54 +209,55 @@ export class NumberedVerifier implements NumberedTotals {
     const high = view.getUint32(at);
     if (view.getUint32(end) !== crc32(bytes, at, end) || high >= IMPOSSIBLE_HIGH) {
       this.damaged++;
-      this.#supposed.add(this.#next, this.#next + 1);
+      this.#assumed.add(this.#next, this.#next + 1);
       this.#next++;
       return;
     }
     const number = high * TWO_32 + view.getUint32(at + 4);
     if (number === this.#next) this.#next++;
-    else this.#displaced(number);
+    else this.#unexpected(number);
   }
 
-  #displaced(number: number): void {
+  /** Counts a message that is not the expected one. */
+  #unexpected(number: number): void {
     if (number > this.#next) {
       this.missing += number - this.#next;
       this.#missing.add(this.#next, number);
       this.#next = number + 1;
-    } else if (this.#missing.take(number)) {
+    } else if (this.#missing.remove(number)) {
       this.missing--;
       this.outOfOrder++;
-    } else if (!this.#supposed.take(number)) {
+    } else if (!this.#assumed.remove(number)) {
       this.duplicates++;
     }
   }
 }
 
-/** Ranges that a set of numbers keeps: 16 KiB. */
-const MOST_RANGES = 1024;
+/** Ranges that a `NumberSet` stores, in 16 KiB. */
+const MAX_RANGES = 1024;
 
 /**
- * Numbers in a bounded number of ranges, the oldest of which is forgotten for a new one: a message
- * of it that does come counts as a double.
+ * A set of numbers, stored as a limited number of ranges. A new range replaces the oldest one; if a
+ * message of that one still arrives, it counts as a duplicate.
  */
 class NumberSet {
-  /** In turn; an empty range is one that was taken whole. */
-  readonly #from = new Float64Array(MOST_RANGES);
-  readonly #to = new Float64Array(MOST_RANGES);
+  /** Ring buffers. A range becomes empty when all its numbers have been removed. */
+  readonly #from = new Float64Array(MAX_RANGES);
+  readonly #to = new Float64Array(MAX_RANGES);
   #added = 0;
 
-  /** The numbers from `from` to before `to`. */
+  /** Adds the numbers from `from` up to but not including `to`. */
   add(from: number, to: number): void {
-    const slot = this.#added++ % MOST_RANGES;
+    const slot = this.#added++ % MAX_RANGES;
     this.#from[slot] = from;
     this.#to[slot] = to;
   }
 
-  /** Takes a number out; false: it is not in it. */
-  take(number: number): boolean {
-    // What is late was missed of late.
-    for (let i = this.#added - 1; i >= 0 && i >= this.#added - MOST_RANGES; i--) {
-      const slot = i % MOST_RANGES;
+  /** Removes a number. Returns false if the set does not contain it. */
+  remove(number: number): boolean {
+    // The newest range first: a late message usually belongs to a recent one.
+    for (let i = this.#added - 1; i >= 0 && i >= this.#added - MAX_RANGES; i--) {
+      const slot = i % MAX_RANGES;
       const from = this.#from[slot]!;
       const to = this.#to[slot]!;
       if (number < from || number >= to) continue;

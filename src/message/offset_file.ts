@@ -1,15 +1,18 @@
 /**
- * The file in which a reader keeps how far it has come: one line, `OFFSET STREAM`.
+ * The file in which a reader stores its offset: one line, `OFFSET STREAM`.
  *
- * It is never written in place: a reader that is killed at any moment, or a machine that loses its
- * power, leaves the old line or the new one.
+ * Each update writes a new file and renames it over the old one. If the reader is killed or the power
+ * fails at any moment, the file contains either the old line or the new one.
  */
 import { closeSync, fsync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { promisify } from "node:util";
 import { formatStreamOffset, parseStreamOffset, type StreamOffset } from "./protocol.ts";
 
-/** What the file says; undefined: there is none. Throws an Error when it says anything else. */
+/**
+ * The stored offset; undefined if the file does not exist. Throws an Error when the file cannot be
+ * read or contains anything else.
+ */
 export function readOffset(file: string): StreamOffset | undefined {
   let text: string;
   try {
@@ -19,29 +22,30 @@ export function readOffset(file: string): StreamOffset | undefined {
     if (code === "ENOENT") return undefined;
     throw new Error(`cannot read the offset file ${file}: ${message}`, { cause: error });
   }
-  const place = text.endsWith("\n") ? parseStreamOffset(text.slice(0, -1)) : undefined;
-  if (place !== undefined) return place;
+  const stored = text.endsWith("\n") ? parseStreamOffset(text.slice(0, -1)) : undefined;
+  if (stored !== undefined) return stored;
   throw new Error(
-    `the offset file ${file} must be one line "OFFSET STREAM": it is left as it is; ` +
-      "without it all that the server still has comes again",
+    `the offset file ${file} must contain one line "OFFSET STREAM": it was not changed; ` +
+      "if you delete it, the server sends everything that it still has",
   );
 }
 
 /**
- * Replaces it; settles once that is on the disk. Rejects with an Error of one line. Only the disk is
- * waited for: where reads are answered at once, each wait takes its time to be seen.
+ * Replaces the file, and settles once the new one is on the disk. Rejects with an Error of one line.
+ * Only fsync is asynchronous: while a reader's reads return at once, the event loop seldom gets a turn,
+ * and every additional wait would be slow.
  */
-export async function writeOffset(file: string, place: StreamOffset): Promise<void> {
-  const beside = `${file}.new`;
+export async function writeOffset(file: string, offset: StreamOffset): Promise<void> {
+  const newFile = `${file}.new`;
   try {
-    const fd = openSync(beside, "w");
+    const fd = openSync(newFile, "w");
     try {
-      writeSync(fd, `${formatStreamOffset(place)}\n`);
+      writeSync(fd, `${formatStreamOffset(offset)}\n`);
       await sync(fd);
     } finally {
       closeSync(fd);
     }
-    renameSync(beside, file);
+    renameSync(newFile, file);
   } catch (error) {
     const { message } = error as Error;
     throw new Error(`cannot write the offset file ${file}: ${message}`, { cause: error });
@@ -51,12 +55,12 @@ export async function writeOffset(file: string, place: StreamOffset): Promise<vo
 
 const sync: (fd: number) => Promise<void> = promisify(fsync);
 
-/** The new name is on the disk only when its folder is (fsync(2)). */
+/** The renamed file is on the disk only once its folder has been synchronised (fsync(2)). */
 async function syncFolder(folder: string): Promise<void> {
   try {
     const fd = openSync(folder, "r");
     await sync(fd).finally(() => closeSync(fd));
   } catch {
-    // Windows opens no folder, and some file systems sync none.
+    // Windows cannot open folders, and some file systems cannot synchronise them.
   }
 }

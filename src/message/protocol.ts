@@ -1,75 +1,61 @@
 /**
- * The acknowledgement protocol, as text: what a reader says of what it has stored, and what the
- * server answers. Both sides' lines are ASCII and end in `\n`; an offset is a decimal number of
- * bytes since the reader's stream began, a stream 16 hex digits that the server chose.
+ * The acknowledgement protocol (docs/protocol.md), as text. Lines are ASCII and end in `\n`. OFFSET is
+ * a decimal number of bytes since the start of the reader's stream. STREAM is the stream's name: 16
+ * hex digits, chosen by the server.
  *
- * 1. With `--reader-id hello` the reader's first line is its name, 1 to 64 of `A-Za-z0-9._-`.
- * 2. With `--ack reader` its next line is `resume OFFSET STREAM`: it has stored all before OFFSET of
- *    that stream; or `resume - -`: it knows nothing.
- * 3. The server answers with one line, `at OFFSET STREAM`. The stream's bytes from OFFSET on follow,
- *    raw, until the connection ends. If OFFSET is above what was asked, what lies between is gone. If
- *    STREAM is another one, the reader's own offset means nothing in it: it must not go on by itself.
- * 4. The reader sends `ack OFFSET` whenever it has stored all before OFFSET. What is acknowledged is
- *    never sent again.
- *
- * A whole reader, in Python; `load` gives `("-", "-")` at first, and then what was stored last:
- *
- * ```python
- * s = socket.create_connection(("127.0.0.1", 8000))
- * asked, known = load()
- * s.sendall(f"my-name\nresume {asked} {known}\n".encode())
- * stream = s.makefile("rb")
- * _, offset, name = stream.readline().decode().split()
- * assert known in ("-", name), "another stream"
- * while data := stream.read1(65536):
- *     offset = int(offset) + len(data)
- *     store(data, offset, name)
- *     s.sendall(f"ack {offset}\n".encode())
- * ```
+ * 1. With `--reader-id hello`, the reader first sends its name: 1 to 64 of `A-Za-z0-9._-`.
+ * 2. With `--ack reader`, it then sends `resume OFFSET STREAM` if it has stored all bytes of that
+ *    stream before OFFSET, or `resume - -` if it has stored nothing.
+ * 3. The server replies `at OFFSET STREAM`. The raw bytes of the stream from that OFFSET on follow,
+ *    until the connection ends. If OFFSET is above the requested one, the bytes between are lost. If
+ *    STREAM differs, the reader's offset is meaningless, and the reader must not continue by itself.
+ * 4. The reader sends `ack OFFSET` when it has stored all bytes before OFFSET. The server never sends
+ *    acknowledged bytes again.
  */
-
 import { randomBytes } from "node:crypto";
 
-/** The longest line that a reader may send, without its end. Bytes. */
+/** The longest line that a reader may send, without the line feed. Bytes. */
 export const LONGEST_LINE = 256;
 
-/** A place in a stream: the offset of a byte, and whose it is. */
+/** An offset in a stream. */
 export interface StreamOffset {
+  /** Bytes since the start of the stream. */
   offset: number;
-  /** 16 hex digits. */
+  /** The stream's name: 16 hex digits. */
   stream: string;
 }
 
-/** The other side does not keep to the protocol: one line, what it sent, what would be right. */
+/** The peer violates the protocol. The message is one line: what it sent, and what would be right. */
 export class ProtocolError extends Error {
   override name = "ProtocolError";
 }
 
+const LINE_FEED = 10;
 const NAME = /^[A-Za-z0-9._-]{1,64}$/;
 const STREAM = /^[0-9a-f]{16}$/;
 const OFFSET = /^(?:0|[1-9]\d{0,15})$/;
 
-/** Whether a reader can have this name. */
+/** Whether this is a valid name of a reader. */
 export function isReaderName(name: string): boolean {
   return NAME.test(name);
 }
 
-/** Whether this names a stream: 16 hex digits, in lower case. */
+/** Whether this is a valid name of a stream: 16 hex digits in lower case. */
 export function isStream(text: string): boolean {
   return STREAM.test(text);
 }
 
-/** A name for a stream that begins. */
+/** A random name for a new stream. */
 export function newStream(): string {
   return randomBytes(8).toString("hex");
 }
 
-/** The reader's first line, with its end. */
+/** The reader's first line, including the line feed. */
 export function formatHello(name: string): string {
   return `${name}\n`;
 }
 
-/** The name in a reader's first line, which comes without its end. Throws a ProtocolError. */
+/** The name in a reader's first line (without the line feed). Throws a ProtocolError. */
 export function parseHello(line: string): string {
   if (isReaderName(line)) return line;
   throw new ProtocolError(
@@ -77,34 +63,34 @@ export function parseHello(line: string): string {
   );
 }
 
-/** The reader's question where to go on, with its end; undefined: it knows nothing. */
-export function formatResume(place?: StreamOffset): string {
-  return place === undefined ? "resume - -\n" : `resume ${formatStreamOffset(place)}\n`;
+/** The reader's `resume` line, including the line feed. Undefined: it has stored nothing. */
+export function formatResume(stored?: StreamOffset): string {
+  return stored === undefined ? "resume - -\n" : `resume ${formatStreamOffset(stored)}\n`;
 }
 
-/** What the reader has stored; undefined: it knows nothing. Throws a ProtocolError. */
+/** What the reader has stored; undefined: nothing. Throws a ProtocolError. */
 export function parseResume(line: string): StreamOffset | undefined {
   if (line === "resume - -") return undefined;
-  const place = line.startsWith("resume ") ? parseStreamOffset(line.slice(7)) : undefined;
-  if (place !== undefined) return place;
+  const stored = line.startsWith("resume ") ? parseStreamOffset(line.slice(7)) : undefined;
+  if (stored !== undefined) return stored;
   throw new ProtocolError(
     `the reader's line ${quoted(line)} must be "resume OFFSET STREAM" or "resume - -"`,
   );
 }
 
-/** The server's answer, with its end. */
-export function formatAt(place: StreamOffset): string {
-  return `at ${formatStreamOffset(place)}\n`;
+/** The server's reply, including the line feed. */
+export function formatAt(offset: StreamOffset): string {
+  return `at ${formatStreamOffset(offset)}\n`;
 }
 
-/** Where the stream goes on, from the server's answer. Throws a ProtocolError. */
+/** The offset from which the server will send, from its reply. Throws a ProtocolError. */
 export function parseAt(line: string): StreamOffset {
-  const place = line.startsWith("at ") ? parseStreamOffset(line.slice(3)) : undefined;
-  if (place !== undefined) return place;
-  throw new ProtocolError(`the server's answer ${quoted(line)} must be "at OFFSET STREAM"`);
+  const offset = line.startsWith("at ") ? parseStreamOffset(line.slice(3)) : undefined;
+  if (offset !== undefined) return offset;
+  throw new ProtocolError(`the server's reply ${quoted(line)} must be "at OFFSET STREAM"`);
 }
 
-/** The reader has stored all before this offset; with its end. */
+/** An acknowledgement, including the line feed: the reader has stored all bytes before `offset`. */
 export function formatAck(offset: number): string {
   return `ack ${offset}\n`;
 }
@@ -116,12 +102,12 @@ export function parseAck(line: string): number {
   throw new ProtocolError(`the reader's line ${quoted(line)} must be "ack OFFSET"`);
 }
 
-/** `OFFSET STREAM`, as in lines and in offset files. */
+/** `OFFSET STREAM`, as in protocol lines and offset files. */
 export function formatStreamOffset({ offset, stream }: StreamOffset): string {
   return `${offset} ${stream}`;
 }
 
-/** Undefined when it is none. */
+/** The reverse of `formatStreamOffset`; undefined when the text has another form. */
 export function parseStreamOffset(text: string): StreamOffset | undefined {
   const space = text.indexOf(" ");
   const offset = parseOffset(text.slice(0, Math.max(0, space)));
@@ -134,32 +120,32 @@ function parseOffset(text: string): number | undefined {
   return OFFSET.test(text) && Number.isSafeInteger(offset) ? offset : undefined;
 }
 
-/** What the other side sent, on one line and not longer than one. */
+/** What the peer sent, quoted for an error message, and shortened to 60 characters. */
 function quoted(line: string): string {
   return JSON.stringify(line.length > 60 ? `${line.slice(0, 57)}...` : line);
 }
 
-/** A reader's lines, out of chunks that end anywhere: `push` one, then `next` until it has no more. */
+/** Splits chunks, which may end anywhere, into lines. Call `push`, then `next` until it is undefined. */
 export class LineReader {
   readonly #line = new Uint8Array(LONGEST_LINE);
   #length = 0;
   #chunk: Uint8Array | undefined;
   #at = 0;
 
-  /** The chunk is looked at until `next` returns undefined, and not kept beyond. */
+  /** The chunk must not change until `next` has returned undefined. */
   push(chunk: Uint8Array): void {
-    if (this.#chunk !== undefined) throw new Error("the last chunk has lines that were not taken");
+    if (this.#chunk !== undefined) throw new Error("the last chunk has lines that were not read");
     this.#chunk = chunk;
     this.#at = 0;
   }
 
-  /** The next line without its end, or undefined: it takes another chunk. Throws a ProtocolError. */
+  /** The next line without its line feed; undefined: push another chunk. Throws a ProtocolError. */
   next(): string | undefined {
     const chunk = this.#chunk;
     if (chunk === undefined) return undefined;
     while (this.#at < chunk.length) {
       const byte = chunk[this.#at++]!;
-      if (byte === NEWLINE) {
+      if (byte === LINE_FEED) {
         const line = String.fromCharCode(...this.#line.subarray(0, this.#length));
         this.#length = 0;
         return line;
@@ -175,35 +161,36 @@ export class LineReader {
   }
 }
 
-const NEWLINE = 10;
-
-/** A reader's acknowledgements, which is all that it sends after the server's answer. */
+/** Parses what a reader sends after the server's reply: acknowledgements only. */
 export class AckParser {
-  /** The highest so far. */
+  /** The highest acknowledged offset so far. */
   acked = 0;
   readonly #lines: LineReader;
 
-  /** `lines`: those that brought the first lines, and may have more. Throws a ProtocolError. */
+  /**
+   * `lines`: the LineReader that read the first lines, because it may already contain acknowledgements.
+   * Throws a ProtocolError.
+   */
   constructor(lines: LineReader = new LineReader()) {
     this.#lines = lines;
-    this.#take(Infinity);
+    this.#parse(Infinity);
   }
 
   /**
-   * Gives the highest offset so far. `sent`: the end of what was sent, beyond which nothing can be
-   * acknowledged; default: whatever. Throws a ProtocolError.
+   * Returns the highest acknowledged offset so far. `sent`: the offset up to which bytes were sent; an
+   * acknowledgement above it is an error. Default: no limit. Throws a ProtocolError.
    */
   push(chunk: Uint8Array, sent: number = Infinity): number {
     this.#lines.push(chunk);
-    return this.#take(sent);
+    return this.#parse(sent);
   }
 
-  #take(sent: number): number {
+  #parse(sent: number): number {
     for (let line; (line = this.#lines.next()) !== undefined;) {
       const offset = parseAck(line);
       if (offset > sent) {
         throw new ProtocolError(
-          `the reader acknowledges ${offset} bytes, and only ${sent} have been sent`,
+          `the reader acknowledges ${offset} bytes, but only ${sent} have been sent`,
         );
       }
       if (offset > this.acked) this.acked = offset;

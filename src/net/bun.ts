@@ -1,9 +1,10 @@
-/** Bun.listen and Bun.connect behind the contract of net.ts. */
-import { type Adapter, type Closed, type Connection, type Listener, NetError } from "./net.ts";
+/** Implements the contract of net.ts with Bun.listen and Bun.connect. */
 import type { Address } from "../kernel/address.ts";
 import { DirectReads } from "./direct_reads.ts";
+import { type Adapter, type Closed, type Connection, type Listener, NetError } from "./net.ts";
 
-// Only what is used here of Bun's types: its own package redeclares globals that Deno also has.
+// The parts of Bun's API that this file uses. Bun's own type package cannot be used: it redeclares
+// globals that Deno's types also declare.
 interface BunSocket {
   data: BunConnection;
   readonly localAddress: string;
@@ -39,27 +40,28 @@ interface BunApi {
 }
 const bun = (globalThis as unknown as { Bun: BunApi }).Bun;
 
-/** Bun reads in pieces of up to this much whatever is asked (measured on 1.4.5; oven-sh/bun#37099). */
+/** Bun reads up to this many bytes at a time, whatever is requested (1.4.5; oven-sh/bun#37099). */
 const READ_AHEAD = 512 * 1024;
 
 const errnoOf = (error: unknown): string =>
   (error as { code?: string } | undefined)?.code ?? String(error);
 
-/** For a name that does not resolve, listen fails without a code (Bun 1.4.5). */
+/** When the host name does not resolve, the error of Bun.listen has no code (Bun 1.4.5). */
 const listenErrnoOf = (error: unknown): string => (error as { code?: string }).code ?? "ENOTFOUND";
 
 class BunConnection implements Connection {
   readonly local: Address;
   readonly remote: Address;
-  readonly held: number | undefined = 0;
+  readonly bufferedBytes: number | undefined = 0;
   readonly readAhead = READ_AHEAD;
   readonly closed: Promise<Closed>;
   readonly #socket: BunSocket;
-  readonly #end: (closed: Closed) => void;
+  readonly #resolveClosed: (closed: Closed) => void;
   readonly #direct: DirectReads;
-  /** What Bun delivered and nobody has read: a chunk at most, but for what comes while paused. */
+  /** Delivered by Bun and not read yet. At most one chunk, plus what Bun delivers after a pause. */
   readonly #chunks: Uint8Array[] = [];
-  #taken = 0;
+  /** Bytes of the first chunk that have been read. */
+  #consumed = 0;
   #paused = false;
   #sawEof = false;
   #ended = false;
@@ -74,7 +76,7 @@ class BunConnection implements Connection {
     this.remote = { host: socket.remoteAddress, port: socket.remotePort };
     const { promise, resolve } = Promise.withResolvers<Closed>();
     this.closed = promise;
-    this.#end = resolve;
+    this.#resolveClosed = resolve;
     this.#pause();
   }
 
@@ -93,29 +95,29 @@ class BunConnection implements Connection {
       this.#blockedSince = undefined;
       return taken;
     }
-    if (taken < 0) return this.#dead();
+    if (taken < 0) return this.#connectionLost();
     this.#blockedSince ??= performance.now();
     return taken > 0 ? taken : this.#writeLater(bytes);
   }
 
   /**
-   * Every negative count is a dead socket (oven-sh/bun#36422), and while it is paused no event will
-   * follow (seen in 1.4.5). Bun does not tell the errno: send(2) gives ECONNRESET first, and EPIPE
-   * where the peer had sent its FIN before.
+   * A negative count means that the socket is dead (oven-sh/bun#36422); while it is paused, Bun emits
+   * no further event (seen in 1.4.5). Bun does not report the errno, so it is derived: send(2) fails
+   * with EPIPE if the peer had sent its FIN before, else with ECONNRESET first.
    */
-  #dead(): number {
+  #connectionLost(): number {
     this.finish({ reason: "reset", errno: this.#sawEof ? "EPIPE" : "ECONNRESET" });
     this.#socket.terminate();
     return 0;
   }
 
-  /** "Drain" is a hint that may come early or for nothing (oven-sh/bun#37099): ask again. */
+  /** The drain event may come early or without free space (oven-sh/bun#37099), so this retries. */
   async #writeLater(bytes: Uint8Array): Promise<number> {
     while (true) {
       await new Promise<void>((resolve) => this.#writer = resolve);
       if (this.#ended) return 0;
       const taken = this.#socket.write(bytes);
-      if (taken < 0) return this.#dead();
+      if (taken < 0) return this.#connectionLost();
       if (taken === bytes.length) this.#blockedSince = undefined;
       if (taken > 0) return taken;
     }
@@ -125,24 +127,24 @@ class BunConnection implements Connection {
     const chunk = this.#chunks[0];
     if (chunk === undefined) {
       if (this.#sawEof || this.#ended) return null;
-      const now = this.#direct.active ? this.#direct.now(this.#socket.fd, limit) : undefined;
-      return now ?? this.#readLater(limit);
+      const direct = this.#direct.active ? this.#direct.readNow(this.#socket.fd, limit) : undefined;
+      return direct ?? this.#readLater(limit);
     }
-    const rest = chunk.length - this.#taken;
+    const rest = chunk.length - this.#consumed;
     if (rest > limit) {
-      this.#taken += limit;
-      return chunk.subarray(this.#taken - limit, this.#taken);
+      this.#consumed += limit;
+      return chunk.subarray(this.#consumed - limit, this.#consumed);
     }
     this.#chunks.shift();
-    const view = this.#taken === 0 ? chunk : chunk.subarray(this.#taken);
-    this.#taken = 0;
+    const view = this.#consumed === 0 ? chunk : chunk.subarray(this.#consumed);
+    this.#consumed = 0;
     return view;
   }
 
   async #readLater(limit: number): Promise<Uint8Array | null> {
     if (this.#direct.active) {
       if (!this.#paused) this.#pause();
-      const chunk = await this.#direct.later(() => this.fd, limit);
+      const chunk = await this.#direct.waitAndRead(() => this.fd, limit);
       if (chunk !== undefined) return chunk;
       if (this.#ended) return this.read(limit);
     }
@@ -210,7 +212,7 @@ class BunConnection implements Connection {
     this.#blockedSince = undefined;
     this.#reader?.();
     this.#writer?.();
-    this.#end(closed);
+    this.#resolveClosed(closed);
   }
 }
 

@@ -1,9 +1,9 @@
-/** Deno.listen and Deno.connect behind the contract of net.ts. */
-import { abort, hasUnread, sendNow } from "../kernel/socket_calls.ts";
+/** Implements the contract of net.ts with Deno.listen and Deno.connect. */
+import type { Address } from "../kernel/address.ts";
 import { findDescriptor } from "../kernel/descriptor.ts";
 import { libc } from "../kernel/libc.ts";
+import { abort, hasUnread, sendNow } from "../kernel/socket_calls.ts";
 import { type Adapter, type Closed, type Connection, type Listener, NetError } from "./net.ts";
-import type { Address } from "../kernel/address.ts";
 
 type DenoError = Error & { code?: string };
 
@@ -12,7 +12,7 @@ const address = (a: Deno.Addr): Address => {
   return { host: hostname, port };
 };
 
-/** The errno's name, from the code where Deno gives one, else from the class of the error. */
+/** The errno's name: the error's code where there is one, else derived from the error's class. */
 function errnoOf(error: unknown): string {
   const { code, name, message } = error as DenoError;
   if (code !== undefined) return code;
@@ -27,12 +27,12 @@ function errnoOf(error: unknown): string {
 }
 
 /**
- * The descriptor that an accepted connection carries; an outgoing one has none. Not public
- * (denoland/deno#27788): the symbol's description is all there is to know it by.
+ * The descriptor of an accepted connection; outgoing ones do not have it. The property is not public
+ * (denoland/deno#27788), and its symbol can only be recognised by its description.
  */
-function accepted(conn: Deno.TcpConn): number | undefined {
-  for (let at: object | null = conn; at !== null; at = Object.getPrototypeOf(at)) {
-    for (const key of Object.getOwnPropertySymbols(at)) {
+function acceptedDescriptor(conn: Deno.TcpConn): number | undefined {
+  for (let owner: object | null = conn; owner !== null; owner = Object.getPrototypeOf(owner)) {
+    for (const key of Object.getOwnPropertySymbols(owner)) {
       if (key.description !== "Deno.internal.fd") continue;
       const fd = (conn as unknown as Record<symbol, unknown>)[key];
       return typeof fd === "number" ? fd : undefined;
@@ -44,11 +44,11 @@ function accepted(conn: Deno.TcpConn): number | undefined {
 class DenoConnection implements Connection {
   readonly local: Address;
   readonly remote: Address;
-  readonly held: number | undefined = 0;
+  readonly bufferedBytes: number | undefined = 0;
   readonly readAhead = 0;
   readonly closed: Promise<Closed>;
   readonly #conn: Deno.TcpConn;
-  readonly #end: (closed: Closed) => void;
+  readonly #resolveClosed: (closed: Closed) => void;
   #blockedSince: number | undefined;
   #fd: number | undefined;
   #sawEof = false;
@@ -61,12 +61,12 @@ class DenoConnection implements Connection {
     this.remote = address(conn.remoteAddr);
     const { promise, resolve } = Promise.withResolvers<Closed>();
     this.closed = promise;
-    this.#end = resolve;
+    this.#resolveClosed = resolve;
   }
 
   get fd(): number | undefined {
     if (this.#ended) return undefined;
-    return this.#fd ??= accepted(this.#conn) ?? findDescriptor(this.local, this.remote);
+    return this.#fd ??= acceptedDescriptor(this.#conn) ?? findDescriptor(this.local, this.remote);
   }
 
   get blockedSince(): number | undefined {
@@ -82,13 +82,13 @@ class DenoConnection implements Connection {
     return taken;
   }
 
-  /** Waits until the kernel takes some of it, or says why it never will. */
+  /** Waits until the kernel takes some of the bytes, or the connection has ended. */
   async #writeLater(bytes: Uint8Array): Promise<number> {
-    // A write that the kernel takes at once settles before anyone can look at this.
+    // If the kernel takes the bytes at once, this is cleared again before other code can read it.
     this.#blockedSince ??= performance.now();
     try {
       const taken = await this.#conn.write(bytes);
-      // A short count comes exactly when the send buffer is full.
+      // Deno writes less than was given only when the send buffer is full.
       if (taken === bytes.length) this.#blockedSince = undefined;
       return taken;
     } catch (error) {
@@ -124,8 +124,8 @@ class DenoConnection implements Connection {
   }
 
   close(): void {
-    // Deno calls shutdown(2) before close(2) (seen in 2.9.6), so that a close with unread bytes
-    // would send FIN where close(2) alone sends RST (RFC 2525, 2.17).
+    // Deno calls shutdown(2) before close(2) (seen in 2.9.6). With unread bytes that would send FIN,
+    // where close(2) alone sends RST (RFC 2525, 2.17).
     const fd = this.fd;
     if (fd !== undefined && hasUnread(fd)) abort(fd);
     this.#finish(this.#sawEof ? { reason: "eof" } : { reason: "local" });
@@ -137,11 +137,11 @@ class DenoConnection implements Connection {
     this.#finish({ reason: "local" });
   }
 
-  /** A read or a write was refused; one that our own close interrupted is not news. */
+  /** A read or a write failed. Failures after our own close are expected and ignored. */
   #fail(error: unknown): void {
     if (this.#ended) return;
     let errno = errnoOf(error);
-    // Our own send was told of the reset, and with that the kernel forgot it; as on Bun.
+    // The kernel reports a reset once, here to our direct send; Deno then sees EPIPE.
     if (errno === "EPIPE" && !this.#sawEof) errno = "ECONNRESET";
     const reset = errno === "ECONNRESET" || errno === "EPIPE";
     this.#finish({ reason: reset ? "reset" : "error", errno });
@@ -156,7 +156,7 @@ class DenoConnection implements Connection {
     } catch {
       // Already closed by the runtime.
     }
-    this.#end(closed);
+    this.#resolveClosed(closed);
   }
 }
 
@@ -180,8 +180,8 @@ export const adapter: Adapter = {
         try {
           conn = await listener.accept();
         } catch {
-          // The listener was closed, a peer went away before it was accepted, or descriptors ran
-          // out; the last comes back at once, so it must not spin.
+          // The listener was closed, a peer disconnected before it was accepted, or there are no
+          // free descriptors. The last fails again at once, so wait to avoid a busy loop.
           if (open) await new Promise((resolve) => setTimeout(resolve, 10));
           continue;
         }

@@ -1,13 +1,14 @@
-/** A close that loses nothing. */
+/** Closes a connection without losing what the peer has not read yet. */
 import { type Connection, DEFAULT_READ_SIZE } from "./net.ts";
 
-/** A peer that reads on but never closes its own side is not waited for longer. */
+/** The longest wait for a peer that never closes its own side. */
 const LINGER_MS = 30_000;
 
 /**
- * FIN, then replies away until the peer's own FIN: a close with replies unread would send RST, and
- * what the peer has not read by then would be lost (as in RFC 9112, 9.6). `replies` settles when
- * the peer has sent its last; without it, they are read here.
+ * Sends FIN, then reads and discards replies until the peer's FIN, for at most 30 s. Closing with
+ * unread replies would send RST, and the peer would lose what it has not read by then (as in RFC
+ * 9112, 9.6). `replies`: settles when the peer has sent its last reply, if the caller already reads
+ * them. After a normal end the caller must still close the connection.
  */
 export async function linger(connection: Connection, replies?: Promise<void>): Promise<void> {
   await connection.closeWrite();
@@ -16,7 +17,7 @@ export async function linger(connection: Connection, replies?: Promise<void>): P
   clearTimeout(timer);
 }
 
-/** Reads replies and forgets them, until the peer has sent its last; `reading` is under way already. */
+/** Reads and discards replies until the peer's FIN. `reading`: a read that has already begun. */
 export async function discardReplies(
   connection: Connection,
   reading?: Promise<Uint8Array | null>,

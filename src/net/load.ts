@@ -1,8 +1,8 @@
-/** The choice of the adapter. */
+/** Chooses the adapter. */
 import { type Runtime, runtime } from "../kernel/runtime.ts";
 import type { Adapter } from "./net.ts";
 
-/** The adapter of this runtime, or another that it can load (Deno and Bun can load `node`). */
+/** The adapter of this runtime, or another that it supports (Deno and Bun can load `node`). */
 export async function loadAdapter(name: Runtime = runtime): Promise<Adapter> {
   switch (name) {
     case "deno":

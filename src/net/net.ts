@@ -1,8 +1,8 @@
 /**
- * Room: TCP connections as Deno, Bun and Node can all promise them.
+ * Room: TCP connections with one interface on Deno, Bun and Node.
  * In: hosts and ports to listen on or to connect to.
- * Out: `Connection`, which keeps no queue of its own. One file a runtime implements the contract
- * in this file, and load.ts chooses the file.
+ * Out: `Connection`, which does not queue data of its own. deno.ts, bun.ts and node.ts implement the
+ * contract in this file; load.ts chooses one of them.
  */
 import type { Address } from "../kernel/address.ts";
 import type { Runtime } from "../kernel/runtime.ts";
@@ -10,7 +10,7 @@ import type { Runtime } from "../kernel/runtime.ts";
 /**
  * Why a connection ended, as this side saw it first.
  * - `local`: we closed or reset it;
- * - `eof`: the peer's FIN was read, and then we closed;
+ * - `eof`: we read the peer's FIN and then closed;
  * - `reset`: the peer's RST arrived (ECONNRESET, or EPIPE on a later write);
  * - `error`: anything else, with its errno name.
  */
@@ -20,48 +20,48 @@ export interface Closed {
   errno?: string;
 }
 
-/** A TCP connection that keeps no queue of its own. */
+/** A TCP connection. It does not queue data beyond what the kernel queues. */
 export interface Connection {
   readonly local: Address;
   readonly remote: Address;
-  /** The descriptor, for kernel.ts; undefined where the runtime shows none, and once closed. */
+  /** The descriptor, for src/kernel; undefined where the runtime does not expose it, and once closed. */
   readonly fd: number | undefined;
   /**
-   * Bytes that the runtime may read from the kernel before the program asks for them; a result
-   * that rests on the receive queue says so.
+   * Bytes that the runtime may read from the kernel before the program requests them. They are not
+   * in the receive queue, so results that are based on the receive queue must mention them.
    */
   readonly readAhead: number;
   /**
-   * When the kernel stopped taking bytes, in ms of `performance.now()`: a write came back short,
-   * or still waits. Undefined while the kernel takes what it is given.
+   * When the kernel stopped taking bytes, in ms of `performance.now()`: the last write was only
+   * partly taken, or still waits. Undefined while the kernel takes everything.
    */
   readonly blockedSince: number | undefined;
   /**
-   * Bytes of the write in flight that the runtime holds in user space because the kernel has not
-   * taken them: at most one chunk, and not counted as accepted. 0 where nothing is ever held,
-   * undefined where the runtime does not tell (node:net on Deno and Bun).
+   * Bytes of the current write that the runtime buffers in user space because the kernel has not
+   * taken them: at most one chunk, and not counted as accepted. Always 0 in runtimes that do not
+   * buffer, undefined where the runtime does not report it (node:net on Deno and Bun).
    */
-  readonly held: number | undefined;
+  readonly bufferedBytes: number | undefined;
   /**
-   * Offers bytes to the kernel, and tells how many of them it took: at once where the runtime can
-   * say so, else as a promise that waits for the kernel to take one byte at least. What was not
-   * taken is still the caller's. 0: the connection has ended, see `closed`. Never throws.
+   * Offers bytes to the kernel and returns how many it took: as a number if that is known at once,
+   * else as a promise that waits until the kernel has taken at least one byte. The caller must offer
+   * the rest again. 0: the connection has ended, see `closed`. Never throws.
    *
-   * One write at a time. The bytes may not change until it settles.
+   * Only one write at a time. The bytes must not change until it settles.
    */
   write(bytes: Uint8Array): number | Promise<number>;
   /**
-   * Takes at most `limit` bytes: a view that is valid until the next read, or null at the end
-   * (whatever ended it: `closed` says). Answers at once where bytes are already there. Never throws.
+   * Reads at most `limit` bytes: returns a view that is valid until the next read, or null when the
+   * connection has ended (`closed` says how). Returns a promise only if it must wait. Never throws.
    *
-   * One read at a time.
+   * Only one read at a time.
    */
   read(limit: number): Uint8Array | null | Promise<Uint8Array | null>;
-  /** Sends FIN: nothing more will be written, reading goes on. */
+  /** Sends FIN. Nothing more can be written; reading continues. */
   closeWrite(): Promise<void>;
-  /** close(2): whether it sends FIN or RST is the kernel's decision. May be called twice. */
+  /** close(2): the kernel decides whether to send FIN or RST. Further calls do nothing. */
   close(): void;
-  /** Ends with RST, whatever is queued. May be called twice. */
+  /** Sends RST and discards what is queued. Further calls do nothing. */
   reset(): void;
   /** Settles once, when the connection has ended; never rejects. */
   readonly closed: Promise<Closed>;
@@ -70,36 +70,36 @@ export interface Connection {
 /** A listening socket. */
 export interface Listener {
   readonly address: Address;
-  /** Stops listening; connections live on. */
+  /** Stops listening. Accepted connections stay open. */
   close(): Promise<void>;
 }
 
 export interface ListenOptions {
   host: string;
-  /** 0: any free one. */
+  /** 0: any free port. */
   port: number;
-  /** Called once for each accepted connection; nothing is read from it before its first `read`. */
+  /** Called once for each accepted connection. Nothing is read from it before its first `read`. */
   onConnection: (connection: Connection) => void;
 }
 
 export interface ConnectOptions {
   host: string;
   port: number;
-  /** What one read asks of the kernel, where the runtime lets us say: bytes, default 64 KiB. */
+  /** Bytes that one read requests from the kernel, where the runtime lets us choose; default 64 KiB. */
   readSize?: number;
   /**
-   * Reads as the runtime itself does, and never past it (direct_reads.ts): for who measures the
-   * runtime. Default false.
+   * Always reads through the runtime, never directly (direct_reads.ts): for measurements of the
+   * runtime itself. Default false.
    */
   runtimeReads?: boolean;
 }
 
-/** What one runtime gives. */
+/** The implementation for one runtime. */
 export interface Adapter {
   readonly name: Runtime;
   /**
-   * Whether `reset`, and `close` with unread bytes, really send RST; Deno needs libc for it, see
-   * kernel.ts.
+   * Whether `reset`, and `close` with unread bytes, really send RST. Deno needs libc for that, see
+   * `abort` in src/kernel/socket_calls.ts.
    */
   readonly canReset: boolean;
   /** Rejects with a NetError: EADDRINUSE, EADDRNOTAVAIL, EACCES, ENOTFOUND. */
@@ -108,9 +108,10 @@ export interface Adapter {
   connect(options: ConnectOptions): Promise<Connection>;
 }
 
-/** A socket could not be opened. Its message is one line: what was asked, and what happened. */
+/** A socket could not be opened. The message is one line: what was tried, and why it failed. */
 export class NetError extends Error {
   override name = "NetError";
+  /** The errno's name: `ECONNREFUSED`. */
   readonly code: string;
   constructor(what: string, code: string, cause?: unknown) {
     const meaning = MEANINGS[code] ?? (cause instanceof Error ? cause.message : code);
@@ -129,5 +130,5 @@ const MEANINGS: Record<string, string> = {
   ETIMEDOUT: "no answer",
 };
 
-/** What one read asks of the kernel unless told otherwise. */
+/** The default of `ConnectOptions.readSize`: bytes. */
 export const DEFAULT_READ_SIZE = 65_536;

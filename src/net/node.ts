@@ -1,8 +1,10 @@
-/** node:net behind the contract of net.ts; Deno and Bun can load it too. */
+/** Implements the contract of net.ts with node:net. Deno and Bun can load it too. */
 import net from "node:net";
+import type { Address } from "../kernel/address.ts";
 import { findDescriptor } from "../kernel/descriptor.ts";
-import { sendNow } from "../kernel/socket_calls.ts";
 import { libc } from "../kernel/libc.ts";
+import { runtime } from "../kernel/runtime.ts";
+import { sendNow } from "../kernel/socket_calls.ts";
 import {
   type Adapter,
   type Closed,
@@ -11,13 +13,11 @@ import {
   type Listener,
   NetError,
 } from "./net.ts";
-import type { Address } from "../kernel/address.ts";
-import { runtime } from "../kernel/runtime.ts";
 
 const errnoOf = (error: unknown): string =>
   (error as { code?: string } | undefined)?.code ?? String(error);
 
-/** The handle below a socket is not public; it alone knows the descriptor and what libuv holds. */
+/** A socket's internal handle. Only it has the descriptor and the size of libuv's write queue. */
 interface Handle {
   readonly fd?: number;
   readonly writeQueueSize?: number;
@@ -30,9 +30,9 @@ class NodeConnection implements Connection {
   readonly readAhead: number = DEFAULT_READ_SIZE;
   readonly closed: Promise<Closed>;
   protected readonly socket: net.Socket;
-  readonly #end: (closed: Closed) => void;
-  /** Of which handle `#fd` is: to ask for it costs as much as a small write. */
-  #fdOf: Handle | undefined;
+  readonly #resolveClosed: (closed: Closed) => void;
+  /** The handle that `#fd` was read from. Cached: the handle's getter costs as much as a small write. */
+  #fdHandle: Handle | undefined;
   #fd: number | undefined;
   #inFlight = 0;
   #blockedSince: number | undefined;
@@ -40,7 +40,7 @@ class NodeConnection implements Connection {
   protected ended = false;
   #writer: (() => void) | undefined;
   #reader: (() => void) | undefined;
-  // Not "drain": that comes only for chunks above the stream's high-water mark.
+  // The "drain" event would not do: it comes only for chunks above the stream's high-water mark.
   readonly #onWritten = (error?: Error | null) => {
     if (error) this.#fail(error);
     else this.#wakeWriter();
@@ -52,7 +52,7 @@ class NodeConnection implements Connection {
     this.remote = { host: socket.remoteAddress ?? "", port: socket.remotePort ?? 0 };
     const { promise, resolve } = Promise.withResolvers<Closed>();
     this.closed = promise;
-    this.#end = resolve;
+    this.#resolveClosed = resolve;
     socket.on("end", () => {
       this.sawEof = true;
       this.wakeReader();
@@ -68,13 +68,13 @@ class NodeConnection implements Connection {
   get fd(): number | undefined {
     if (this.ended) return undefined;
     const handle = this.#handle;
-    // Destroyed: its number may be another's by now.
+    // Destroyed: another file may already have the same descriptor.
     if (handle === null || handle === undefined) return undefined;
-    if (handle !== this.#fdOf) {
+    if (handle !== this.#fdHandle) {
       const { fd } = handle;
-      // Deno's handle does not know it.
+      // On Deno the handle has no descriptor.
       this.#fd = fd !== undefined && fd >= 0 ? fd : findDescriptor(this.local, this.remote);
-      if (this.#fd !== undefined) this.#fdOf = handle;
+      if (this.#fd !== undefined) this.#fdHandle = handle;
     }
     return this.#fd;
   }
@@ -83,10 +83,10 @@ class NodeConnection implements Connection {
     return this.#blockedSince;
   }
 
-  get held(): number | undefined {
-    // The one byte that waits for the kernel is not worth telling.
+  get bufferedBytes(): number | undefined {
+    // The single byte with which #sendLater waits does not count.
     if (this.#inFlight <= 1) return 0;
-    // Deno and Bun keep no such figure: theirs is missing, or 0 while a chunk is in flight.
+    // Deno and Bun do not keep this figure: it is missing, or 0 while a chunk is in flight.
     return this.#handle?.writeQueueSize || undefined;
   }
 
@@ -100,7 +100,7 @@ class NodeConnection implements Connection {
     return taken;
   }
 
-  /** Waits for the kernel with one byte of it, because Node takes whatever it is given. */
+  /** Waits for the kernel by writing only one byte through Node, which buffers all it is given. */
   async #sendLater(bytes: Uint8Array): Promise<number> {
     const first = await this.#writeThrough(bytes.subarray(0, 1));
     const { fd } = this;
@@ -110,10 +110,10 @@ class NodeConnection implements Connection {
     return taken;
   }
 
-  /** Through Node's stream, which takes the chunk whole. */
+  /** Writes through Node's stream, which always takes the whole chunk. */
   #writeThrough(bytes: Uint8Array): number | Promise<number> {
     this.socket.write(bytes, this.#onWritten);
-    // Known at once, told later; and what was refused is not waiting any more.
+    // The error is known at once, but its event comes later; `writableLength` may already be 0.
     if (this.socket.errored) return this.closed.then(() => 0);
     if (this.socket.writableLength === 0) {
       this.#blockedSince = undefined;
@@ -122,7 +122,7 @@ class NodeConnection implements Connection {
     return this.#settleWrite(bytes.length);
   }
 
-  /** It counts as written only once the kernel has all of it. */
+  /** Waits until the kernel has all of the chunk: only then does it count as written. */
   async #settleWrite(length: number): Promise<number> {
     this.#inFlight = length;
     this.#blockedSince ??= performance.now();
@@ -147,13 +147,13 @@ class NodeConnection implements Connection {
     }
   }
 
-  /** What is there already, of an accepted socket: Node's stream reads ahead 64 KiB. */
+  /** What has already arrived. On accepted sockets Node's stream reads ahead up to 64 KiB. */
   protected take(limit: number): Uint8Array | undefined {
     if (!this.socket.listenerCount("readable")) {
       this.socket.on("readable", () => this.wakeReader());
     }
     const size = Math.min(limit, this.socket.readableLength);
-    // read() with nothing there is what makes the stream start, and see the end.
+    // read() on an empty buffer makes the stream start reading and notice the end.
     const chunk: Uint8Array | null = size > 0 ? this.socket.read(size) : this.socket.read();
     return chunk ?? undefined;
   }
@@ -178,7 +178,7 @@ class NodeConnection implements Connection {
 
   #fail(error: Error): void {
     let errno = errnoOf(error);
-    // Our own send was told of the reset, and with that the kernel forgot it; as on Bun.
+    // The kernel reports a reset once, here to our direct send; Node then sees EPIPE.
     if (errno === "EPIPE" && !this.sawEof) errno = "ECONNRESET";
     const reset = errno === "ECONNRESET" || errno === "EPIPE";
     this.#finish({ reason: reset ? "reset" : "error", errno });
@@ -190,7 +190,7 @@ class NodeConnection implements Connection {
     this.#blockedSince = undefined;
     this.#wakeWriter();
     this.wakeReader();
-    this.#end(closed);
+    this.#resolveClosed(closed);
   }
 
   #wakeWriter(): void {
@@ -199,7 +199,7 @@ class NodeConnection implements Connection {
     writer?.();
   }
 
-  /** Whether a reader was waiting. */
+  /** Resumes a waiting read. Returns whether there was one. */
   protected wakeReader(): boolean {
     const reader = this.#reader;
     this.#reader = undefined;
@@ -209,12 +209,12 @@ class NodeConnection implements Connection {
 }
 
 /**
- * Two buffers in turn, so that the kernel is read into the one while the other's view is still
- * valid: that is the whole read-ahead of an outgoing connection.
+ * Two alternating buffers: Node reads into one while the caller's view of the other is still valid.
+ * An outgoing connection reads ahead no more than that.
  */
 class ReadBuffers {
   size: number;
-  /** Where the chunk lies that came and was not read; undefined when there is none. */
+  /** The chunk that has arrived and was not read yet. */
   chunk: Uint8Array | undefined;
   #buffers: [Uint8Array, Uint8Array];
   #next: 0 | 1 = 0;
@@ -233,14 +233,14 @@ class ReadBuffers {
 }
 
 /**
- * Reading on without a stop in between makes Node 1.5 times as fast. Deno 2.9 and Bun 1.4 read into
- * the same buffer again, whatever `onread.buffer` returns.
+ * Whether the socket may read the next chunk without a pause, which makes Node 1.5 times as fast.
+ * Deno 2.9 and Bun 1.4 would read into the same buffer again, whatever `onread.buffer` returns.
  */
-const MAY_FLOW = runtime === "node";
+const CAN_READ_CONTINUOUSLY = runtime === "node";
 
-/** An outgoing connection reads into our own buffers (`onread`): a true pull, of the size asked. */
+/** An outgoing connection. It reads into our own buffers (`onread`), in the requested size. */
 class NodeClientConnection extends NodeConnection {
-  /** A piece of the size that was asked for. */
+  /** One piece of the requested read size. */
   override readonly readAhead: number;
   readonly #buffers: ReadBuffers;
   #flowing = false;
@@ -252,13 +252,14 @@ class NodeClientConnection extends NodeConnection {
   }
 
   /**
-   * Whether Node may read on at once: not while a chunk, or what a shorter read leaves of it, waits
-   * for its reader, which may still be looking at the other buffer.
+   * Stores a chunk. Returns whether Node may read the next one at once: not while this chunk, or the
+   * rest of it after a shorter read, has not been read, because the caller may still use the other
+   * buffer.
    */
   deliver(chunk: Uint8Array): boolean {
     this.#buffers.chunk = chunk;
     const wanted = this.wakeReader() && chunk.length <= this.#buffers.size;
-    return this.#flowing = wanted && MAY_FLOW;
+    return this.#flowing = wanted && CAN_READ_CONTINUOUSLY;
   }
 
   protected override take(limit: number): Uint8Array | undefined {
@@ -297,7 +298,7 @@ export const adapter: Adapter = {
         const { address, port: bound } = server.address() as net.AddressInfo;
         const result: Listener = {
           address: { host: address, port: bound },
-          // Its callback waits for the connections as well, which are not the listener's.
+          // Not with its callback, which also waits until all connections are closed.
           close: () => {
             server.close();
             return Promise.resolve();

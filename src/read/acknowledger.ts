@@ -1,8 +1,9 @@
 /**
- * The reader's side of the acknowledgement protocol (ack.ts): asks where the stream goes on, stores
- * how far it has been handled, and acknowledges that.
+ * The reader's side of the acknowledgement protocol (src/message/protocol.ts): requests the stream,
+ * stores the offset up to which it has been processed, and acknowledges that offset.
  *
- * Storing runs beside the reading: what is handled meanwhile goes with the next acknowledgement.
+ * Storing and reading run concurrently. Bytes that are processed while an offset is being stored are
+ * acknowledged in the next round.
  */
 import {
   formatAck,
@@ -15,73 +16,76 @@ import {
 } from "../message/protocol.ts";
 import type { Connection } from "../net/net.ts";
 
-/** How a reader acknowledges, and where it goes on. */
+/** How a reader acknowledges, and from which offset it continues. */
 export interface AckOptions {
-  /** All before it was stored, of `stream`; bytes. Without the two the reader knows nothing. */
+  /** The reader has stored all bytes of `stream` before this offset. Without both: nothing yet. */
   offset?: number | undefined;
-  /** 16 hex digits. */
+  /** The stream's name: 16 hex digits. */
   stream?: string | undefined;
   /**
-   * Stores an offset, and whose it is. It is acknowledged once this has returned, or its promise has
-   * settled; called again only then.
+   * Stores an offset and the stream's name. The offset is acknowledged once this has returned or its
+   * promise has resolved; only then is it called again.
    */
   onStore?: ((offset: number, stream: string) => void | Promise<void>) | undefined;
 }
 
-/** An acknowledgement is due after so many bytes, or so long after the first of them. */
+/** An acknowledgement is due after this many bytes, or this long after the first of them. */
 export const ACK_BYTES: number = 1 << 20;
 const ACK_MS = 10;
-/** What comes again after a crash, and what the server has to keep, is not much more. Bytes. */
-const MOST_UNSTORED = 64 << 20;
-/** How long the last one may wait for a server that takes none. */
+/**
+ * Reading waits when this much is not stored. It limits what the server must keep, and what it sends
+ * again after a crash. Bytes.
+ */
+const MAX_UNSTORED = 64 << 20;
+/** The longest wait for a server that does not take the last acknowledgement. */
 const LAST_ACK_MS = 1000;
 
-/** The server's stream is not the one that was asked for. */
+/** The server's stream is not the one that the reader requested. */
 export class OtherStreamError extends Error {
   override name = "OtherStreamError";
-  constructor(asked: StreamOffset, at: StreamOffset) {
+  constructor(requested: StreamOffset, at: StreamOffset) {
     super(
-      `the server's stream is ${at.stream}, not ${asked.stream}: ` +
-        `the offset ${asked.offset} means nothing in it`,
+      `the server's stream is ${at.stream}, not ${requested.stream}: ` +
+        `the offset ${requested.offset} is not valid in it`,
     );
   }
 }
 
 /**
- * Says who is reading, where there is a name, and without `ack` no more; with it asks where the
- * stream goes on. Rejects with an OtherStreamError, with a ProtocolError when the server's answer
- * cannot be, and with an Error when there is none.
+ * Sends the reader's name, if there is one. With `ack`, also requests the stream and returns the offset
+ * at which the server begins. Rejects with an OtherStreamError; with a ProtocolError when the server's
+ * reply is invalid; with an Error when the server disconnects before its reply.
  */
-export async function introduce(
+export async function handshake(
   connection: Connection,
   hello: string | undefined,
   ack: AckOptions | undefined,
 ): Promise<StreamOffset | undefined> {
-  const asked = ack === undefined ? undefined : streamOffsetOf(ack);
+  const requested = ack === undefined ? undefined : streamOffsetOf(ack);
   const name = hello === undefined ? "" : formatHello(hello);
-  await send(connection, name + (ack === undefined ? "" : formatResume(asked)));
+  await send(connection, name + (ack === undefined ? "" : formatResume(requested)));
   if (ack === undefined) return undefined;
   const at = parseAt(await readLine(connection));
-  if (asked === undefined) return at;
-  if (at.stream !== asked.stream) throw new OtherStreamError(asked, at);
-  if (at.offset >= asked.offset) return at;
+  if (requested === undefined) return at;
+  if (at.stream !== requested.stream) throw new OtherStreamError(requested, at);
+  if (at.offset >= requested.offset) return at;
   throw new ProtocolError(
-    `the server goes on at ${at.offset}, and must not before ${asked.offset}, which was asked for`,
+    `the server begins at offset ${at.offset}, but the reader requested ${requested.offset}`,
   );
 }
 
-/** What the options ask for; undefined: nothing is known. */
+/** The offset to request; undefined: the reader has stored nothing. */
 function streamOffsetOf({ offset, stream }: AckOptions): StreamOffset | undefined {
   return offset === undefined || stream === undefined ? undefined : { offset, stream };
 }
 
-/** A byte a read: what follows the line is the stream's, and belongs to whoever reads on. */
+/** Reads byte by byte: the bytes after the line belong to the stream and must stay unread. */
 async function readLine(connection: Connection): Promise<string> {
   const lines = new LineReader();
   while (true) {
     const byte = await connection.read(1);
     if (byte === null) {
-      throw new Error("the server hung up before it said where the stream goes on");
+      throw new Error("the server closed the connection before it sent the stream's offset");
     }
     lines.push(byte);
     const line = lines.next();
@@ -89,7 +93,7 @@ async function readLine(connection: Connection): Promise<string> {
   }
 }
 
-/** All of it, unless the connection ends: then the reading sees that too. */
+/** Sends the whole text, unless the connection ends; then the next read reports that. */
 async function send(connection: Connection, text: string): Promise<void> {
   let bytes = new TextEncoder().encode(text);
   while (bytes.length > 0) {
@@ -99,62 +103,68 @@ async function send(connection: Connection, text: string): Promise<void> {
   }
 }
 
-/** Counts what has been handled, stores it now and then, and acknowledges what is stored. */
+/** Counts processed bytes, stores the offset at intervals, and acknowledges stored offsets. */
 export class Acknowledger {
-  /** Bytes between what was asked for and where the server goes on. */
+  /** Bytes that the server no longer had: between the requested offset and the one it began at. */
   readonly missed: number;
-  /** Rejects when `onStore` does, but for the last one: that is `finish`. Never resolves. */
+  /** Rejects when `onStore` fails, except during `finish`, which then rejects. Never resolves. */
   readonly failed: Promise<never>;
   readonly #connection: Connection;
   readonly #stream: string;
   readonly #unit: number;
   readonly #onStore: AckOptions["onStore"];
   readonly #fail: (error: unknown) => void;
-  #handled: number;
+  #processed: number;
   #stored: number;
   #acked: number;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  /** Whether a round of storing and acknowledging is under way. */
+  /** Whether an offset is being stored or acknowledged. */
   #busy = false;
   #storing: Promise<void> = Promise.resolve();
   #acking: Promise<void> = Promise.resolve();
   #finished = false;
 
-  /** From `at` on, in whole units of so many bytes from the stream's start. */
+  /**
+   * `at`: the offset at which the server begins. `unit`: only multiples of so many bytes are stored, so
+   * that a message is never stored in part; 1 for a stream without messages.
+   */
   constructor(connection: Connection, at: StreamOffset, unit: number, options: AckOptions) {
     this.#connection = connection;
     this.#stream = at.stream;
     this.#unit = unit;
     this.#onStore = options.onStore;
-    this.#handled = this.#stored = this.#acked = at.offset;
+    this.#processed = this.#stored = this.#acked = at.offset;
     this.missed = at.offset - (streamOffsetOf(options)?.offset ?? at.offset);
     const { promise, reject } = Promise.withResolvers<never>();
     this.failed = promise;
     this.#fail = reject;
-    // Who looks at it may have left.
+    // Without this, a failure that nobody waits for any more would end the process.
     promise.catch(() => {});
   }
 
-  /** All before it has been stored. */
+  /** All bytes before this offset have been stored. */
   get stored(): StreamOffset {
     return { offset: this.#stored, stream: this.#stream };
   }
 
-  /** So many bytes more have been handled. To be waited for, where storing is far behind. */
-  handled(bytes: number): void | Promise<void> {
+  /**
+   * Reports that this many more bytes have been processed. When storing is far behind, returns a promise
+   * that the reader must wait for.
+   */
+  processed(bytes: number): void | Promise<void> {
     if (this.#finished) return;
-    this.#handled += bytes;
+    this.#processed += bytes;
     if (this.#busy) {
-      return this.#handled - this.#stored > MOST_UNSTORED ? this.#storing : undefined;
+      return this.#processed - this.#stored > MAX_UNSTORED ? this.#storing : undefined;
     }
-    const waiting = this.#whole() - this.#stored;
-    if (waiting >= ACK_BYTES) this.#begin();
-    else if (waiting > 0) this.#timer ??= setTimeout(() => this.#begin(), ACK_MS);
+    const unstored = this.#wholeUnits() - this.#stored;
+    if (unstored >= ACK_BYTES) this.#begin();
+    else if (unstored > 0) this.#timer ??= setTimeout(() => this.#begin(), ACK_MS);
   }
 
   /**
-   * Stores what has been handled up to now, and nothing of what is handled from now on; gives the
-   * acknowledgement to the kernel if it takes it soon. Rejects when `onStore` does.
+   * Stores the final offset, and waits up to 1 s for the kernel to take its acknowledgement. Later
+   * calls of `processed` do nothing. Rejects when `onStore` does.
    */
   async finish(): Promise<void> {
     this.#finished = true;
@@ -167,8 +177,8 @@ export class Acknowledger {
     clearTimeout(timer);
   }
 
-  #whole(): number {
-    return this.#handled - this.#handled % this.#unit;
+  #wholeUnits(): number {
+    return this.#processed - this.#processed % this.#unit;
   }
 
   #begin(): void {
@@ -179,18 +189,18 @@ export class Acknowledger {
     this.#acking = this.#storing.then(() => this.#acknowledge());
     this.#acking.then(() => {
       this.#busy = false;
-      void this.handled(0);
+      void this.processed(0);
     }, this.#fail);
   }
 
   async #store(): Promise<void> {
-    const offset = this.#whole();
+    const offset = this.#wholeUnits();
     if (offset <= this.#stored) return;
     await this.#onStore?.(offset, this.#stream);
     this.#stored = offset;
   }
 
-  /** A server that takes none gets them together, once it does. */
+  /** While the server does not take an acknowledgement, later ones are combined into one. */
   async #acknowledge(): Promise<void> {
     if (this.#acked === this.#stored) return;
     this.#acked = this.#stored;

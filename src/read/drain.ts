@@ -1,27 +1,27 @@
 /**
- * The drain client: the article's reader, naive or fixed, with the work of a real one.
- *
- * It reads, works, hands the chunk on, replies, in that order and one chunk at a time, so that
- * whatever is slow here shows as a receive queue that grows and a window that closes.
+ * Room: the drain client: the article's reader, naive or fixed, with the work of a real one.
+ * In: `DrainOptions`: a server, how to read, what to do with each chunk, when to stop.
+ * Out: `DrainResult`: how it ended, how fast it was; optionally what was wrong with numbered messages,
+ * their latency, and the acknowledged offset.
  */
-import { Acknowledger, type AckOptions, introduce } from "./acknowledger.ts";
-import { isReaderName, isStream, type StreamOffset } from "../message/protocol.ts";
-import { Forward } from "./forward.ts";
+import type { Address } from "../kernel/address.ts";
 import { kernelSourceReason } from "../kernel/kernel.ts";
 import { setBufferSize } from "../kernel/socket_calls.ts";
-import { type Adapter, type Connection, DEFAULT_READ_SIZE } from "../net/net.ts";
-import type { Address } from "../kernel/address.ts";
-import { loadAdapter } from "../net/load.ts";
-import { type Latency, LatencyMeter, type LatencyOptions } from "./latency.ts";
-import { type DrainHandler, Reading, type Work } from "./read_loop.ts";
 import { checkNumberedSize, type NumberedTotals, NumberedVerifier } from "../message/numbered.ts";
+import { isReaderName, isStream, type StreamOffset } from "../message/protocol.ts";
+import { loadAdapter } from "../net/load.ts";
+import { type Adapter, type Connection, DEFAULT_READ_SIZE } from "../net/net.ts";
 import { formatSize } from "../text/units.ts";
+import { Acknowledger, type AckOptions, handshake } from "./acknowledger.ts";
+import { Forward } from "./forward.ts";
+import { type Latency, LatencyMeter, type LatencyOptions } from "./latency.ts";
+import { type DrainHandler, ReadLoop, type ReadLoopOptions } from "./read_loop.ts";
 
 export type { DrainHandler } from "./read_loop.ts";
 
 /**
- * - `naive`: the article's reader; 10 bytes a read, and a reply to each;
- * - `drain`: the article's fix; takes what is there, 64 KiB a read, and does not reply.
+ * - `naive`: the article's reader: reads 10 bytes at a time and replies to each;
+ * - `drain`: the article's fix: reads up to 64 KiB at a time and does not reply.
  */
 export type DrainMode = "naive" | "drain";
 
@@ -32,53 +32,54 @@ export interface DrainOptions {
   port?: number | undefined;
   /** Sets the defaults of `readSize` and `reply`; default `drain`. */
   mode?: DrainMode | undefined;
-  /** The most that one read takes: bytes, default 10 when naive, else 65,536. */
+  /** The most that one read returns: bytes, default 10 when naive, else 65,536. */
   readSize?: number | undefined;
-  /** Reads as the runtime itself does, and never past it; see `ConnectOptions`. Default false. */
+  /** Always reads through the runtime, never directly; see `ConnectOptions`. Default false. */
   runtimeReads?: boolean | undefined;
-  /** Sent after each read, default `Hi i got the data` when naive, else null: none. */
+  /** Sent after each read; null: nothing. Default `Hi i got the data` when naive, else null. */
   reply?: string | null | undefined;
   /** Time spent computing after each read: ms, default 0. */
   workMs?: number | undefined;
   handler?: DrainHandler | undefined;
   /**
-   * Where what the handler returns (without a handler: each chunk) is sent on to. The next read
-   * waits for that server's kernel to take it.
+   * A server to which each chunk is sent on, or what the handler returns. The next read waits until
+   * our kernel has taken it.
    */
   forward?: Address | undefined;
   /**
-   * SO_RCVBUF: bytes, of which the kernel takes the double; default: the kernel tunes it. It is set
-   * once connected. Under 24 KiB a sender on this host, which has seen a larger window, waits for
-   * its probe timer: one buffer every 200 ms, whatever the reader does (tried on Linux 6.18).
+   * SO_RCVBUF in bytes, which the kernel doubles. Default: the kernel tunes it. It is set after the
+   * connection is open. Below 24 KiB, a sender on this host has already seen a larger window and waits
+   * for its probe timer: it sends one buffer every 200 ms, whatever the reader does (Linux 6.18).
    */
   receiveBuffer?: number | undefined;
-  /** Default: no end. */
+  /** Stops after this time: ms, default: no limit. */
   durationMs?: number | undefined;
-  /** Bytes to read, and then to stop; default: no end. */
+  /** Stops after this many bytes; default: no limit. */
   count?: number | undefined;
-  /** Its name, said to the server before anything else; 1 to 64 of `A-Z a-z 0-9 . _ -`. */
+  /** The reader's name, sent to the server first: 1 to 64 of `A-Z a-z 0-9 . _ -`. Default: none. */
   hello?: string | undefined;
   /**
-   * Acknowledges what it has handled (its handler has returned, its forward's kernel has taken it)
-   * to a server that speaks the protocol of ack.ts; what was handled after the last one comes again.
-   * At most every 10 ms or 1 MiB, and at the end. In whole messages with `verify`. Not with replies.
+   * Acknowledges processed bytes (the handler has returned, our kernel has taken forwarded bytes) to a
+   * server that implements the protocol in src/message/protocol.ts. After a reconnection the server
+   * sends again what was not acknowledged. Acknowledges every 10 ms or 1 MiB and at the end; with
+   * `verify`, only whole messages. Excludes replies.
    */
   ack?: AckOptions | undefined;
-  /** Checks that all are numbered messages of `size` bytes, and none is missing; see `verified`. */
+  /** Checks numbered messages of `size` bytes; see `verified` of the result. */
   verify?: { size: number } | undefined;
-  /** Measures how late numbered messages come; see `latency` of the result. */
+  /** Measures the latency of numbered messages; see `latency` of the result. */
   latency?: LatencyOptions | undefined;
-  /** Ends it, as `interrupted`. */
+  /** Stops the client; the result has `ended: "interrupted"`. */
   signal?: AbortSignal | undefined;
-  /** Called once when it is connected. */
+  /** Called once, when the connection is open. */
   onConnected?: ((remote: Address) => void) | undefined;
-  /** Default: the one of this runtime. */
+  /** Default: the adapter of this runtime. */
   adapter?: Adapter | undefined;
 }
 
 /**
- * What ended it: its time or its count was up, the server's FIN (`eof`) or RST (`reset`), another
- * `error` of the connection, or the signal.
+ * How it ended: after `durationMs` (`time`), after `count` bytes, by the server's FIN (`eof`) or RST
+ * (`reset`), by another `error` of the connection, or by the signal (`interrupted`).
  */
 export type DrainEnd = "time" | "count" | "eof" | "reset" | "error" | "interrupted";
 
@@ -89,52 +90,54 @@ export interface DrainResult {
   mode: DrainMode;
   readSize: number;
   bytes: number;
-  /** Reads that gave bytes; they are the kernel's reads too where `readAhead` is not above `readSize`. */
+  /** Reads that returned bytes. If `readAhead` is at most `readSize`, each is one read(2) too. */
   reads: number;
   replies: number;
-  /** Bytes handed to the kernel for `forward`; absent without one. */
+  /** Bytes that our kernel took for `forward`; absent without it. */
   forwarded?: number;
-  /** Where it stands: all before it was handled, and stored. Absent without `ack`. */
+  /** All bytes before this offset were processed and stored. Absent without `ack`. */
   stored?: StreamOffset;
-  /** Bytes between what was stored before and what the server still had. Absent without `ack`. */
+  /** Bytes after the stored offset that the server no longer had. Absent without `ack`. */
   missed?: number;
   /** What was wrong with the numbered messages; absent without `verify`. */
   verified?: DrainVerified;
   /**
-   * The time from the planned send to the read, as percentiles: corrected for coordinated omission.
-   * Absent without `latency`, and when no message came that carries a plausible time.
+   * Percentiles of the time from the planned send to the read. Absent without `latency`, and when no
+   * message with a plausible time arrived.
    */
   latency?: Latency;
-  /** From the connection's start. */
+  /** Time since the connection was open. */
   seconds: number;
   bytesPerSecond: number;
   runtime: Adapter["name"];
-  /** Bytes that the runtime may have taken from the kernel ahead of the program. */
+  /** Bytes that the runtime may read from the kernel before the program requests them. */
   readAhead: number;
 }
 
-/** Of numbered messages; what the server said is gone is among the gaps. */
+/** `missing` includes the messages that the server no longer had. */
 export interface DrainVerified extends NumberedTotals {
-  /** Bytes of a message that the end cut off; absent when there was none. */
+  /** Bytes of an incomplete message at the end of the stream; absent when there was none. */
   partial?: number;
 }
 
-/** What the article's reader replies. */
+/** The reply of the article's reader. */
 export const NAIVE_REPLY = "Hi i got the data";
 const NAIVE_READ_SIZE = 10;
 
 /**
- * Reads from a server until something ends it, and tells what it was. Rejects with a NetError when
- * a server cannot be connected to, and with an Error when the receive buffer cannot be set, the
- * handler or `onStore` throws, or the forward's server goes away; with a RangeError when an option
- * cannot be; with `ack` as `introduce` does.
+ * Reads from a server until an end condition is met. It processes one chunk at a time: read, work,
+ * forward, reply. So if any step is slow, the receive queue grows and the window closes.
+ *
+ * Rejects with a NetError when it cannot connect or the `forward` server disconnects; with a RangeError
+ * for an invalid option; with an Error when the receive buffer cannot be set, or the handler or
+ * `onStore` throws; with `ack` also with a ProtocolError or an OtherStreamError.
  */
 export async function drain(options: DrainOptions = {}): Promise<DrainResult> {
   const { host = "127.0.0.1", port = 8000, mode = "drain", runtimeReads = false, signal } = options;
   const naive = mode === "naive";
   const { readSize = naive ? NAIVE_READ_SIZE : DEFAULT_READ_SIZE } = options;
   const { reply = naive ? NAIVE_REPLY : null } = options;
-  check(options);
+  checkOptions(options);
   const net = options.adapter ?? await loadAdapter();
   const result: DrainResult = {
     ended: "interrupted",
@@ -177,28 +180,28 @@ export async function drain(options: DrainOptions = {}): Promise<DrainResult> {
     const { hello, ack, verify } = options;
     let at: StreamOffset | undefined;
     if (hello !== undefined || ack !== undefined) {
-      const answer = await Promise.race([introduce(connection, hello, ack), stopped.promise]);
+      const answer = await Promise.race([handshake(connection, hello, ack), stopped.promise]);
       if (typeof answer === "string") return { ...result, ended: answer };
       at = answer;
     }
     const acks = ack && at && new Acknowledger(connection, at, verify?.size ?? 1, ack);
     const verifier = verify && verifierFrom(at?.offset ?? 0, verify.size);
     const meter = options.latency && new LatencyMeter(options.latency);
-    if (meter) checkBegins("measure", at?.offset ?? 0, options.latency!.size);
-    const watchers = [meter, verifier].filter((each) => each !== undefined);
-    const handler = watchers.length > 0 ? watching(watchers, options.handler) : options.handler;
+    if (meter) checkMessageStart("measure", at?.offset ?? 0, options.latency!.size);
+    const observers = [meter, verifier].filter((each) => each !== undefined);
+    const handler = observers.length > 0 ? observed(observers, options.handler) : options.handler;
     const { count, workMs } = options;
-    const work: Work = { readSize, count, workMs, handler, forward, acks, reply };
-    const reading = new Reading(connection, result, work);
+    const perChunk: ReadLoopOptions = { readSize, count, workMs, handler, forward, acks, reply };
+    const loop = new ReadLoop(connection, result, perChunk);
     let stop: DrainEnd | undefined;
     try {
-      // A handler that never settles does not outlive the time that it was given.
-      const ends = [stopped.promise, reading.run(), ...(acks === undefined ? [] : [acks.failed])];
+      // A race, so that a handler that never settles cannot keep the client from stopping.
+      const ends = [stopped.promise, loop.run(), ...(acks === undefined ? [] : [acks.failed])];
       stop = await Promise.race(ends);
       result.seconds = (performance.now() - started) / 1000;
       result.bytesPerSecond = result.bytes / result.seconds;
     } finally {
-      reading.stopped = true;
+      loop.stopped = true;
       await acks?.finish();
     }
     connection.close();
@@ -206,14 +209,16 @@ export async function drain(options: DrainOptions = {}): Promise<DrainResult> {
       result.stored = acks.stored;
       result.missed = acks.missed;
     }
-    if (verifier !== undefined) result.verified = verified(verifier, verify!.size, acks?.missed);
+    if (verifier !== undefined) {
+      result.verified = verificationResult(verifier, verify!.size, acks?.missed);
+    }
     const latency = meter?.result();
     if (latency !== undefined) result.latency = latency;
     if (stop !== undefined) {
       result.ended = stop;
     } else {
       const { reason, errno } = await connection.closed;
-      // Only our own close is "local", and that comes after the end was seen.
+      // "local" can only be the close above, which came after the loop had read the end.
       result.ended = reason === "local" ? "eof" : reason;
       if (errno !== undefined) result.errno = errno;
     }
@@ -230,7 +235,8 @@ export async function drain(options: DrainOptions = {}): Promise<DrainResult> {
   }
 }
 
-function check(options: DrainOptions): void {
+/** Throws a RangeError for an invalid option. */
+function checkOptions(options: DrainOptions): void {
   const whole = (name: "readSize" | "receiveBuffer" | "count") => {
     const value = options[name];
     if (value === undefined || (Number.isSafeInteger(value) && value > 0)) return;
@@ -258,24 +264,26 @@ function check(options: DrainOptions): void {
 function checkLatency({ size, settleMs = 0 }: LatencyOptions): void {
   checkNumberedSize(size);
   if (settleMs >= 0 && settleMs < Infinity) return;
-  throw new RangeError(`latency.settleMs must be a number from 0 on, is ${settleMs}`);
+  throw new RangeError(`latency.settleMs must be a number of at least 0, is ${settleMs}`);
 }
 
 function checkAck({ offset, stream }: AckOptions, { mode, reply }: DrainOptions): void {
   if ((offset === undefined) !== (stream === undefined)) {
-    throw new RangeError("ack.offset and ack.stream need each other: give both or none");
+    throw new RangeError("ack.offset and ack.stream must be given together");
   }
   if (offset !== undefined && !(Number.isSafeInteger(offset) && offset >= 0)) {
-    throw new RangeError(`ack.offset must be a whole number from 0 on, is ${offset}`);
+    throw new RangeError(`ack.offset must be a whole number of at least 0, is ${offset}`);
   }
   if (stream !== undefined && !isStream(stream)) {
     throw new RangeError(`ack.stream must be 16 hex digits, is ${JSON.stringify(stream)}`);
   }
   const replies = reply === undefined ? mode === "naive" : reply !== null;
-  if (replies) throw new RangeError("ack excludes replies: the server would take them for acks");
+  if (replies) {
+    throw new RangeError("ack excludes replies: the server would read them as acknowledgements");
+  }
 }
 
-/** The connection, or undefined if the stop came first; one that is opened later is closed. */
+/** The connection; undefined if the client was stopped first, and then it is closed once open. */
 async function unlessStopped(
   connecting: Promise<Connection>,
   stopped: Promise<unknown>,
@@ -288,36 +296,40 @@ async function unlessStopped(
 function limitReceiveBuffer({ fd }: Connection, bytes: number): void {
   if (fd !== undefined && setBufferSize(fd, "receive", bytes)) return;
   const why = fd === undefined
-    ? "this runtime shows no descriptor of an outgoing connection"
+    ? "this runtime does not expose the descriptor of an outgoing connection"
     : kernelSourceReason ?? "the kernel refused";
   throw new Error(`cannot set the receive buffer to ${formatSize(bytes)}: ${why}`);
 }
 
 function verifierFrom(offset: number, size: number): NumberedVerifier {
-  checkBegins("verify", offset, size);
+  checkMessageStart("verify", offset, size);
   return new NumberedVerifier(size, offset / size);
 }
 
-/** Throws an Error where no message of that size begins. */
-function checkBegins(what: "verify" | "measure", offset: number, size: number): void {
+/** Throws an Error if no message of this size begins at the offset. */
+function checkMessageStart(what: "verify" | "measure", offset: number, size: number): void {
   if (offset % size === 0) return;
   throw new Error(
-    `cannot ${what} messages of ${size} bytes from offset ${offset} on: none of them begins there`,
+    `cannot ${what} messages of ${size} bytes from offset ${offset} on: no message begins there`,
   );
 }
 
-/** Shows each chunk to the watchers first: the handler may change it. */
-function watching(
-  watchers: readonly { push(chunk: Uint8Array): void }[],
+/** A handler that first passes each chunk to the observers, because `handler` may change it. */
+function observed(
+  observers: readonly { push(chunk: Uint8Array): void }[],
   handler: DrainHandler | undefined,
 ): DrainHandler {
   return (chunk) => {
-    for (const watcher of watchers) watcher.push(chunk);
+    for (const observer of observers) observer.push(chunk);
     return handler === undefined ? chunk : handler(chunk);
   };
 }
 
-function verified(verifier: NumberedVerifier, size: number, missed: number = 0): DrainVerified {
+function verificationResult(
+  verifier: NumberedVerifier,
+  size: number,
+  missed: number = 0,
+): DrainVerified {
   const { messages, missing, duplicates, outOfOrder, damaged } = verifier;
   const partial = verifier.end();
   return {

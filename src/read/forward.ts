@@ -1,25 +1,25 @@
-/** The article's "=> Network": a second server, which gets what was read. */
+/** Sends what was read on to a second server: the "=> Network" of the article's reader. */
 import { discardReplies } from "../net/linger.ts";
 import { type Connection, NetError } from "../net/net.ts";
 import { formatHostPort } from "../text/units.ts";
 
-/** How long the server may take to close after our FIN. */
+/** The longest wait for that server to close after our FIN. */
 const CLOSE_MS = 1000;
 
-/** Sends whole chunks over a connection, and ignores what comes back. */
+/** Sends whole chunks over a connection, and discards the replies. */
 export class Forward {
-  /** What its kernel took. */
+  /** Bytes that our kernel has taken. */
   bytes = 0;
   readonly #connection: Connection;
   readonly #discarding: Promise<void>;
 
   constructor(connection: Connection) {
     this.#connection = connection;
-    // Replies nobody asked for must not fill that server's send buffer and stop it.
+    // Unread replies would fill the server's send buffer and could stop it.
     this.#discarding = discardReplies(connection);
   }
 
-  /** Settles when the kernel has all of it; rejects with a NetError when the connection has ended. */
+  /** Settles when our kernel has taken all bytes. Rejects with a NetError when the connection ended. */
   async send(bytes: Uint8Array): Promise<void> {
     while (bytes.length > 0) {
       const taken = await this.#connection.write(bytes);
@@ -32,7 +32,10 @@ export class Forward {
     }
   }
 
-  /** Sends FIN, and gives the server a moment to close, so that no reply of its resets the rest. */
+  /**
+   * Sends FIN and waits up to 1 s for the server to close. Closing at once could answer its replies with
+   * RST, which would discard bytes that it has not read.
+   */
   async finish(): Promise<void> {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise((resolve) => timer = setTimeout(resolve, CLOSE_MS));

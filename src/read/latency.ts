@@ -1,28 +1,27 @@
 /**
- * How late numbered messages come: the time from the planned send of each to its read.
+ * The latency of numbered messages: the time from the planned send of a message to its read.
  *
- * It is measured from the plan and not from the send, so that a sender which was kept waiting, by a
- * reader that stood still, does not hide the wait (coordinated omission, see wrk2).
+ * It starts at the planned time, not at the actual send: when a slow reader makes the sender wait,
+ * that wait is part of the latency (coordinated omission, see wrk2).
  *
- * Sender and reader take their time from `performance.timeOrigin + performance.now()`, which was
- * within 1 us of CLOCK_REALTIME on Deno and Bun and within 6 us on Node, in every process that was
- * started, idle or loaded (24 each; Linux 6.18). On one host the figures are right to that; over two
- * hosts they are as right as their clocks.
+ * Sender and reader use the clock `performance.timeOrigin + performance.now()`. It was within 1 µs of
+ * CLOCK_REALTIME on Deno and Bun and within 6 µs on Node, in 24 processes each, idle and loaded (Linux
+ * 6.18). That is the accuracy on one host; between two hosts it is that of their clocks.
  */
 import { createHistogram } from "node:perf_hooks";
 import { checkNumberedSize } from "../message/numbered.ts";
 import { formatCount, formatSeconds } from "../text/units.ts";
 
-/** What of a message is looked at: its number and its planned time. */
+/** The bytes of a message that are examined: its number and its planned time. */
 const HEADER_BYTES = 16;
 const PLANNED_AT = 8;
 const TWO_32 = 2 ** 32;
-/** A plan that is further off than a day is none. ns */
-const MOST_NS = 86_400e9;
-/** Significant digits of a percentile: right to 0.1 %. */
+/** A planned time that is further away than this, one day, is implausible. */
+const MAX_NS = 86_400e9;
+/** Significant digits of the percentiles: accurate to 0.1 %. */
 const FIGURES = 3;
 
-/** Of times, in seconds. */
+/** Percentiles of times, in seconds. */
 export interface Percentiles {
   p50: number;
   p90: number;
@@ -35,87 +34,87 @@ export interface Percentiles {
 /** Percentiles of the time from the planned send to the read. */
 export interface Latency extends Percentiles {
   unit: "seconds";
-  /** For coordinated omission, by measuring from there. */
+  /** How coordinated omission is corrected: by measuring from this time. */
   corrected: "planned send time";
   /** Messages that were measured. */
   count: number;
   /**
-   * Messages whose planned time is more than a day off, and which are in no percentile: they are
-   * damaged, or of another size. Absent when there are none.
+   * Messages whose planned time is more than a day away, because they are damaged or of another size.
+   * They are not in the percentiles. Absent when there are none.
    */
   implausible?: number;
 }
 
 export interface LatencyOptions {
-  /** Bytes of a message: at least 20. */
+  /** Size of a message: bytes, at least 20. */
   size: number;
-  /** Messages planned within so many ms of the first read are not measured; default 0. */
+  /** Messages that were planned within this time of the first read are not measured: ms, default 0. */
   settleMs?: number | undefined;
 }
 
 /**
- * Measures a stream of numbered messages, in chunks that need not end where messages end. A message
- * is read when its last byte is; all that are whole by the end of a chunk share the time of that
- * chunk, so the resolution is the chunk. Costs some 30 ns a message.
+ * Measures a stream of numbered messages. Chunks may end anywhere. A message counts as read when its
+ * last byte is. All messages that end in the same chunk have the same read time, so a chunk is the
+ * resolution. Costs some 30 ns per message.
  */
 export class LatencyMeter {
   readonly #size: number;
   readonly #settleMs: number;
-  readonly #histogram = createHistogram({ lowest: 1, highest: MOST_NS, figures: FIGURES });
-  /** The beginning of the message that the last chunk left unfinished. */
+  readonly #histogram = createHistogram({ lowest: 1, highest: MAX_NS, figures: FIGURES });
+  /** The start of the incomplete message at the end of the last chunk. */
   readonly #header = new Uint8Array(HEADER_BYTES);
   readonly #headerView = new DataView(this.#header.buffer);
-  #begunBytes = 0;
-  /** ns since 1970. */
+  #partialBytes = 0;
+  /** Messages planned before this time are not measured: ns since 1970. */
   #fromNs: number | undefined;
   #maxNs = 0;
   #implausible = 0;
 
-  /** Throws a RangeError when the size cannot be. */
+  /** Throws a RangeError when the size is invalid. */
   constructor({ size, settleMs = 0 }: LatencyOptions) {
     checkNumberedSize(size);
     this.#size = size;
     this.#settleMs = settleMs;
   }
 
-  /** The next bytes of the stream, and when they were read: ms since 1970, default now. */
+  /** Measures the next bytes of the stream. `readMs`: when they were read, ms since 1970; default now. */
   push(chunk: Uint8Array, readMs?: number): void {
     const size = this.#size;
     let at = 0;
-    const begun = this.#begunBytes;
+    const partial = this.#partialBytes;
     let readNs = NaN;
-    // A reader that takes 10 bytes a read is not to ask the clock each time.
-    if (begun + chunk.length >= size || this.#fromNs === undefined) {
-      // Past 2^53, so to the next 256 ns: less than what the clock is off.
+    // With reads of 10 bytes, reading the clock each time would be costly: only if a message ends.
+    if (partial + chunk.length >= size || this.#fromNs === undefined) {
+      // Above 2^53, so rounded to 256 ns: less than the error of the clock.
       readNs = (readMs ?? performance.timeOrigin + performance.now()) * 1e6;
       this.#fromNs ??= this.#settleMs > 0 ? readNs + this.#settleMs * 1e6 : 0;
     }
-    if (begun > 0) {
-      at = Math.min(size - begun, chunk.length);
-      if (begun < HEADER_BYTES) {
-        this.#header.set(chunk.subarray(0, Math.min(HEADER_BYTES - begun, at)), begun);
+    if (partial > 0) {
+      at = Math.min(size - partial, chunk.length);
+      if (partial < HEADER_BYTES) {
+        this.#header.set(chunk.subarray(0, Math.min(HEADER_BYTES - partial, at)), partial);
       }
-      this.#begunBytes = begun + at;
-      if (this.#begunBytes < size) return;
+      this.#partialBytes = partial + at;
+      if (this.#partialBytes < size) return;
       this.#measure(this.#headerView, 0, readNs);
     }
     if (at + size <= chunk.length) {
       const view = new DataView(chunk.buffer, chunk.byteOffset, chunk.length);
       for (; at + size <= chunk.length; at += size) this.#measure(view, at, readNs);
     }
-    this.#begunBytes = chunk.length - at;
-    if (this.#begunBytes > 0) {
+    this.#partialBytes = chunk.length - at;
+    if (this.#partialBytes > 0) {
       this.#header.set(chunk.subarray(at, Math.min(at + HEADER_BYTES, chunk.length)));
     }
   }
 
-  /** What was measured so far; undefined: nothing. */
+  /** The result so far; undefined if no message was measured. */
   result(): Latency | undefined {
     const histogram = this.#histogram;
     const { count } = histogram;
     const implausible = this.#implausible;
     if (count === 0) return undefined;
-    // A percentile is the upper end of its bucket, which may be above all that was seen.
+    // A percentile is the upper end of a histogram bucket, which may be above the maximum.
     const seconds = (percentile: number) =>
       Math.min(histogram.percentile(percentile), this.#maxNs) / 1e9;
     return {
@@ -136,30 +135,32 @@ export class LatencyMeter {
     const plannedNs = view.getUint32(at + PLANNED_AT) * TWO_32 +
       view.getUint32(at + PLANNED_AT + 4);
     const ns = readNs - plannedNs;
-    if (ns >= MOST_NS || ns <= -MOST_NS) {
+    if (ns >= MAX_NS || ns <= -MAX_NS) {
       this.#implausible++;
       return;
     }
     if (plannedNs < this.#fromNs!) return;
     if (ns > this.#maxNs) this.#maxNs = ns;
-    // What comes before its time does so by what the clocks are off.
+    // A negative latency is the difference of the two clocks.
     this.#histogram.record(ns < 1 ? 1 : Math.round(ns));
   }
 }
 
-/** The percentiles' names in a table. */
+/** The header of a table of percentiles. */
 export const LATENCY_HEAD: readonly string[] = ["p50", "p90", "p99", "p99.9", "p99.99", "max"];
 
-/** A line of that table. Times in seconds. */
+/** A row of that table. */
 export function formatPercentiles(
   { p50, p90, p99, p999, p9999, max }: Percentiles,
 ): string[] {
   return [p50, p90, p99, p999, p9999, max].map(formatSeconds);
 }
 
-/** What the percentiles are of: one line. */
+/** One line that says what the percentiles measure. */
 export function describeLatency({ count, implausible = 0 }: Latency): string {
   return `from the planned send to the read, of ${formatCount(count)} messages; corrected for ` +
     "coordinated omission" +
-    (implausible === 0 ? "" : `; ${implausible} more have no plausible time: is --size theirs?`);
+    (implausible === 0
+      ? ""
+      : `; ${implausible} more without a plausible time: is --size the size of the messages?`);
 }

@@ -1,46 +1,48 @@
-/** The drain client's loop: read, work, hand on, acknowledge or reply, one chunk at a time. */
+/** The loop of the drain client. For each chunk: read, work, forward, acknowledge, reply. */
 import { setImmediate } from "node:timers";
-import { Awake, MUCH } from "../net/awake.ts";
-import { ACK_BYTES, type Acknowledger } from "./acknowledger.ts";
-import type { Forward } from "./forward.ts";
+import { BUSY_READ_BYTES, BusyPoll } from "../net/busy_poll.ts";
 import type { Connection } from "../net/net.ts";
 import { TURN_BYTES, TURN_READS } from "../send/pacer.ts";
 import { formatBytes } from "../text/units.ts";
+import { ACK_BYTES, type Acknowledger } from "./acknowledger.ts";
+import type { Forward } from "./forward.ts";
 
 /**
- * The caller's own code. The chunk is a view that is valid until the handler has returned, or its
- * promise has settled: copy what is to be kept. What it returns goes to `forward`.
+ * The caller's own code, called with each chunk. The chunk is a view that is valid until the handler
+ * has returned or its promise has settled: copy what you keep. With `forward`, the returned bytes are
+ * sent on.
  */
 export type DrainHandler = (
   chunk: Uint8Array,
 ) => Uint8Array | void | Promise<Uint8Array | void>;
 
-/** How long it may work before timers and signals get their turn. */
+/** Work for this long without a pause, then let the event loop handle timers and signals. */
 const TURN_MS = 20;
 
-/** What is done with each chunk. */
-export interface Work {
-  /** The most that one read takes: bytes. */
+export interface ReadLoopOptions {
+  /** The most that one read returns: bytes. */
   readSize: number;
-  /** Bytes to read, and then to stop; default: no end. */
+  /** Stops after this many bytes; default: no limit. */
   count?: number | undefined;
+  /** Time spent computing after each read: ms, default 0. */
   workMs?: number | undefined;
   handler?: DrainHandler | undefined;
   forward?: Forward | undefined;
   acks?: Acknowledger | undefined;
+  /** Sent after each read; null: nothing. */
   reply: string | null;
 }
 
-/** What has been read so far. */
+/** Totals so far. */
 export interface ReadCounts {
   bytes: number;
   reads: number;
   replies: number;
 }
 
-/** The loop: no clock and no allocation a read, but what the runtime itself makes of it. */
-export class Reading {
-  /** Set from outside; seen before the next chunk. */
+/** The loop. It neither reads the clock nor allocates for a read, apart from what the runtime does. */
+export class ReadLoop {
+  /** The caller sets this to end the loop before the next chunk. */
   stopped = false;
   readonly #connection: Connection;
   readonly #counts: ReadCounts;
@@ -52,46 +54,47 @@ export class Reading {
   readonly #forward: Forward | undefined;
   readonly #acks: Acknowledger | undefined;
 
-  /** The counts are kept up to date. */
-  constructor(connection: Connection, counts: ReadCounts, work: Work) {
+  /** `counts` is updated after each chunk. */
+  constructor(connection: Connection, counts: ReadCounts, options: ReadLoopOptions) {
     this.#connection = connection;
     this.#counts = counts;
-    this.#readSize = work.readSize;
-    this.#count = work.count ?? Infinity;
-    this.#workMs = work.workMs ?? 0;
-    this.#reply = work.reply === null ? undefined : new TextEncoder().encode(work.reply);
-    this.#handler = work.handler;
-    this.#forward = work.forward;
-    this.#acks = work.acks;
+    this.#readSize = options.readSize;
+    this.#count = options.count ?? Infinity;
+    this.#workMs = options.workMs ?? 0;
+    this.#reply = options.reply === null ? undefined : new TextEncoder().encode(options.reply);
+    this.#handler = options.handler;
+    this.#forward = options.forward;
+    this.#acks = options.acks;
   }
 
-  /** Until the count is reached, or undefined: the connection has ended, or `stopped` is set. */
+  /** Returns `count` when the count is reached; undefined when the connection ended or was stopped. */
   async run(): Promise<"count" | undefined> {
     const counts = this.#counts;
     const works = this.#workMs > 0 || this.#handler !== undefined;
-    // Storing needs a turn to begin and one for each wait; what comes meanwhile is not acknowledged.
+    // Storing needs turns of the event loop, and meanwhile nothing is acknowledged, so with
+    // acknowledgements the turns are shorter.
     const mostBytes = this.#acks === undefined ? TURN_BYTES : ACK_BYTES;
     let turnReads = 0;
     let turnBytes = 0;
     let turnStart = performance.now();
-    const awake = new Awake();
+    const busyPoll = new BusyPoll();
     while (!this.stopped) {
       const size = Math.min(this.#readSize, this.#count - counts.bytes);
-      const answer = this.#connection.read(size);
-      const chunk = answer instanceof Promise ? await answer : answer;
+      const pending = this.#connection.read(size);
+      const chunk = pending instanceof Promise ? await pending : pending;
       if (chunk === null || this.stopped) return undefined;
       counts.bytes += chunk.length;
       counts.reads++;
-      if (chunk.length === size && size >= MUCH) awake.touch();
+      if (chunk.length === size && size >= BUSY_READ_BYTES) busyPoll.extend();
       if (works || this.#forward !== undefined) {
         const working = this.#work(chunk);
         if (working instanceof Promise) await working;
       }
-      const storing = this.#acks?.handled(chunk.length);
+      const storing = this.#acks?.processed(chunk.length);
       if (storing instanceof Promise) await storing;
       if (this.#reply !== undefined) {
-        const answer = this.#connection.write(this.#reply);
-        const taken = typeof answer === "number" ? answer : await answer;
+        const pending = this.#connection.write(this.#reply);
+        const taken = typeof pending === "number" ? pending : await pending;
         if (taken < this.#reply.length && !(await this.#finishReply(taken))) return undefined;
         counts.replies++;
       }
@@ -101,7 +104,7 @@ export class Reading {
         ++turnReads >= TURN_READS || turnBytes >= mostBytes ||
         (works && performance.now() - turnStart >= TURN_MS)
       ) {
-        // Where reads are answered at once, nothing else gives the event loop a turn.
+        // When reads return without a wait, nothing else lets the event loop run.
         await new Promise<void>((resolve) => setImmediate(resolve));
         turnReads = turnBytes = 0;
         turnStart = performance.now();
@@ -110,7 +113,7 @@ export class Reading {
     return undefined;
   }
 
-  /** The rest of a reply: the article's blocking send. False: the connection has ended. */
+  /** Sends the rest of a reply, like the article's blocking send. False: the connection has ended. */
   async #finishReply(taken: number): Promise<boolean> {
     let rest = this.#reply!.subarray(taken);
     while (rest.length > 0) {
@@ -126,21 +129,21 @@ export class Reading {
       const end = performance.now() + this.#workMs;
       while (performance.now() < end);
     }
-    if (this.#handler === undefined) return this.#pass(chunk);
-    let answer: ReturnType<DrainHandler>;
+    if (this.#handler === undefined) return this.#forwardChunk(chunk);
+    let result: ReturnType<DrainHandler>;
     try {
-      answer = this.#handler(chunk);
+      result = this.#handler(chunk);
     } catch (error) {
       throw this.#handlerFailed(error);
     }
-    if (!(answer instanceof Promise)) return this.#pass(answer);
-    return answer.then(
-      (later) => this.#pass(later),
+    if (!(result instanceof Promise)) return this.#forwardChunk(result);
+    return result.then(
+      (later) => this.#forwardChunk(later),
       (error) => Promise.reject(this.#handlerFailed(error)),
     );
   }
 
-  #pass(chunk: Uint8Array | void): void | Promise<void> {
+  #forwardChunk(chunk: Uint8Array | void): void | Promise<void> {
     if (this.#forward === undefined || chunk === undefined || chunk === null) return;
     if (chunk instanceof Uint8Array) return this.#forward.send(chunk);
     throw new Error(

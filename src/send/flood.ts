@@ -1,18 +1,15 @@
 /**
- * One connection's flood: offers the kernel what the schedule makes due, and calls the overflow
- * policy when the kernel takes no more.
- *
- * The stream is a function of its offset, so the backlog is a number and not memory, and a partial
- * write needs no copy.
+ * Room: sending at a planned rate, and what happens when the kernel takes no more bytes.
+ * In: a `Connection`, a `Message`, a rate, an overflow policy.
+ * Out: bytes offered to the kernel on schedule; counts of accepted bytes, dropped messages, overflows.
  */
-import type { Message } from "../message/message.ts";
-import { LONGEST_WRITE } from "../message/message.ts";
+import { LONGEST_WRITE, type Message } from "../message/message.ts";
 import { discardReplies, linger } from "../net/linger.ts";
 import type { Closed, Connection } from "../net/net.ts";
 import { type FloodPolicy, FULL_AFTER_MS, type Overflowing, policyOf } from "./overflow.ts";
 import { nextTurn, Schedule, type Ticker, TURN_BYTES } from "./pacer.ts";
 
-/** What becomes of the reader's replies: nobody reads them (the article's server), or we do. */
+/** The reader's replies: `ignore` never reads them, like the article's server; `drain` discards them. */
 export type Replies = "ignore" | "drain";
 
 export interface FloodOptions {
@@ -21,9 +18,9 @@ export interface FloodOptions {
   ticker: Ticker;
   /** Default: block. */
   policy?: FloodPolicy;
-  /** Bytes that may wait for the kernel before the policy acts; default 0. */
+  /** The largest backlog without overflow: bytes, rounded down to whole messages; default 0. */
   bound?: number;
-  /** The longest piece that one write offers; bytes, default and most 1 MiB. */
+  /** The most that one write offers to the kernel: bytes, default and maximum 1 MiB. */
   writeSize?: number;
   /** Default: ignore. */
   replies?: Replies;
@@ -31,6 +28,13 @@ export interface FloodOptions {
   onOverflow?: (flood: Flood) => void;
 }
 
+/**
+ * Sends one message again and again over one connection: offers the kernel what is due, and calls the
+ * overflow policy when the kernel takes no more.
+ *
+ * The bytes of the stream are a function of the offset. So the backlog is a number and takes no memory,
+ * and a partial write needs no copy.
+ */
 export class Flood implements Overflowing {
   readonly connection: Connection;
   readonly message: Message;
@@ -38,24 +42,25 @@ export class Flood implements Overflowing {
   accepted = 0;
   /** Messages that a policy dropped. */
   dropped = 0;
-  /** Times that the policy had to act: runs of ticks, not ticks. */
+  /** Number of overflows. Consecutive ticks of overflow count as one. */
   overflows = 0;
-  /** Settles when the flood has ended: by `finish`, by its policy, or by the peer. */
+  /** Settles when the flood has ended: by `finish`, by the policy, or by the peer. */
   readonly done: Promise<Closed>;
   readonly #ticker: Ticker;
   readonly #policy: FloodPolicy;
   readonly #bound: number;
   readonly #writeSize: number;
   readonly #onOverflow: ((flood: Flood) => void) | undefined;
-  /** Settles when the peer has sent its last reply; undefined while nobody reads them. */
+  /** Settles when the peer has sent its last reply; undefined when replies are ignored. */
   readonly #replies: Promise<void> | undefined;
-  /** Messages due before the present schedule began; the schedule adds to it. */
+  /** Messages due before the current schedule began. Those of the schedule are added to it. */
   #dueBefore = 0;
   #schedule: Schedule | undefined;
+  /** Messages due at the last tick. */
   #due = 0;
   #wake: (() => void) | undefined;
   #finishing = false;
-  /** Bytes of the write that waits for the kernel. */
+  /** Bytes of the current write. */
   #inFlight = 0;
   #overflowing = false;
 
@@ -71,13 +76,16 @@ export class Flood implements Overflowing {
     this.done = this.#run();
   }
 
-  /** Begins a schedule now: messages a second, Infinity for as fast as the kernel takes them. */
+  /**
+   * Starts a schedule, in place of the current one. `rate`: messages per second, Infinity for as fast
+   * as the kernel takes them. Times are in ms of `performance.now()`.
+   */
   start(rate: number, nowMs: number = performance.now(), endMs: number = Infinity): void {
     this.stop(nowMs);
     this.#schedule = new Schedule(rate, nowMs, endMs);
   }
 
-  /** Ends the schedule now; what is owed stays owed. */
+  /** Ends the schedule. Messages that are already due are still sent. */
   stop(nowMs: number = performance.now()): void {
     if (this.#schedule === undefined) return;
     this.#dueBefore = this.#schedule.rate === Infinity
@@ -87,31 +95,31 @@ export class Flood implements Overflowing {
     this.#tick(nowMs);
   }
 
-  /** Ends the schedule and forgets what is owed, but for the rest of a message that was begun. */
+  /** Ends the schedule and discards the backlog, except for the rest of a partly sent message. */
   forget(): void {
     this.stop();
     this.#dueBefore = this.#due = this.#begunMessages();
   }
 
-  /** Ends the schedule; once all that is owed has been accepted, closes the connection. */
+  /** Ends the schedule, and closes the connection once the kernel has accepted all due messages. */
   finish(atMs: number = performance.now()): void {
     this.stop(atMs);
     this.#finishing = true;
     this.#wakeUp();
   }
 
-  /** Bytes offered by a time: those of dropped messages are not in it. Infinity without a rate. */
+  /** Bytes offered until then, without those of dropped messages. Infinity at an unlimited rate. */
   offeredAt(nowMs: number): number {
     return this.#dueAt(nowMs) * this.message.size;
   }
 
-  /** Whole messages that are due and not begun. */
+  /** Messages that are due and of which no byte has been accepted. */
   get pendingMessages(): number {
     return Math.max(0, this.#due - this.#begunMessages());
   }
 
   dropNewest(): void {
-    // What is in flight the kernel may have taken already.
+    // The kernel may already have taken the bytes of the current write.
     const begun = Math.ceil((this.accepted + this.#inFlight) / this.message.size);
     const messages = Math.min(this.pendingMessages - this.#bound, this.#due - begun);
     if (messages <= 0 || messages === Infinity) return;
@@ -142,13 +150,12 @@ export class Flood implements Overflowing {
   #tick(nowMs: number): void {
     this.#due = this.#dueAt(nowMs);
     const { blockedSince } = this.connection;
-    if (blockedSince !== undefined && nowMs - blockedSince >= FULL_AFTER_MS) this.#full();
+    if (blockedSince !== undefined && nowMs - blockedSince >= FULL_AFTER_MS) this.#onKernelFull();
     else this.#overflowing = false;
     if (this.#due > this.#begunMessages()) this.#wakeUp();
   }
 
-  /** The kernel takes no more. */
-  #full(): void {
+  #onKernelFull(): void {
     const pending = this.pendingMessages;
     if (pending === 0 || pending <= this.#bound) return;
     if (!this.#overflowing) {
@@ -169,7 +176,7 @@ export class Flood implements Overflowing {
     });
     let turn = 0;
     while (!ended) {
-      // A message that was begun is finished, whatever became of the schedule.
+      // A partly sent message is always completed, even when the schedule has ended.
       const owed = Math.max(this.#due, this.#begunMessages()) * message.size - this.accepted;
       if (owed <= 0) {
         if (this.#finishing) break;
@@ -184,8 +191,8 @@ export class Flood implements Overflowing {
       this.#inFlight = 0;
       if (taken === 0) break;
       this.accepted += taken;
-      // A short count is the kernel's word that its buffer is full.
-      if (taken < bytes.length) this.#full();
+      // A partial write means that the kernel's buffer is full.
+      if (taken < bytes.length) this.#onKernelFull();
       turn += taken;
       if (turn >= TURN_BYTES) {
         turn = 0;

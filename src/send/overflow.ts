@@ -1,39 +1,39 @@
 /**
- * What a server does when the kernel takes no more bytes for a reader and the backlog is above its
- * bound. A policy is one name in `FloodPolicy` or `QueuePolicy`, and one entry of `POLICIES`, where its
- * words and its action are.
+ * Overflow policies: what a server does when the kernel takes no more bytes for a reader and the
+ * backlog is above its bound. Everything about a policy is in its entry in `POLICIES`; its name is
+ * in `FloodPolicy` or in `QueuePolicy`.
  */
 
-/** A write that waits this long is refused by the kernel, and not just late in the event loop. */
+/** A write that has waited this long is blocked by the kernel, not merely by a busy event loop. */
 export const FULL_AFTER_MS = 1;
 
-/** What a policy may do to the messages that are on their way to one reader. */
+/** The messages that wait for one reader, as a policy can act on them. */
 export interface Overflowing {
   /**
-   * Drops the newest messages that are above the bound, and counts them: whole messages of which
-   * nothing was sent. Absent where a policy that `dropsNewest` refuses them on arrival.
+   * Drops the newest messages above the bound, and counts them. Only whole messages of which nothing
+   * was sent. Absent where policies with `dropsNewest` already drop messages when they arrive.
    */
   dropNewest?(): void;
-  /** Ends its connection. */
+  /** Closes or resets the connection. */
   end(how: "close" | "reset"): void;
-  /** Moves its backlog to disk. Absent where there is no queue. */
+  /** Moves the backlog to disk. Absent where there is no queue. */
   spill?(): void;
 }
 
 export interface OverflowPolicy {
-  /** What it does, as one clause for the help. */
+  /** What the server does, as a verb and its object, for the help: `close the connection`. */
   readonly help: string;
-  /** What the server is doing, in events and logs: `closing`. */
+  /** The same as a participle, for events and logs: `closing`. */
   readonly doing: string;
-  /** Called at every tick of an overflow. */
+  /** Called at every tick (about 1 ms) of an overflow. */
   readonly act: (backlog: Overflowing) => void;
-  /** Messages are kept for a reader that is not connected. */
+  /** Whether messages are kept for a reader that is not connected. */
   readonly keepsForAbsentReaders: boolean;
-  /** The source has to wait as soon as the bound is reached. */
+  /** The source must wait while the backlog is at the bound. */
   readonly makesSourceWait?: true;
   /** Messages above the bound are dropped, and counted. */
   readonly dropsNewest?: true;
-  /** The backlog goes to a queue on disk, which has to be given. */
+  /** The backlog is moved to a queue on disk, which must be configured. */
   readonly needsQueue?: true;
 }
 
@@ -52,34 +52,34 @@ type Policies =
 
 const POLICIES: Policies = {
   close: {
-    help: "closes the connection, as the article's server does",
+    help: "close the connection, as the article's server does",
     doing: "closing",
-    // close(2): whether it sends FIN or RST is the kernel's decision.
+    // close(2): the kernel decides whether to send FIN or RST.
     act: (backlog) => backlog.end("close"),
     keepsForAbsentReaders: false,
   },
   reset: {
-    help: "resets the connection",
+    help: "reset the connection",
     doing: "resetting",
     act: (backlog) => backlog.end("reset"),
     keepsForAbsentReaders: false,
   },
   block: {
-    help: "waits for the reader",
+    help: "wait for the reader",
     doing: "waiting",
     act() {},
     keepsForAbsentReaders: true,
     makesSourceWait: true,
   },
   drop: {
-    help: "drops new messages and counts them",
+    help: "drop new messages and count them",
     doing: "dropping",
     act: (backlog) => backlog.dropNewest?.(),
     keepsForAbsentReaders: true,
     dropsNewest: true,
   },
   spill: {
-    help: "stores the backlog on disk and delivers it later",
+    help: "store the backlog on disk and deliver it later",
     doing: "spilling",
     act: (backlog) => backlog.spill?.(),
     keepsForAbsentReaders: true,
@@ -90,7 +90,7 @@ const POLICIES: Policies = {
 /** A policy by its name. */
 export const policyOf = (name: Policy): OverflowPolicy => POLICIES[name];
 
-/** All names, in the order of the help. */
+/** All policies, in the order of the help. */
 export const POLICY_NAMES = Object.keys(POLICIES) as Policy[];
 
 /** Whether a plain flood can have this policy. */

@@ -1,39 +1,39 @@
-/** Open-loop pacing: what is due is a function of the clock alone, whatever was sent so far. */
+/** Open-loop pacing: what is due depends on the clock alone, not on what has been sent. */
 import { setImmediate } from "node:timers";
 
 /**
- * An absolute schedule in whole messages. Time that was not used is still owed: there is no catching
- * up to forget about (coordinated omission, see wrk2).
+ * A schedule in whole messages. Messages that could not be sent in time stay due, so a slow reader
+ * cannot slow the schedule down (coordinated omission, see wrk2).
  */
 export class Schedule {
-  /** Messages a second; Infinity: as fast as the kernel takes them. */
+  /** Messages per second; Infinity: as fast as the kernel takes them. */
   readonly rate: number;
+  /** In ms of `performance.now()`, like all times here. */
   readonly startMs: number;
-  /** Nothing more becomes due from then on. */
+  /** No message becomes due after this time. */
   readonly endMs: number;
 
-  /** `startMs` in ms of `performance.now()`. */
   constructor(rate: number, startMs: number, endMs: number = Infinity) {
     this.rate = rate;
     this.startMs = startMs;
     this.endMs = endMs;
   }
 
-  /** Messages due by a time: Infinity at an unlimited rate. */
+  /** Messages due by `nowMs`: Infinity at an unlimited rate. */
   due(nowMs: number): number {
     return Math.floor((Math.min(nowMs, this.endMs) - this.startMs) * this.rate / 1000);
   }
 }
 
 /**
- * One clock for all floods of a process: calls each listener about every millisecond, with the time
- * in ms of `performance.now()`, asked once a tick.
+ * One timer for all floods of a process. It calls each listener about every millisecond with the time
+ * in ms of `performance.now()`, which is read once per tick.
  */
 export class Ticker {
   readonly #listeners = new Set<(nowMs: number) => void>();
   #timer: ReturnType<typeof setInterval> | undefined;
 
-  /** Calls `listener` each tick until the function that it returns is called. */
+  /** Calls `listener` at every tick, until the returned function is called. */
   add(listener: (nowMs: number) => void): () => void {
     this.#listeners.add(listener);
     this.#timer ??= setInterval(() => {
@@ -49,12 +49,12 @@ export class Ticker {
   }
 }
 
-/** So much may be read or written in a row before others have their turn; about 2 ms on loopback. */
+/** Bytes that may be read or written before `nextTurn` is due: some 2 ms on loopback. */
 export const TURN_BYTES: number = 8 << 20;
-/** The same in reads, where they are small. */
+/** The same as a number of reads, for small reads. */
 export const TURN_READS = 4096;
 
-/** Lets timers, signals and other connections have their turn. */
+/** Lets the event loop handle timers, signals and other connections. */
 export function nextTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }

@@ -6,7 +6,7 @@
  * the protocol of ack.ts is told where to go on, and what is safe.
  */
 import { formatAck, ProtocolError, type StreamOffset } from "../message/protocol.ts";
-import { introduce, OtherStreamError } from "../read/acknowledger.ts";
+import { handshake, OtherStreamError } from "../read/acknowledger.ts";
 import { createFramer, type Frame, FrameError } from "../message/frame.ts";
 import { type Adapter, type Connection, DEFAULT_READ_SIZE, NetError } from "../net/net.ts";
 import { loadAdapter } from "../net/load.ts";
@@ -169,7 +169,7 @@ export class TcpSource implements Source {
       connection.close();
     }, ANSWER_MS);
     try {
-      return await introduce(connection, hello, this.replayable ? known : undefined);
+      return await handshake(connection, hello, this.replayable ? known : undefined);
     } catch (error) {
       if (this.#stopped) return undefined;
       connection.close();

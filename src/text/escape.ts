@@ -1,4 +1,4 @@
-/** Text in a page or a picture: whatever a reader calls itself stays text. */
+/** Escapes text for HTML, SVG and scripts: a reader chooses its own name, which may contain markup. */
 
 const ENTITIES: Record<string, string> = {
   "&": "&amp;",
@@ -9,8 +9,8 @@ const ENTITIES: Record<string, string> = {
 };
 
 /**
- * Text for HTML and XML, between tags and in quoted attributes. Characters that XML 1.0 does not
- * have, section 2.2, become U+FFFD, as do halves of surrogate pairs.
+ * Escapes text for HTML and XML, between tags and in quoted attributes. Characters that XML 1.0 does
+ * not allow (section 2.2) and unpaired surrogates become U+FFFD.
  */
 export function escapeMarkup(text: string): string {
   return text.toWellFormed()
@@ -19,7 +19,10 @@ export function escapeMarkup(text: string): string {
     .replace(/[&<>"']/g, (char) => ENTITIES[char]!);
 }
 
-/** A value as JSON that can stand in a script element: no character of it ends one or opens a comment. */
+/**
+ * A value as JSON that is safe inside a script element: it contains no character that could end the
+ * element or open a comment.
+ */
 export function embeddedJson(value: unknown): string {
   return JSON.stringify(value).replace(
     /[<>&\u2028\u2029]/g,

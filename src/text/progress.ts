@@ -1,4 +1,4 @@
-/** Progress on standard error: a live line on a terminal, plain lines when piped. */
+/** Progress on standard error: one line that is updated in place on a terminal, else plain lines. */
 import process from "node:process";
 
 /** Erases to the end of the line (ECMA-48 EL). */
@@ -8,7 +8,7 @@ export class ProgressLine {
   readonly #live = process.stderr.isTTY === true;
   #shown = false;
 
-  /** What goes on now: shown on a terminal only, until the next thing is said. */
+  /** Replaces the current line with `text`. Does nothing when standard error is not a terminal. */
   update(text: string): void {
     if (!this.#live) return;
     const width = process.stderr.columns ?? 80;
@@ -16,13 +16,13 @@ export class ProgressLine {
     this.#shown = true;
   }
 
-  /** Something that happened: stays. */
+  /** Prints a line that remains visible, above the current line. */
   line(text: string): void {
     this.end();
     process.stderr.write(`${text}\n`);
   }
 
-  /** Takes the live line away. */
+  /** Erases the current line. */
   end(): void {
     if (this.#shown) process.stderr.write(CLEAR);
     this.#shown = false;

@@ -1,6 +1,6 @@
-/** Tables for people: in a terminal and in a file. */
+/** Text tables. */
 
-/** Cells in columns, the first row being the head. */
+/** Rows of cells as aligned columns, two spaces apart. The first row is the header. */
 export function formatTable(rows: readonly (readonly string[])[]): string {
   const widths = rows[0]!.map((_, column) =>
     Math.max(...rows.map((cells) => cells[column]?.length ?? 0))

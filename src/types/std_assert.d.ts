@@ -1,4 +1,4 @@
-// What is used of @std/assert: the npm build of the standard library comes without types.
+// Types for the parts of @std/assert that we use: the standard library's npm build has no types.
 export function assert(condition: unknown, message?: string): asserts condition;
 export function assertEquals<T>(actual: T, expected: T, message?: string): void;
 export function assertNotEquals<T>(actual: T, expected: T, message?: string): void;

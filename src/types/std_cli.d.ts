@@ -1,4 +1,4 @@
-// What is used of @std/cli: the npm build of the standard library comes without types.
+// Types for the parts of @std/cli that we use: the standard library's npm build has no types.
 export interface ParseOptions {
   boolean?: readonly string[];
   string?: readonly string[];

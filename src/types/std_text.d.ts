@@ -1,3 +1,3 @@
-// What is used of @std/text: the npm build of the standard library comes without types.
+// Types for the parts of @std/text that we use: the standard library's npm build has no types.
 export function closestString(givenWord: string, possibleWords: readonly string[]): string;
 export function levenshteinDistance(a: string, b: string): number;
