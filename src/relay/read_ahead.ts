@@ -2,7 +2,7 @@
  * Reads one reader's queue in order, several batches ahead, so that the disk, the queue's worker
  * thread and the network work in parallel.
  */
-import { giveBuffers } from "../queue/buffers.ts";
+import { returnBuffers } from "../queue/buffers.ts";
 import type { Batch, QueueReader } from "../queue/queue.ts";
 
 /** Limits of what is requested ahead: batches, and bytes where batches are long. */
@@ -45,7 +45,7 @@ export class ReadAhead {
     this.#batch = undefined;
     if (known !== undefined && offset === endOf(known)) {
       // All of it has been written to the reader: its buffer is free.
-      giveBuffers([known.bytes.buffer as ArrayBuffer]);
+      returnBuffers([known.bytes.buffer as ArrayBuffer]);
       // Null: the request was made before the batch was stored; read it again below.
       const next = await this.#next.shift();
       if (next !== undefined && next !== null) return next;
