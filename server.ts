@@ -1,5 +1,5 @@
 /**
- * The flood server: the article's server A, as a command and as `serve()`.
+ * The server, as a command and as the function `serve()`.
  *
  *     deno task serve                       # 13-byte messages at 1M/s on 127.0.0.1:8000
  *     bun run server.ts --rate 20MB/s --overflow drop

@@ -1,5 +1,5 @@
 /**
- * Looks into the durable queue of a server, and repairs it.
+ * Inspects and repairs the durable queue of a server.
  *
  *     deno task queue status feed.queue
  */

@@ -89,7 +89,7 @@ const SLOW = ["--work", "3ms"];
 
 const FILE = ["--frame", `fixed:${SIZE}`, "--source"];
 const FULL = /^reader: the disk is full: the source has to wait$/m;
-const ROOM = /^reader: the queue takes more again$/m;
+const ROOM = /^reader: the queue has room again$/m;
 
 /** It has ended by itself, in order, after all of them. */
 async function assertDone(server: Program): Promise<void> {

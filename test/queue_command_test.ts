@@ -54,21 +54,24 @@ describe("a file that is no queue", () => {
     withFolder(async (folder) => {
       const file = (name: string) => join(folder, name);
       await refused(folder, "is a directory");
-      await refused(file("none/a.queue"), "there is no folder");
+      await refused(file("none/a.queue"), "there is no directory");
       writeFileSync(file("text"), "some text that is none of ours\n".repeat(100));
-      await refused(file("text"), "is not a queue: it is left as it is");
+      await refused(file("text"), "is not a queue; it was not changed");
       const database = new DatabaseSync(file("other"));
       database.exec("CREATE TABLE t (a); INSERT INTO t VALUES (1)");
       database.close();
-      await refused(file("other"), "another SQLite database");
+      await refused(file("other"), "is an SQLite database but not a queue");
       await (await openSqliteQueue(file("newer"))).close();
       const newer = new DatabaseSync(file("newer"));
       newer.exec("PRAGMA user_version = 2");
       newer.close();
-      await refused(file("newer"), "a queue of version 2, this program knows 1");
+      await refused(
+        file("newer"),
+        "a queue of version 2, and this program supports only version 1",
+      );
       copyFileSync(file("newer"), file("short"));
       truncateSync(file("short"), 50);
-      await refused(file("short"), "is cut short");
+      await refused(file("short"), "is truncated");
     }));
 
   test("or that may not be written is refused", async (t) => {
@@ -113,7 +116,11 @@ describe("a queue that is open", () => {
       writer.kill("SIGKILL");
       await within("killed", MS, writer.ended);
       const queue = await within("open", MS, openSqliteQueue(file));
-      await assertRejects(() => openSqliteQueue(file), QueueError, "in this very process");
+      await assertRejects(
+        () => openSqliteQueue(file),
+        QueueError,
+        "is already open in this process",
+      );
       // And that has not given the lock away.
       const other = await run([WRITER, file]);
       assertEquals(other.status, 1);
@@ -176,7 +183,7 @@ describe("status of a queue that is open, under load", () => {
         await within(
           "spilling",
           MS,
-          server.saw(/anna: to disk[^]*bert: to disk|bert: to disk[^]*anna: to/),
+          server.saw(/anna: backlog[^]*bert: backlog|bert: backlog[^]*anna: backlog/),
         );
         const permissions = [`--allow-read`];
         let stored = 0;
@@ -189,12 +196,13 @@ describe("status of a queue that is open, under load", () => {
         }
         assertGreater(stored, 1e6);
         const people = await run(["bin/queue.ts", "status", file], { permissions });
-        assertMatch(people.stdout, /; open in another process\nreader +waiting/);
+        assertMatch(people.stdout, /; open in another process\nreader +stored/);
         for (const args of [["check"], ["export", "--reader", "anna"], ["repair", "--apply"]]) {
           const [command, ...rest] = args;
           const refused = await run(["bin/queue.ts", command!, file, ...rest]);
           assertEquals([refused.status, refused.stdout], [1, ""]);
-          const says = "is open in another process: only `queue status` can look into it meanwhile";
+          const says =
+            "is open in another process: only `queue status` works until that process closes it";
           assertEquals(refused.stderr, `queue: ${file} ${says}\n`);
         }
         assertEquals(server.stderr, "");
@@ -242,19 +250,19 @@ describe("queue", () => {
       const status = await queue("status", file);
       assertMatch(
         status.stdout,
-        /not open\nreader +waiting +messages +batches +delivered +oldest\n/,
+        /not open\nreader +stored +messages +batches +delivered +oldest\n/,
       );
       assertMatch(status.stdout, /\na +500 kB +50 +5 +0 +20\d\d-\S+\nother +3.00 kB +30 +3 +1000 /);
       const check = await queue("check", file);
       assertEquals([check.status, check.stderr], [0, ""]);
       assertMatch(
         check.stdout,
-        /gap: reader "other" has no 2000 bytes at 3000\nall is in order: 8/,
+        /gap: reader "other", 2000 bytes at offset 3000 are not stored\nno damage: 8/,
       );
 
       const which = await queue("export", file);
       assertEquals(which.status, 2);
-      assertStringIncludes(which.stderr, "has 2 readers: --reader chooses one of a,other");
+      assertStringIncludes(which.stderr, "has 2 readers: choose one with --reader: a, other");
       const out = join(folder, "out");
       const exported = await queue("export", file, "--reader", "a", "--out", out);
       assertEquals([exported.status, exported.stdout], [0, ""], exported.stderr);
@@ -265,13 +273,13 @@ describe("queue", () => {
       assertEquals(again.status, 1);
       assertStringIncludes(again.stderr, "EEXIST");
       const gap = await queue("export", file, "--reader", "other", "--out", join(folder, "gap"));
-      assertEquals(gap.stderr.split("\n")[0], "missing: 2000 bytes at 3000");
+      assertEquals(gap.stderr.split("\n")[0], "missing: 2000 bytes at offset 3000");
       const piped = await queue("export", file, "--reader", "other");
       assertEquals(Buffer.byteLength(piped.stdout) > 0, true);
       const repair = await queue("repair", file);
       assertEquals([repair.status, repair.stdout], [
         0,
-        "all is in order: there is nothing to repair\n",
+        "no damage: there is nothing to repair\n",
       ]);
     }));
 });

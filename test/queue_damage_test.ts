@@ -68,7 +68,7 @@ describe("a damaged batch", () => {
         assertEquals(check.status, 1, check.stdout);
         assertMatch(check.stdout, /^(damaged|broken): /);
         const plan = await run(["bin/queue.ts", "repair", file]);
-        assertMatch(plan.stdout, /nothing was changed: queue.ts repair \S+ --apply does it\n$/);
+        assertMatch(plan.stdout, /not changed; to repair it: queue.ts repair \S+ --apply\n$/);
         assertEquals(hash(file), before, "check or the plan has changed it");
 
         const damages: Damage[] = [];
@@ -92,7 +92,7 @@ describe("a damaged batch", () => {
         await queue.close();
         const later = await run(["bin/queue.ts", "check", file]);
         assertEquals(later.status, 1);
-        assertMatch(later.stdout, /^set aside at 20\S+: reader "a", \d+ bytes/);
+        assertMatch(later.stdout, /^set aside on 20\S+: reader "a", \d+ bytes/);
       }));
 
     test(`of which ${what} has changed is repaired`, () =>
@@ -114,7 +114,10 @@ describe("a damaged batch", () => {
       const out = `${file}.out`;
       const { status, stderr } = await run(["bin/queue.ts", "export", file, "--out", out]);
       assertEquals(status, 0, stderr);
-      assertMatch(stderr, /^missing: 300000 bytes at 300000: its CRC-32 is wrong\nexported 2 /);
+      assertMatch(
+        stderr,
+        /^missing: 300000 bytes at offset 300000: its CRC-32 is wrong\nexported 2 /,
+      );
       assertEquals(statSync(out).size, 600_000);
     }));
 });

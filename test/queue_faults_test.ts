@@ -55,7 +55,7 @@ describe("a process that is killed", () => {
           const before = hashes(file);
           const plan = await queue("repair", file);
           assertEquals(plan.status, 0);
-          assertMatch(plan.stdout, /^plan: undo a transaction that was cut off/);
+          assertMatch(plan.stdout, /^plan: roll back an interrupted transaction/);
           assertEquals(hashes(file), before, "the plan has changed it");
         }
         const again = await within("open", MS, openSqliteQueue(file));
@@ -162,7 +162,7 @@ describe("a file that is hurt", () => {
     assertEquals(check.status, 1);
     assertMatch(check.stdout + check.stderr, /broken: |damaged/);
     const plan = await queue("repair", file);
-    assertStringIncludes(plan.stdout, "plan: copy all that is good into a new file");
+    assertStringIncludes(plan.stdout, "plan: copy all that is intact into a new file");
     assertEquals(hashes(file), before, "it was changed");
   }
 
@@ -170,14 +170,14 @@ describe("a file that is hurt", () => {
     withHurt((file) => truncateSync(file, 4_000_000), async (file) => {
       const before = hash(file);
       const error = await assertRejects(() => openSqliteQueue(file), QueueError);
-      assertMatch(error.message, /is damaged \(.*\): `queue check` tells what/);
+      assertMatch(error.message, /is damaged \(.*\): `queue check` lists the damage/);
       await assertBroken(file);
       const out = `${file}.out`;
       assertEquals((await queue("export", file, "--out", out)).status, 0);
       const repair = await queue("repair", file, "--apply");
       assertEquals([repair.status, repair.stderr], [0, ""], repair.stdout);
       const kept = `${file}.damaged`;
-      assertStringIncludes(repair.stdout, `the old one is ${kept}`);
+      assertStringIncludes(repair.stdout, `the old file is ${kept}`);
       assertEquals(hash(kept), before);
       const opened = await openSqliteQueue(file);
       const reader = await opened.open("a");
@@ -208,11 +208,14 @@ describe("a file that is hurt", () => {
         const reader = await opened.open("a");
         await reader.read(0).finally(() => opened.close());
       }, QueueError);
-      assertMatch(error.message, /`queue check` tells what, `queue repair` saves the rest/);
+      assertMatch(
+        error.message,
+        /`queue check` lists the damage, `queue repair` saves what is intact/,
+      );
       await assertBroken(file);
       const repair = await queue("repair", file, "--apply");
       assertEquals([repair.status, repair.stderr], [0, ""], repair.stdout);
-      assertMatch(repair.stdout, /^broken: reader "a" should have 20 batches, has 0$/m);
+      assertMatch(repair.stdout, /^broken: reader "a" should have 20 batches but has 0$/m);
       const opened = await openSqliteQueue(file);
       const reader = await opened.open("a");
       await reader.append(batchAt(6_000_000, 300_000));
@@ -231,7 +234,7 @@ describe("a file that is hurt", () => {
       content[at]! ^= 0x40;
       writeFileSync(file, content);
     }, async (file) => {
-      await assertRejects(() => openSqliteQueue(file), QueueError, "numbers contradict");
+      await assertRejects(() => openSqliteQueue(file), QueueError, "numbers are inconsistent");
       await assertBroken(file);
       assertEquals((await queue("repair", file, "--apply")).status, 0);
       const opened = await openSqliteQueue(file);
@@ -247,7 +250,7 @@ describe("a disk that is full", () => {
   async function assertGoesOn(file: string, writer: Program): Promise<void> {
     const { status, stdout, stderr } = await within("the writer", 60_000, writer.ended);
     assertEquals([status, stderr], [0, ""], stdout);
-    assertMatch(stdout, /^full disk: no room for the queue /m);
+    assertMatch(stdout, /^full disk: no disk space for the queue /m);
     const [, tail, stored] = /again (\d+) after (\d+)/.exec(stdout)!;
     assertGreater(Number(tail), Number(stored));
     const opened = await openSqliteQueue(file);
@@ -307,7 +310,11 @@ describe("a disk that is full", () => {
         assert(mount("remount,ro"));
         const before = hash(file);
         await assertRejects(() => openSqliteQueue(file), QueueError, "read-only");
-        await assertRejects(() => openSqliteQueue(`${file}2`), QueueError, "cannot make the queue");
+        await assertRejects(
+          () => openSqliteQueue(`${file}2`),
+          QueueError,
+          "cannot create the queue",
+        );
         assertEquals((await queue("status", file)).status, 0);
         assertEquals(hash(file), before);
       } finally {

@@ -81,7 +81,7 @@ describe("a queue's pages", () => {
         assertBatch(await ahead.batch(31 * MIB + i * 1000), 31 * MIB + i * 1000, 1000);
       }
       // A reader that comes back.
-      ahead.forget();
+      ahead.reset();
       assertBatch(await ahead.batch(7 * MIB + 1), 7 * MIB, MIB);
       assertBatch(await ahead.batch(3 * MIB), 3 * MIB, MIB);
       assertBatch(await ahead.batch(4 * MIB), 4 * MIB, MIB);

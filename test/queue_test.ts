@@ -143,7 +143,7 @@ describe("a queue", () => {
         const error = await assertRejects(() => reader.append(batch), QueueError);
         assertStringIncludes(error.message, message);
       };
-      await refuses(batchAt(1500, 1000), "batches must rise, the last ends at 2000");
+      await refuses(batchAt(1500, 1000), "the last batch ends at 2000");
       await refuses({ ...batchAt(2000, 10), offset: -1 }, "offset must be a whole number");
       await refuses({ ...batchAt(2000, 10), bytes: new Uint8Array() }, "at least 1 byte");
       await assertRejects(() => queue.open("a\nb"), QueueError, "one line");
@@ -234,7 +234,7 @@ test("a queue needs no more than its file and the program's own folder", async (
     const { status, stderr } = await run(args, { permissions });
     assertEquals([status, stderr], [0, ""]);
     const less = await run(args, { permissions: [`--allow-read=${file}`, permissions[1]!] });
-    assertStringIncludes(less.stderr, "may not read its own program: needs --allow-read=");
+    assertStringIncludes(less.stderr, "cannot read its own program: it needs --allow-read=");
   });
 });
 

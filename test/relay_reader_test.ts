@@ -27,7 +27,7 @@ describe("--reader-id single", () => {
       const second = await connect();
       assertEquals(await within("its end", 5000, second.connection.read(10)), null);
       const closed = await saw("closed");
-      assertEquals([closed.reader, closed.refused], [2, "another reader is here already"]);
+      assertEquals([closed.reader, closed.refused], [2, "another reader is connected already"]);
       assertEquals([closed.messages, closed.bytes], [0, 0]);
     });
   });
@@ -113,8 +113,8 @@ describe("--reader-id hello", () => {
     ["\n", /first line "" must be its name/],
     ["x".repeat(65) + "\n", /must be its name: 1 to 64/],
     ["x".repeat(300), /longer than 256 bytes/],
-    ["", /left before it said its name/],
-    ["ann", /left before it said its name/],
+    ["", /disconnected before it sent its name/],
+    ["ann", /disconnected before it sent its name/],
   ];
   for (const [said, refused] of wrong) {
     test(`a reader that says ${JSON.stringify(said.slice(0, 12))} is turned away`, async () => {
@@ -159,7 +159,7 @@ describe("a reader that does not say what it has to", () => {
         const seconds = (performance.now() - startMs) / 1000;
         assert(seconds > 0.15 && seconds < 2, `after ${seconds} s`);
         const closed = await saw("closed");
-        assertEquals(closed.refused, `the reader has not said ${missing} in 200 ms`);
+        assertEquals(closed.refused, `the reader has not sent ${missing} within 200 ms`);
         // And it was in nobody's way.
         const next = await connect();
         await next.say(readerId === "hello" ? "anna\n" : "");

@@ -187,7 +187,7 @@ test("a file, numbered, whose server is killed again and again: no gap, no doubl
           reader.assertUnbroken();
           offset = reader.offset;
         } else {
-          await within("on disk", 5000, server.saw(/to disk from now on/));
+          await within("on disk", 5000, server.saw(/storing to disk from now on/));
           await sleep(100);
         }
         if (over) assertEquals((await within("its end", 5000, server.ended)).status, 0);

@@ -152,12 +152,12 @@ describe("server.ts refuses", () => {
     [["--ack", "reader", "--replies", "ignore"], /--ack reader and --replies ignore exclude/],
     [["--source-ack"], /--source-ack needs --source tcp/],
     [["--source-ack", "--source", "file"], /--source-ack needs --source tcp/],
-    [["--source", "tcp://127.0.0.1:9", "--rate", "5"], /tcp comes as it comes/],
-    [["--source", "none", "--rate", "5", ...spill], /tcp comes as it comes/],
+    [["--source", "tcp://127.0.0.1:9", "--rate", "5"], /a tcp source is read at its own rate/],
+    [["--source", "none", "--rate", "5", ...spill], /a tcp source is read at its own rate/],
     [["--source", "-", "--message", "x"], /--message and --source exclude each other/],
     [["--source", "-", "--message", "numbered"], /--message and --source exclude each other/],
     [["--source", "-", "--size", "5"], /--size and --source exclude each other/],
-    [["--message", "numbered", "--size", "19"], /a numbered message has at least 20 B/],
+    [["--message", "numbered", "--size", "19"], /a numbered message needs at least 20 B/],
   ];
   test("options that need or exclude each other", () => {
     for (const [args, says] of together) refusesLine(args, says);
@@ -168,16 +168,21 @@ describe("server.ts refuses", () => {
       const args = (file: string) => ["--port", "0", "--overflow", "spill", "--spill", file];
       await refuses("server.ts", args(folder), 1, /is a directory/);
       const missing = join(folder, "missing", "queue.db");
-      await refuses("server.ts", args(missing), 1, /cannot make the queue .*: there is no folder/);
+      await refuses(
+        "server.ts",
+        args(missing),
+        1,
+        /cannot create the queue .*: there is no directory/,
+      );
       const text = join(folder, "notes.txt");
       writeFileSync(text, "notes\n");
-      await refuses("server.ts", args(text), 1, /notes\.txt is not a queue: it is left as it is/);
+      await refuses("server.ts", args(text), 1, /notes\.txt is not a queue; it was not changed/);
       assertEquals(readFileSync(text, "utf8"), "notes\n");
       await refuses(
         "server.ts",
         args(`${text}/queue.db`),
         1,
-        /there is no folder|should be its folder/,
+        /there is no directory|is not a directory/,
       );
       await refuses("server.ts", args(join(folder, "x".repeat(300))), 1, /its name is too long/);
       await refuses("server.ts", args("/dev/null"), 1, /is not a regular file/);
@@ -204,8 +209,8 @@ describe("server.ts refuses", () => {
       const args = ["--port", "0", "--source", join(folder, "feed.txt")];
       await refuses("server.ts", args, 1, /feed\.txt.*no such file/);
       const to = (source: string) => ["--port", "0", "--source", source];
-      await refuses("server.ts", to(folder), 1, /it is a directory, and must be a file/);
-      await refuses("server.ts", to("/dev/null"), 1, /not a regular file: it can be piped into/);
+      await refuses("server.ts", to(folder), 1, /it is a directory, not a file/);
+      await refuses("server.ts", to("/dev/null"), 1, /not a regular file; pipe it into/);
     }));
 
   test("a message longer than --max-message, and delivers those before it", () =>

@@ -1,5 +1,5 @@
 /**
- * Looks into the durable queue that a server with --overflow spill keeps, and repairs it.
+ * Inspects and repairs the durable queue of a server with --overflow spill.
  *
  *     npx speedlimit queue status feed.queue
  *     bun run bin/queue.ts repair feed.queue --apply
@@ -36,11 +36,11 @@ type Name = typeof NAMES[number];
 
 const spec = {
   name: "queue",
-  summary: "Looks into the durable queue that a server keeps for its readers.\n\n" +
-    "  status  what waits for each reader, also while a server has it open\n" +
-    "  check   looks at every byte, and names all that is damaged\n" +
-    "  export  writes what waits for a reader to standard output or a file\n" +
-    "  repair  tells what can be done about damage, and does it with --apply",
+  summary: "Inspects and repairs the durable queue in which a server stores messages.\n\n" +
+    "  status  shows what is stored for each reader, also while a server runs\n" +
+    "  check   checks every byte and lists all damage\n" +
+    "  export  writes the messages of a reader to standard output or a file\n" +
+    "  repair  shows how damage can be repaired; repairs it with --apply",
   positionals: {
     command: option({
       value: "COMMAND",
@@ -55,11 +55,14 @@ const FILE = {
   file: option({ value: "FILE", help: "the queue's file", parse: (text) => text }),
 };
 
-/** The command, by the name that it was called by; its exit status. Throws a UsageError or a QueueError. */
+/**
+ * Runs the command; `called` is its name in the usage line. Returns the exit status. Throws a
+ * UsageError or a QueueError.
+ */
 export async function main(args: readonly string[], called = "queue.ts"): Promise<number> {
-  const own = args[0]?.startsWith("-") ? args : args.slice(0, 1);
-  const usage = [...NAMES.map((name) => `${called} ${name} FILE [OPTIONS]`)];
-  const { command } = parseCommandLine({ ...spec, usage }, own).positionals;
+  const first = args[0]?.startsWith("-") ? args : args.slice(0, 1);
+  const usage = NAMES.map((name) => `${called} ${name} FILE [OPTIONS]`);
+  const { command } = parseCommandLine({ ...spec, usage }, first).positionals;
   if (command === undefined) {
     throw new UsageError("no command: must be status, check, export or repair");
   }
@@ -70,7 +73,7 @@ const COMMANDS: Record<Name, (args: readonly string[], called: string) => Promis
   async status(args, called) {
     const { file, options } = parse(args, {
       name: called,
-      summary: "What waits for each reader in a queue, also while a server has it open.",
+      summary: "Shows what a queue stores for each reader, also while a server has it open.",
       usage: [`${called} FILE [--json]`],
       options: { json: flag("prints one JSON object") },
     });
@@ -82,34 +85,35 @@ const COMMANDS: Record<Name, (args: readonly string[], called: string) => Promis
   async check(args, called) {
     const { file } = parse(args, {
       name: called,
-      summary: "Looks at every byte of a queue that no server has open. Exits 1 on any damage.",
+      summary: "Checks every byte of a queue that no server has open. Exits 1 on any damage.",
       usage: [`${called} FILE`],
       options: {},
     });
     const found = checkQueue(await loadSqlite(), file);
     for (const line of findings(found)) print(line);
     for (const { reader, offset, bytes } of found.gaps) {
-      print(`gap: reader ${quoted(reader)} has no ${bytes} bytes at ${offset}`);
+      print(`gap: reader ${quoted(reader)}, ${bytes} bytes at offset ${offset} are not stored`);
     }
-    const bad = found.broken.length + found.damages.length + found.setAside.length > 0;
-    print(`${bad ? "good" : "all is in order"}: ${amount(found.good)}`);
-    return bad ? 1 : 0;
+    const damaged = found.broken.length + found.damages.length + found.setAside.length > 0;
+    print(`${damaged ? "intact" : "no damage"}: ${amount(found.intact)}`);
+    return damaged ? 1 : 0;
   },
 
   async export(args, called) {
     const { file, options } = parse(args, {
       name: called,
-      summary: "Writes what waits for a reader, as it would have been sent; tells what is missing.",
+      summary: "Writes the stored messages of a reader as they would be sent. Reports missing\n" +
+        "bytes on standard error.",
       usage: [`${called} FILE [--reader NAME] [--out FILE] > messages`],
       options: {
         reader: option({
           value: "NAME",
-          help: "whose (default: the only one)",
+          help: "the reader (default: the only one)",
           parse: (text) => text,
         }),
         out: option({
           value: "FILE",
-          help: "where to, a new file; -: standard output",
+          help: "a new file to write to; -: standard output",
           default: "-",
           parse: (text) => text,
         }),
@@ -126,35 +130,38 @@ const COMMANDS: Record<Name, (args: readonly string[], called: string) => Promis
   async repair(args, called) {
     const { file, options } = parse(args, {
       name: called,
-      summary: "Tells what can be done about damage in a queue; does nothing without --apply.\n" +
-        "Nothing is thrown away: damaged batches are set aside, a broken file is kept.",
+      summary: "Shows how damage in a queue can be repaired. Changes nothing without --apply.\n" +
+        "Deletes nothing: damaged batches are set aside, and a broken file is kept.",
       usage: [`${called} FILE [--apply]`],
-      options: { apply: flag("does it") },
+      options: { apply: flag("repairs the queue") },
     });
     const sqlite = await loadSqlite();
     const plan = planRepair(sqlite, file);
     for (const line of plan.found === undefined ? [] : findings(plan.found)) print(line);
     if (!options.apply || plan.kind === "nothing") {
       print(PLANS[plan.kind]);
-      if (plan.kind !== "nothing") print(`nothing was changed: ${called} ${file} --apply does it`);
+      if (plan.kind !== "nothing") print(`not changed; to repair it: ${called} ${file} --apply`);
       return 0;
     }
     const { damages, oldFile } = repairQueue(sqlite, file, plan);
-    if (plan.kind === "undo") print("undone: a transaction that was cut off");
+    if (plan.kind === "roll-back") print("rolled back: an interrupted transaction");
     for (const damage of damages) print(`set aside: ${damageText(damage)}`);
-    if (oldFile !== undefined) print(`a new file has all that was good; the old one is ${oldFile}`);
+    if (oldFile !== undefined) {
+      print(`copied: a new file has all that was intact; the old file is ${oldFile}`);
+    }
     return 0;
   },
 };
 
 const PLANS = {
-  nothing: "all is in order: there is nothing to repair",
-  undo: "plan: undo a transaction that was cut off, as opening the queue does; then look again",
+  nothing: "no damage: there is nothing to repair",
+  "roll-back": "plan: roll back an interrupted transaction, as opening the queue does; " +
+    "then check again",
   "set-aside": "plan: set the damaged batches aside, within the file",
-  copy: "plan: copy all that is good into a new file, and keep the old one beside it",
+  copy: "plan: copy all that is intact into a new file, and keep the old file beside it",
 };
 
-/** The file and the options of one command. */
+/** Parses the file and the options of one command. */
 function parse<const T extends CommandSpec<Record<never, never>>["options"]>(
   args: readonly string[],
   spec: CommandSpec<T>,
@@ -178,8 +185,10 @@ function statusText({ file, fileBytes, freeBytes, open, damaged, readers }: Queu
     `${file}: ${formatBytes(fileBytes)}, of which ${formatBytes(freeBytes)} free; ` +
     (open ? "open in another process" : "not open"),
   ];
-  if (damaged > 0) lines.push(`${damaged} damaged batches were set aside: see check`);
-  const head = ["reader", "waiting", "messages", "batches", "delivered", "oldest"];
+  if (damaged > 0) {
+    lines.push(`${damaged} damaged batches were set aside: \`queue check\` lists them`);
+  }
+  const head = ["reader", "stored", "messages", "batches", "delivered", "oldest"];
   lines.push(rows.length === 0 ? "no readers yet" : formatTable([head, ...rows]));
   return lines.join("\n");
 }
@@ -188,16 +197,17 @@ function* findings({ broken, damages, setAside }: CheckResult): Generator<string
   for (const line of broken) yield `broken: ${line}`;
   for (const damage of damages) yield `damaged: ${damageText(damage)}`;
   for (const { damage, foundAt } of setAside) {
-    yield `set aside at ${foundAt}: ${damageText(damage)}`;
+    yield `set aside on ${foundAt}: ${damageText(damage)}`;
   }
 }
 
 function damageText({ reader, offset, bytes, messages, reason }: Damage): string {
-  return `reader ${quoted(reader)}, ${bytes} bytes (${messages} messages) at ${offset}: ${reason}`;
+  return `reader ${quoted(reader)}, ${bytes} bytes (${messages} messages) at offset ${offset}: ` +
+    reason;
 }
 
 const quoted = (name: string) => JSON.stringify(name);
-const amount = ({ batches, bytes, messages }: CheckResult["good"]) =>
+const amount = ({ batches, bytes, messages }: CheckResult["intact"]) =>
   `${batches} batches, ${formatBytes(bytes)}, ${messages} messages`;
 
 async function exportReader(
@@ -209,15 +219,19 @@ async function exportReader(
   const names = content.readers.map(({ name }) => name);
   const name = wanted ?? (names.length === 1 ? names[0] : undefined);
   if (name === undefined && names.length > 0) {
-    throw new UsageError(`${file} has ${names.length} readers: --reader chooses one of ${names}`);
+    throw new UsageError(
+      `${file} has ${names.length} readers: choose one with --reader: ${names.join(", ")}`,
+    );
   }
   if (name === undefined || !names.includes(name)) {
-    throw new QueueError(`${file} has no reader ${quoted(name ?? "")}: has ${names || "none"}`);
+    throw new QueueError(
+      `${file} has no reader ${quoted(name ?? "")}: it has ${names.join(", ") || "none"}`,
+    );
   }
   const stream = out === "-" ? process.stdout : createWriteStream(out, { flags: "wx" });
   const failed = Promise.withResolvers<never>();
   failed.promise.catch(() => {});
-  // Of standard output runMain tells.
+  // runMain reports errors of standard output.
   if (out !== "-") {
     stream.on(
       "error",
@@ -232,12 +246,14 @@ async function exportReader(
     if (reader?.name !== name) continue;
     const offset = toNumber(row.offset);
     if (typeof bytes === "string") {
-      report(`missing: ${toNumber(row.length)} bytes at ${offset}: ${bytes}`);
-      // Told already, and its numbers may be wrong.
+      report(`missing: ${toNumber(row.length)} bytes at offset ${offset}: ${bytes}`);
+      // Not reported as a gap too: the numbers of a damaged batch may be wrong.
       end = undefined;
       continue;
     }
-    if (end !== undefined && offset > end) report(`missing: ${offset - end} bytes at ${end}`);
+    if (end !== undefined && offset > end) {
+      report(`missing: ${offset - end} bytes at offset ${end}`);
+    }
     end = offset + bytes.length;
     if (!stream.write(bytes)) {
       await Promise.race([once(stream, "drain", { signal }), failed.promise]);

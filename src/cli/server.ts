@@ -1,5 +1,5 @@
 /**
- * The flood server: the article's server A, as a command and as `serve()`.
+ * The server command: by default the article's server A, which floods its readers.
  *
  *     deno task serve                       # 13-byte messages at 1M/s on 127.0.0.1:8000
  *     bun run server.ts --rate 20MB/s --overflow drop
@@ -10,7 +10,7 @@ import type { Frame } from "../message/frame.ts";
 import { readOffset, writeOffset } from "../message/offset_file.ts";
 import { interrupted, print, report } from "./program.ts";
 import type { Queue } from "../queue/queue.ts";
-import { type ServerDescription, tellPeople } from "./server_events.ts";
+import { printEvent, type ServerDescription } from "./server_events.ts";
 import { Log } from "./server_log.ts";
 import { serve } from "../relay/serve.ts";
 import type { ServeEvent } from "../relay/serve_event.ts";
@@ -27,15 +27,15 @@ function messagesPerSecond(rate: Rate, { size }: { readonly size: number }): num
   return "messagesPerSecond" in rate ? rate.messagesPerSecond : rate.bytesPerSecond / size;
 }
 
-/** It ends at once: what waits on disk is all there is. */
-const NOTHING: Source = { replayable: true, run: () => Promise.resolve(), stop() {} };
+/** `--source none`: no new messages, only those in the queue. */
+const EMPTY_SOURCE: Source = { replayable: true, run: () => Promise.resolve(), stop() {} };
 
 const NO_FRAME: Frame = { kind: "none" };
 
 function openSource(options: ServerCommand): Source | undefined {
   const { source, frame = NO_FRAME, rate, maxMessage, sourceAck: acknowledged, spill } = options;
   if (source === undefined) return undefined;
-  if (source === "none") return NOTHING;
+  if (source === "none") return EMPTY_SOURCE;
   if (source.kind === "file") {
     const { path } = source;
     if (path !== "-") checkReadable(path);
@@ -46,16 +46,16 @@ function openSource(options: ServerCommand): Source | undefined {
   return new TcpSource({ host, port, frame, maxMessage, acknowledged, stream });
 }
 
-/** Now, and not when the first reader comes. Throws an Error with one line. */
+/** Reports an unreadable file at the start, not when the first reader connects. Throws an Error. */
 function checkReadable(path: string): void {
   const fail = (why: string, options?: ErrorOptions) => {
     throw new Error(`cannot read the source ${path}: ${why}`, options);
   };
   try {
     const stat = statSync(path);
-    if (stat.isDirectory()) fail("it is a directory, and must be a file");
-    if (!stat.isFile()) fail("it is not a regular file: it can be piped into --source -");
-    // Not accessSync: for that Deno wants to be allowed more than to read.
+    if (stat.isDirectory()) fail("it is a directory, not a file");
+    if (!stat.isFile()) fail("it is not a regular file; pipe it into the server with --source -");
+    // Not accessSync: on Deno that needs more than the permission to read.
     closeSync(openSync(path, "r"));
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException;
@@ -64,11 +64,14 @@ function checkReadable(path: string): void {
   }
 }
 
-/** Beside the queue: whose offsets the positions in it are, for a source that acknowledges. */
+/**
+ * With --source-ack: the file beside the queue that names the upstream server's stream. The positions
+ * in the queue are offsets of that stream, and a restarted server resumes it.
+ */
 const upstreamFile = (spill: string): string => `${spill}.upstream`;
 
-/** A server that starts again has to know which stream of the upstream's it goes on with. */
-async function keepUpstream(spill: string, event: ServeEvent): Promise<void> {
+/** Stores the upstream's stream when the source has connected to a new one. */
+async function storeUpstream(spill: string, event: ServeEvent): Promise<void> {
   if (event.event !== "source" || event.what.event !== "connected") return;
   const { stream, position = 0 } = event.what;
   const file = upstreamFile(spill);
@@ -83,14 +86,16 @@ async function openQueue({ spill, sync, spillMax }: ServerCommand): Promise<Queu
     ...(spillMax === undefined ? {} : { maxBytes: spillMax }),
     onDamage: ({ reader, offset, bytes, reason }) =>
       report(
-        `${spill}: ${
-          formatBytes(bytes)
-        } for ${reader} at offset ${offset} are set aside: ${reason}`,
+        `${spill}: damaged: ${formatBytes(bytes)} of reader ${reader} at offset ${offset} ` +
+          `were set aside: ${reason}`,
       ),
   });
 }
 
-/** The command, by the name that it was called by; its exit status. Throws a UsageError or a NetError. */
+/**
+ * Runs the command; `called` is its name in the usage line. Returns the exit status. Throws a
+ * UsageError or a NetError.
+ */
 export async function main(args: readonly string[], called = "server.ts"): Promise<number> {
   const options = parseServerCommandLine(args, called);
   const message = chooseServed(options);
@@ -99,9 +104,9 @@ export async function main(args: readonly string[], called = "server.ts"): Promi
   const signal = interrupted();
   const source = openSource(options);
   const description = describeServer(options, message, rate);
-  const tell = options.json
+  const show = options.json
     ? (event: ServeEvent) => print(JSON.stringify(event))
-    : (event: ServeEvent) => tellPeople(event, description);
+    : (event: ServeEvent) => printEvent(event, description);
   let queue: Queue | undefined;
   try {
     queue = await openQueue(options);
@@ -131,9 +136,9 @@ export async function main(args: readonly string[], called = "server.ts"): Promi
       onEvent(event) {
         log?.write(event);
         if (options.spill !== undefined) {
-          keepUpstream(options.spill, event).catch((error) => report(error.message));
+          storeUpstream(options.spill, event).catch((error) => report(error.message));
         }
-        if (event.event !== "sent") tell(event);
+        if (event.event !== "sent") show(event);
       },
     });
     await server.done;
@@ -144,7 +149,7 @@ export async function main(args: readonly string[], called = "server.ts"): Promi
   return signal.aborted ? 130 : 0;
 }
 
-/** Without the properties that are undefined. */
+/** The options without those that are undefined. */
 function defined(
   options: { [K in keyof ServeOptions]: ServeOptions[K] | undefined },
 ): ServeOptions {
@@ -159,7 +164,7 @@ function describeServer(
   rate: number,
 ): ServerDescription {
   if (source === undefined) return { flood: { size, rate }, policy };
-  if (source === "none") return { source: { name: "nothing new", frame }, policy };
+  if (source === "none") return { source: { name: "the queue", frame }, policy };
   const name = source.kind === "tcp" ? `tcp://${source.host}:${source.port}` : source.path;
   return { source: { name, frame }, policy };
 }

@@ -1,4 +1,4 @@
-/** What happens in a server's life, as lines for people. */
+/** Prints a server's events as text. */
 import { formatFrame, type Frame } from "../message/frame.ts";
 import { policyOf } from "../send/overflow.ts";
 import { runtime } from "../kernel/runtime.ts";
@@ -13,17 +13,17 @@ import {
   formatSeconds,
 } from "../text/units.ts";
 
-/** What a server sends, and what it does when it cannot. */
+/** What a server sends, either a flood or messages of a source, and its overflow policy. */
 export interface ServerDescription {
-  /** Bytes of a message, and messages a second, where it floods. */
+  /** Bytes of a message, and messages a second. */
   flood?: { size: number; rate: number };
-  /** As it was given, where it passes on. */
+  /** `name`: as on the command line. */
   source?: { name: string; frame: Frame };
   policy: string;
 }
 
-/** Prints an event as a line; what went wrong goes to standard error. */
-export function tellPeople(event: ServeEvent, server: ServerDescription): void {
+/** Prints an event as one line; errors go to standard error. */
+export function printEvent(event: ServeEvent, server: ServerDescription): void {
   switch (event.event) {
     case "listening":
       return print(
@@ -33,40 +33,50 @@ export function tellPeople(event: ServeEvent, server: ServerDescription): void {
     case "reader":
       return print(`reader ${event.reader} connected from ${formatHostPort(event)}`);
     case "refused":
-      return report(`refused ${formatHostPort(event)}: ${event.readers} readers are here already`);
+      return report(
+        `rejected ${formatHostPort(event)}: ${event.readers} readers are connected already`,
+      );
     case "overflow":
       return print(`reader ${event.reader}: ${overflowLine(event)}`);
     case "spilling":
-      return print(`${event.name}: to disk from now on, ${formatBytes(event.backlog)} waiting`);
+      return print(
+        `${event.name}: backlog of ${formatBytes(event.backlog)}: storing to disk from now on`,
+      );
     case "caught-up":
-      return print(`${event.name}: from memory again, ${formatBytes(event.spilled)} went to disk`);
+      return print(
+        `${event.name}: caught up: delivering from memory again after ` +
+          `${formatBytes(event.spilled)} through the disk`,
+      );
     case "queue-full": {
       const why = event.why === "max" ? "the queue has reached --spill-max" : "the disk is full";
-      const then = event.then === "block" ? "the source has to wait" : "dropping what is new";
+      const then = event.then === "block" ? "the source has to wait" : "dropping new messages";
       return report(`${event.name}: ${why}: ${then}`);
     }
     case "queue-room":
       return report(
-        `${event.name}: the queue takes more again` +
-          (event.dropped > 0 ? `, ${event.dropped} messages were dropped meanwhile` : ""),
+        `${event.name}: the queue has room again` +
+          (event.dropped > 0 ? `; ${event.dropped} messages were dropped` : ""),
       );
     case "gap":
       return report(
-        `${event.name}: ${formatBytes(event.to - event.from)} are missing, from offset ` +
-          `${event.from} on: no disk and no memory has them`,
+        `${event.name}: ${
+          formatBytes(event.to - event.from)
+        } from offset ${event.from} on are lost: ` +
+          "they are neither in memory nor on disk",
       );
     case "lost":
       return report(
-        `${event.name}: ${formatBytes(event.bytes)} found no room on disk, and are lost`,
+        `${event.name}: ${formatBytes(event.bytes)} are lost: there was no room on disk`,
       );
     case "dead":
       return report(
-        `${event.name}: dead, its window was zero for ${formatSeconds(event.seconds)}; resetting`,
+        `${event.name}: window was zero for ${formatSeconds(event.seconds)}: ` +
+          "resetting the connection",
       );
     case "protocol":
-      return report(`resetting a reader: ${event.error}`);
+      return report(`protocol error, resetting the connection: ${event.error}`);
     case "source":
-      return tellSource(event.what, server.source?.name ?? "flood");
+      return printSourceEvent(event.what, server.source?.name ?? "flood");
     case "closed":
       return print(
         `reader ${event.reader}: ${closedLine(event)} after ${formatSeconds(event.seconds)}: ` +
@@ -82,42 +92,45 @@ export function tellPeople(event: ServeEvent, server: ServerDescription): void {
 }
 
 function describe({ flood, source }: ServerDescription): string {
-  if (flood === undefined) return `${source!.name}, ${formatFrame(source!.frame)} messages`;
+  if (flood === undefined) {
+    const { name, frame } = source!;
+    return `${frame.kind === "none" ? "bytes" : `${formatFrame(frame)} messages`} from ${name}`;
+  }
   const { size, rate } = flood;
   const pace = rate === Infinity
-    ? "as fast as it goes"
+    ? "as fast as possible"
     : `${formatCount(rate)}/s (${formatByteRate(rate * size)})`;
   return `${formatBytes(size)} messages at ${pace} to each reader`;
 }
 
-function tellSource(event: SourceEvent, name: string): void {
+function printSourceEvent(event: SourceEvent, name: string): void {
   const lost = "discarded" in event && event.discarded > 0
-    ? `, ${formatBytes(event.discarded)} of a message that did not end are dropped`
+    ? `; dropped ${formatBytes(event.discarded)} of an incomplete message`
     : "";
   switch (event.event) {
     case "connected":
       return print(`${name}: connected`);
     case "disconnected":
-      return report(`${name}: the connection ended (${event.errno ?? event.reason})${lost}`);
+      return report(`${name}: disconnected (${event.errno ?? event.reason})${lost}`);
     case "retrying":
       return report(
-        `${event.error ?? name}: connecting again in ${formatSeconds(event.inMs / 1000)}`,
+        `${event.error ?? name}: retrying in ${formatSeconds(event.inMs / 1000)}`,
       );
     case "ended":
       return print(`${name}: ended${lost}`);
   }
 }
 
-/** The policy acts for the first time, as one clause. */
+/** The first overflow of a reader, as one clause. */
 export function overflowLine(event: ServeEvent & { event: "overflow" }): string {
   const { policy, messages, backlog } = event;
   return `send buffer full, ${policyOf(policy).doing} after ${messages} messages` +
-    (backlog > 0 && backlog < Infinity ? `, ${formatBytes(backlog)} waiting` : "");
+    (backlog > 0 && backlog < Infinity ? `, backlog ${formatBytes(backlog)}` : "");
 }
 
 /** How a connection ended, as one clause. */
 export function closedLine({ reason, errno, refused }: ServeEvent & { event: "closed" }): string {
-  if (refused !== undefined) return `turned away (${refused})`;
-  if (reason === "local") return "closed by us";
-  return reason === "eof" ? "closed by it" : `ended by ${reason} (${errno})`;
+  if (refused !== undefined) return `rejected: ${refused}`;
+  if (reason === "local") return "closed by the server";
+  return reason === "eof" ? "closed by the reader" : `ended by ${reason} (${errno})`;
 }

@@ -1,21 +1,21 @@
-/** The article's server.log, in meaning: each message by its number, and how connections ended. */
+/** A log file with the content of the article's server.log. */
 import { closeSync, openSync, writeSync } from "node:fs";
 import type { ServeEvent } from "../relay/serve_event.ts";
 import { formatCount } from "../text/units.ts";
 import { closedLine, overflowLine } from "./server_events.ts";
 
-/** Up to this many messages a second the log names each, beyond it one every `SAMPLE_MS`. */
+/** Up to this many messages a second each is logged; above it, one every `SAMPLE_MS`. */
 const LOG_EACH_UP_TO = 1000;
 const SAMPLE_MS = 100;
 
-/** The article's server.log, in meaning: each message by its number, and the end that came. */
+/** Logs the number of each message sent, overflows, and how each connection ended. */
 export class Log {
-  /** How often the server has to tell what was sent; ms. */
+  /** How often the server has to report `sent` events; ms. */
   readonly everyMs: number;
   readonly #fd: number;
   readonly #sent = new Map<number, number>();
 
-  /** `rate`: messages a second. Throws an Error with one line when the file cannot be written. */
+  /** `rate`: messages a second. Throws an Error if the file cannot be written. */
   constructor(file: string, rate: number) {
     const each = rate <= LOG_EACH_UP_TO;
     this.everyMs = each ? 1 : SAMPLE_MS;
@@ -26,11 +26,11 @@ export class Log {
         cause: error,
       });
     }
-    const pace = rate === Infinity ? "as fast as it goes" : `${formatCount(rate)}/s`;
+    const pace = rate === Infinity ? "as fast as possible" : `at ${formatCount(rate)}/s`;
     this.#line(
       each
-        ? `messages at ${pace}, each is logged`
-        : `messages at ${pace}, sampled: one in ${SAMPLE_MS} ms is logged`,
+        ? `messages ${pace}: each is logged`
+        : `messages ${pace}: one is logged every ${SAMPLE_MS} ms`,
     );
   }
 

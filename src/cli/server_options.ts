@@ -1,4 +1,4 @@
-/** The server's command line: its options, and which of them go together. */
+/** The server's command line: its options, and which of them can be combined. */
 import { choice, flag, option, parseCommandLine, UsageError, type Values } from "./command_line.ts";
 import type { NumberedMessage } from "../source/flood_source.ts";
 import { LONGEST_MESSAGE, parseFrame } from "../message/frame.ts";
@@ -19,39 +19,41 @@ import {
   UnitError,
 } from "../text/units.ts";
 
-/** SO_SNDBUF is an int, of which the kernel makes the double. */
+/** SO_SNDBUF is an int, and the kernel doubles it. */
 const MOST_BUFFER = 2 ** 30 - 1;
+
 const spec = {
   name: "server",
-  summary:
-    "The flood server: sends messages to every reader at a fixed rate, whether the reader\n" +
-    "keeps up or not. The defaults are the server of the article. With --overflow spill what a\n" +
-    "slow reader does not take waits on disk, also for one that is away; with --source it passes\n" +
-    "on what comes from elsewhere.",
+  summary: "Sends messages to every reader at a fixed rate, whether or not the reader keeps\n" +
+    "up. The defaults are those of the server in the article. With --overflow spill\n" +
+    "the backlog of a slow or disconnected reader is stored on disk and delivered\n" +
+    "later. With --source the messages come from a TCP server, a file or standard\n" +
+    "input.",
   options: {
     host: option({
       value: "HOST",
-      help: "the address to listen on; any other than loopback must be asked for",
+      help: "the address to listen on; the default accepts only readers on this machine",
       default: "127.0.0.1",
       parse: parseHost,
     }),
     port: option({
       value: "PORT",
-      help: "0: any free one",
+      help: "the port to listen on; 0: any free port",
       default: "8000",
       parse: (text) => parsePort(text, { least: 0 }),
     }),
     rate: option({
       value: "RATE",
       help: "messages (1M/s) or bytes (20MB/s) a second to each reader, or max (default 1M/s; " +
-        "of a source, as it comes)",
+        "for a file or standard input max)",
       parse: parseRate,
     }),
     message: option({
       value: "TEXT|numbered",
-      help: "what each message says; \\n, \\t, \\0 and \\\\ as in C (default Hello World!\\0); " +
-        "numbered: numbered messages with a checksum, the default with spill",
-      // seq: its name in earlier versions.
+      help: "the text of each message, with \\n, \\t, \\0 and \\\\ as in C (default " +
+        "Hello World!\\0); numbered: messages with a number and a checksum, the default with " +
+        "--overflow spill",
+      // seq: the old name of numbered.
       parse: (text) =>
         text === "numbered" || text === "seq" ? "numbered" as const : parseMessage(text),
     }),
@@ -59,21 +61,26 @@ const spec = {
     source: option({
       value: "tcp://HOST:PORT|FILE|-",
       help:
-        "passes messages on from there (-: standard input) instead; none: only what waits on disk",
+        "where the messages come from (-: standard input); none: only those stored in the queue " +
+        "(default: the server generates them)",
       parse: (text) => text === "none" ? text : parseSource(text),
     }),
     frame: option({
       value: "FRAME",
-      help: "where the source's messages end: fixed:N, line, u32 (length in front) or none",
+      help: "how the source's messages are delimited: fixed:N bytes, line, u32 (a length before " +
+        "each message) or none (default none)",
       parse: parseFrame,
     }),
     maxMessage: option({
       value: "SIZE",
-      help: "the longest line, or announced length, that is taken from the source (default " +
+      help: "the longest message accepted from the source, with --frame line or u32 (default " +
         `${formatSize(LONGEST_MESSAGE)})`,
       parse: (text) => parseBytes(text, { most: MOST_MESSAGE }),
     }),
-    sourceAck: flag("the tcp source keeps what we have not acknowledged (--ack reader there)"),
+    sourceAck: flag(
+      "acknowledges messages to the tcp source, which keeps them until then: a server with " +
+        "--ack reader",
+    ),
     overflow: choice({
       help: `what to do when the backlog is above --backlog: ${describePolicies()}`,
       choices: POLICY_NAMES,
@@ -81,7 +88,7 @@ const spec = {
     }),
     backlog: option({
       value: "SIZE",
-      help: "what may wait in memory before that (default 0; 8M for spill)",
+      help: "the backlog in memory above which --overflow acts (default 0; with spill 8M)",
       parse: (text) => parseBytes(text, { least: 0 }),
     }),
     resumeBelow: option({
@@ -96,72 +103,73 @@ const spec = {
       value: "TIME",
       oldNames: ["dead-after"],
       help:
-        "resets a reader whose window was zero and that took nothing for so long (default never)",
+        "resets a reader whose window was zero, without progress, for this time (default never)",
       parse: parseDuration,
     }),
     spill: option({
       value: "FILE",
-      help: "the queue on disk: made when it is not there, gone on with when it is",
+      help: "the file of the queue on disk: created, or reused if it exists",
       parse: (text) => text,
     }),
     sync: option({
       value: "always|interval:TIME|off",
-      help: "what a power failure may cost: nothing, that much time, or the queue (default " +
-        "interval:100ms)",
+      help: "what a power failure can destroy: nothing, the last TIME, or the whole queue " +
+        "(default interval:100ms)",
       parse: parseSync,
     }),
     spillMax: option({
       value: "SIZE",
-      help: "what the queue may hold (default: what the disk can)",
+      help: "limit for the stored messages of all readers (default: the free space on disk)",
       parse: parseBytes,
     }),
     spillFull: choice({
-      help: "what to do with new messages when it holds that (default block)",
+      help: "what to do with new messages when the queue is full: block the source, or drop them " +
+        "(default block)",
       choices: ["block", "drop"],
     }),
     readerId: choice({
-      help:
-        "who comes back: the one reader there is, the one with the same address, or who says the " +
-        "same name in its first line (default single)",
+      help: "how a reader that reconnects is recognized: there is only one (single), by its IP " +
+        "address, or by the name in its first line (hello) (default single)",
       choices: ["single", "address", "hello"],
     }),
     ack: choice({
       help:
-        "what counts as delivered: taken by our kernel, acknowledged by the reader's, or by the " +
-        "reader itself (default tcp, where the kernel tells)",
+        "what counts as delivered: accepted by the server's kernel (none), acknowledged by the " +
+        "reader's kernel (tcp), or by the reader itself (reader) (default: reader if it sends a " +
+        "resume line, else tcp where the kernel reports it, else none)",
       choices: ["none", "tcp", "reader"],
     }),
     replies: choice({
-      help: "what becomes of what readers send (default ignore; drain with --overflow spill, " +
-        "--source or --ack)",
+      help: "whether bytes that readers send are left unread, or read and discarded (default " +
+        "ignore; drain with --overflow spill, --source or --ack)",
       choices: ["ignore", "drain"],
     }),
     sndbuf: option({
       value: "SIZE",
-      help: "SO_SNDBUF; the kernel takes the double (default: it tunes itself)",
+      help: "SO_SNDBUF, which the kernel doubles (default: tuned by the kernel)",
       parse: (text) => parseBytes(text, { most: MOST_BUFFER }),
     }),
     log: option({
       value: "FILE",
-      help: "writes the number of each message sent, and why a connection ended",
+      help: "a file to append the number of each message sent to, and how connections ended",
       parse: (text) => text,
     }),
     duration: option({
       value: "TIME",
-      help: "generates for so long (a plain flood: from the first reader on), delivers what is " +
-        "pending, ends",
+      help: "generates messages for this time (a plain flood: from the first reader on), then " +
+        "delivers the backlog and ends (default: no end)",
       parse: parseDuration,
     }),
     maxReaders: option({
       value: "N",
-      help: "readers at once; a further one is hung up on (default: no limit)",
+      help: "most concurrent readers; further connections are closed (default: no limit)",
       parse: parseCount,
     }),
-    json: flag("prints one JSON object a line for all that happens"),
+    json: flag("prints each event as a JSON object on a line"),
   },
 };
 
-/** As `parseServerCommandLine` gives them. */
+/** The options as `parseServerCommandLine` returns them. */
 export type ServerCommand = Values<typeof spec.options>;
 
 /** What the server does with each policy: `close the connection (close), ... or ... (spill)`. */
@@ -184,7 +192,7 @@ function parseHost(text: string): string {
   throw new UnitError("must be an address or a host name such as 127.0.0.1, 0.0.0.0 or ::1");
 }
 
-/** What is sent, unless a source gives it. Throws a UsageError. */
+/** The message of a flood. Throws a UsageError. */
 export function chooseServed(
   { message, size, overflow }: ServerCommand,
 ): Message | NumberedMessage {
@@ -194,37 +202,38 @@ export function chooseServed(
   const length = size ?? DEFAULT_NUMBERED_SIZE;
   if (length >= LEAST_NUMBERED_SIZE) return { numbered: true, size: length };
   throw new UsageError(
-    `--size ${length}: a numbered message has at least ${formatBytes(LEAST_NUMBERED_SIZE)}`,
+    `--size ${length}: a numbered message needs at least ${formatBytes(LEAST_NUMBERED_SIZE)}`,
   );
 }
 
-/** What goes only with something else. Throws a UsageError. */
-function checkTogether(options: ServerCommand): void {
+/** Throws a UsageError for options that need or exclude others. */
+function checkCombination(options: ServerCommand): void {
   const { source, spill, overflow } = options;
-  const needs = (name: keyof ServerCommand, what: string, there: boolean) => {
-    if (options[name] === undefined || options[name] === false || there) return;
+  const needs = (name: keyof ServerCommand, what: string, given: boolean) => {
+    if (options[name] === undefined || options[name] === false || given) return;
     const option = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
     throw new UsageError(`--${option} needs ${what}`);
   };
   const spills = needsQueue(overflow);
   if (spills && spill === undefined) {
-    throw new UsageError("--overflow spill needs --spill FILE: where what is over the bound waits");
+    throw new UsageError("--overflow spill needs --spill FILE, the file of the queue");
   }
   for (const name of ["spill", "sync", "spillMax", "spillFull", "resumeBelow"] as const) {
     needs(name, "--overflow spill", spills);
   }
   if (source === "none" && !spills) {
-    throw new UsageError("--source none needs --overflow spill: nothing else is there to be sent");
+    throw new UsageError("--source none needs --overflow spill: only a queue has messages then");
   }
   const { resumeBelow, backlog, ack, replies } = options;
   if (resumeBelow !== undefined && backlog !== undefined && resumeBelow > backlog) {
     throw new UsageError(
-      "--resume-below must not be above --backlog: messages would go to disk and back all the time",
+      "--resume-below must not be above --backlog: the server would switch to disk and back " +
+        "constantly",
     );
   }
   if (ack === "reader" && replies === "ignore") {
     throw new UsageError(
-      "--ack reader and --replies ignore exclude each other: it has to be heard",
+      "--ack reader and --replies ignore exclude each other: acknowledgements have to be read",
     );
   }
   needs(
@@ -233,26 +242,31 @@ function checkTogether(options: ServerCommand): void {
     source !== undefined && source !== "none",
   );
   const framed = options.frame?.kind === "line" || options.frame?.kind === "u32";
-  needs("maxMessage", "--frame line or u32: only those tell where a message ends", framed);
+  needs("maxMessage", "--frame line or u32", framed);
   const tcp = typeof source === "object" && source.kind === "tcp";
   needs("sourceAck", "--source tcp://HOST:PORT", tcp);
   if (source !== undefined) {
     for (const name of ["message", "size"] as const) {
       if (options[name] !== undefined) {
         throw new UsageError(
-          `--${name} and --source exclude each other: what is sent comes from there`,
+          `--${name} and --source exclude each other: the messages come from the source`,
         );
       }
     }
     if (options.rate !== undefined && (tcp || source === "none")) {
-      throw new UsageError("--rate paces a flood, a file or standard input: tcp comes as it comes");
+      throw new UsageError(
+        "--rate is only for a flood, a file or standard input: a tcp source is read at its own rate",
+      );
     }
   }
 }
 
-/** The options, by the name that the command was called by. Throws a UsageError or a HelpRequest. */
+/**
+ * Parses the options; `called` is the command's name in the usage line. Throws a UsageError or a
+ * HelpRequest.
+ */
 export function parseServerCommandLine(args: readonly string[], called: string): ServerCommand {
   const { options } = parseCommandLine({ ...spec, usage: [`${called} [OPTIONS]`] }, args);
-  checkTogether(options);
+  checkCombination(options);
   return options;
 }

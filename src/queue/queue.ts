@@ -1,68 +1,71 @@
 /**
- * The durable queue as the rest of the program sees it: for each reader, by name, the stretches of
- * its stream that wait for it. Offsets are bytes of the reader's stream, counted from 0 since its
- * queue began; batches rise, do not overlap, and may have gaps between them.
+ * Room: the durable queue: stores messages on disk, by reader, until they are delivered.
+ * In: `Batch`es to append, and the offset up to which each reader's stream is delivered.
+ * Out: the stored batches in order; `Damage` for each batch that cannot be read back.
  */
 
-/** A run of whole messages, about 1 MiB, contiguous in the stream. */
+/**
+ * Whole messages, about 1 MiB, contiguous in the stream of one reader. The batches of a stream are in
+ * order and do not overlap; there may be gaps between them.
+ */
 export interface Batch {
-  /** Of its first byte, in the reader's stream. */
+  /** Offset of its first byte: bytes of the reader's stream, counted from 0 at the queue's creation. */
   offset: number;
   bytes: Uint8Array;
   messages: number;
-  /** Where the source stands after it, so that a source that starts again can go on there. */
+  /** Position of the source after it, where the source can resume after a restart. */
   position: number;
 }
 
-/** One reader's queue. */
+/** The queue of one reader. */
 export interface QueueReader {
   readonly name: string;
-  /** 16 hex digits, random, made with the reader's queue: an offset means nothing in another stream. */
+  /** Identifies the stream: 16 random hex digits. Offsets of different streams are unrelated. */
   readonly stream: string;
-  /** As stored; kept up to date by append and release. */
+  /** Offset up to which the stream is delivered; kept up to date by append and release. */
   readonly delivered: number;
-  /** Where the source stood at `delivered`. */
+  /** Position of the source at `delivered`. */
   readonly deliveredPosition: number;
   /** End of the last stored batch (= delivered when none is stored). */
   readonly tail: number;
   /** Position after the last stored batch (deliveredPosition when none is stored). */
   readonly tailPosition: number;
-  /** Offsets up to here may have been used by an earlier life: see reserve. */
+  /** Offset up to which an earlier process may have sent bytes: see `reserve`. */
   readonly reserved: number;
-  /** Stored batches, bytes and messages of them not yet released. */
+  /** What is stored and not yet released. */
   readonly stored: { batches: number; bytes: number; messages: number };
   /**
-   * Stores it; resolves once it is as safe as `sync` promises. Takes the buffer over if the bytes
-   * are all of it (it is transferred: gone for the caller), else copies. Rejects with QueueFull or
-   * QueueError. In order, one after the other; several may be under way. When one fails, those that
-   * were handed over behind it fail as well, until all have settled: then a caller may try again.
+   * Stores a batch after the previous one; resolves once it is as safe as the sync mode promises.
+   * If the bytes fill their buffer, the buffer is transferred and no longer usable by the caller;
+   * else it is copied. Several appends may be in progress. If one fails, all later appends fail too
+   * until all have settled; then the caller may try again. Rejects with QueueFull or QueueError.
    */
   append(batch: Batch): Promise<void>;
   /**
-   * The stored batch that holds `offset`, or the first one after it; null: none. A damaged batch is
-   * set aside, told of through `onDamage`, and skipped. The bytes are the caller's. Without an offset:
-   * the one behind that of the read before it, which need not have come back yet.
+   * The stored batch that contains `offset`, or else the first one after it; null: none. A damaged
+   * batch is set aside, reported through `onDamage`, and skipped. The caller owns the bytes. Without
+   * an offset: the batch after that of the previous read, which may still be in progress.
    */
   read(offset?: number): Promise<Batch | null>;
   /**
-   * All before `offset` has been delivered: batches that end at or before it are deleted. Cheap to
-   * call often: it is gathered, and written with the next append or after some 50 ms.
+   * Everything before `offset` has been delivered: batches that end at or before it are deleted.
+   * Cheap to call often: it is written with the next append, or after some 50 ms.
    */
   release(offset: number, position: number): void;
-  /** Stores that offsets up to `offset` may have been used though they are not stored. */
+  /** Records that offsets up to `offset` may be used for bytes that are sent but never stored. */
   reserve(offset: number): Promise<void>;
 }
 
 export interface Queue {
-  /** Readers that it knows. */
+  /** Names of all readers that have a queue. */
   readonly names: readonly string[];
-  /** The queue of a reader, made when it is not known. */
+  /** The queue of a reader; created if it does not exist. */
   open(name: string): Promise<QueueReader>;
-  /** Writes what is gathered, and closes. */
+  /** Writes pending changes, and closes the queue. */
   close(): Promise<void>;
 }
 
-/** A batch that can no longer be delivered as it was stored. */
+/** A batch that cannot be delivered because it no longer is what was stored. */
 export interface Damage {
   reader: string;
   offset: number;
@@ -71,7 +74,7 @@ export interface Damage {
   reason: string;
 }
 
-/** There is no room for a batch: `max`, the bound of the queue is reached, or `disk`, it is full. */
+/** A batch does not fit: `max`, the queue's own limit is reached; `disk`, the disk is full. */
 export class QueueFull extends Error {
   override name = "QueueFull";
   readonly reason: "max" | "disk";
@@ -81,7 +84,7 @@ export class QueueFull extends Error {
   }
 }
 
-/** The queue cannot be used, or not so. Its message is one line. */
+/** The queue cannot be used, or was used incorrectly. Its message is one line. */
 export class QueueError extends Error {
   override name = "QueueError";
 }

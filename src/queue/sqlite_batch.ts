@@ -1,21 +1,21 @@
-/** A batch in the queue's file: its row of numbers, its bytes, and whether both are as stored. */
+/** A batch in the queue's file: its row, its bytes, and the CRC-32 that protects both. */
 import type { DatabaseSync, SQLOutputValue, StatementSync } from "node:sqlite";
 import zlib from "node:zlib";
 import type { Damage } from "./queue.ts";
 import type { DataPages } from "./sqlite_pages.ts";
 
-/** As it stands in the file: in a damaged one anything may be anywhere. Integers are bigints. */
+/** A row as read from the file: in a damaged file each value can be anything. Integers are bigints. */
 export type BatchRow = Record<
   "reader" | "offset" | "length" | "messages" | "position" | "stored_at" | "crc" | "data",
   SQLOutputValue
 >;
 
-/** Of the table `batches`, in the order of BatchRow. */
+/** Columns of the table `batches`, in the order of BatchRow. */
 export const BATCH_COLUMNS = "reader, offset, length, messages, position, stored_at, crc, data";
 
 const encoder = new TextEncoder();
 
-/** CRC-32 of what may not change: a flipped bit in a number is as bad as one in the bytes. */
+/** CRC-32 of the bytes and the numbers: a flipped bit in either damages the batch. */
 export function batchCrc(
   stream: string,
   offset: number,
@@ -31,14 +31,14 @@ export function batchCrc(
   return zlib.crc32(bytes, head);
 }
 
-/** Prepares a query whose integers come as bigints: a damaged one may be past those of a number. */
+/** Prepares a query that returns integers as bigints: a damaged value can exceed the safe integers. */
 export function prepareRaw(database: DatabaseSync, query: string): StatementSync {
   const statement = database.prepare(query);
   statement.setReadBigInts(true);
   return statement;
 }
 
-/** A number of a damaged row may be anything; messages about it need one. */
+/** A column's value as a number; NaN if it is something else, as in a damaged row. */
 export function toNumber(value: SQLOutputValue | undefined): number {
   return typeof value === "bigint" ? Number(value) : typeof value === "number" ? value : NaN;
 }
@@ -53,23 +53,24 @@ export class BatchData {
     this.#select = database.prepare("SELECT bytes FROM data WHERE id = ?");
   }
 
-  /** The bytes of a batch that is as it was stored, perhaps in `into`, or what is wrong with it. */
+  /**
+   * The bytes of an intact batch, or a string that says what is wrong with it. May place the bytes in
+   * `into`.
+   */
   read(row: BatchRow, stream: string, into?: ArrayBuffer): Uint8Array | string {
-    const quick = this.#pages?.read(toNumber(row.data), toNumber(row.length), into);
-    // What is wrong is SQLite's to find.
-    if (quick !== undefined && isIntact(row, stream, quick)) return quick;
+    const direct = this.#pages?.read(toNumber(row.data), toNumber(row.length), into);
+    if (direct !== undefined && isIntact(row, stream, direct)) return direct;
+    // Otherwise read through SQLite, whose errors say what is wrong.
     let bytes: SQLOutputValue | undefined;
     try {
       bytes = this.#select.get(row.data as bigint)?.bytes;
     } catch (error) {
       return `its bytes cannot be read: ${(error as Error).message}`;
     }
-    if (bytes === undefined) return "its bytes are gone";
-    if (!(bytes instanceof Uint8Array)) return "its bytes are none any more";
+    if (bytes === undefined) return "its bytes are missing";
+    if (!(bytes instanceof Uint8Array)) return "its bytes are not a blob";
     const length = toNumber(row.length);
-    if (bytes.length !== length) {
-      return `it has ${bytes.length} bytes, and should have ${length}`;
-    }
+    if (bytes.length !== length) return `it has ${bytes.length} bytes instead of ${length}`;
     return isIntact(row, stream, bytes) ? bytes : "its CRC-32 is wrong";
   }
 }
@@ -79,7 +80,7 @@ function isIntact(row: BatchRow, stream: string, bytes: Uint8Array): boolean {
   return batchCrc(stream, offset!, messages!, position!, bytes) === toNumber(row.crc);
 }
 
-/** What is told of a batch that is set aside. */
+/** Describes a damaged batch. */
 export function damageOf(reader: string, row: BatchRow, reason: string): Damage {
   return {
     reader,

@@ -1,4 +1,4 @@
-/** What a queue's file holds, and what is wrong with it: reads only. */
+/** Reads a queue's file, and checks it for damage. Changes nothing but an interrupted transaction. */
 import { statSync } from "node:fs";
 import type { DatabaseSync } from "node:sqlite";
 import { type Damage, QueueError } from "./queue.ts";
@@ -15,11 +15,11 @@ import {
   closeFile,
   codeOf,
   explain,
+  hasHotJournal,
   identify,
   openFile,
   type Sqlite,
   valueOf,
-  wasCutOff,
 } from "./sqlite_file.ts";
 import { type Figures, readLive } from "./sqlite_live.ts";
 import { type ReaderRow, readReaders } from "./sqlite_reader.ts";
@@ -27,11 +27,11 @@ import { type ReaderRow, readReaders } from "./sqlite_reader.ts";
 export interface QueueStatus {
   file: string;
   fileBytes: number;
-  /** Of those, what the next batches will use again, or what is about to be given back. */
+  /** Bytes of the file that hold no data: reused, or returned to the file system later. */
   freeBytes: number;
-  /** A process has it open: these are its figures of this moment. */
+  /** A process has the queue open: the figures are those of this moment. */
   open: boolean;
-  /** Batches that were set aside. */
+  /** Damaged batches that were set aside. */
   damaged: number;
   readers: ReaderStatus[];
 }
@@ -39,32 +39,32 @@ export interface QueueStatus {
 export interface ReaderStatus {
   name: string;
   stream: string;
-  /** What waits for it. */
+  /** What is stored for it and not delivered. */
   batches: number;
   bytes: number;
   messages: number;
   delivered: number;
   tail: number;
-  /** When the oldest of what waits was stored; ISO 8601. */
+  /** When its oldest stored batch was stored; ISO 8601. */
   oldest?: string;
 }
 
 /** Throws a QueueError when there is no queue. */
-export function mustBeQueue(file: string): void {
+export function requireQueue(file: string): void {
   if (identify(file) === "nothing") throw new QueueError(`there is no queue ${file}`);
 }
 
-/** The figures of a queue, whether or not it is open somewhere. Rejects with a QueueError. */
+/** The status of a queue, also while another process has it open. Rejects with a QueueError. */
 export async function queueStatus(sqlite: Sqlite, file: string): Promise<QueueStatus> {
-  mustBeQueue(file);
+  requireQueue(file);
   const closed = () => statusOf(file, false, readClosed(openReadOnly(sqlite, file)));
   try {
     try {
       return closed();
     } catch (error) {
-      if (codeOf(error) === BUSY || !wasCutOff(file)) throw error;
-      // Not before: a transaction that is under way looks the same, and this has to write.
-      undoCutOff(sqlite, file);
+      if (codeOf(error) === BUSY || !hasHotJournal(file)) throw error;
+      // Only now: this writes, and a transaction in progress also leaves a hot journal.
+      rollBackInterrupted(sqlite, file);
       return closed();
     }
   } catch (error) {
@@ -114,9 +114,10 @@ function readClosed(database: DatabaseSync): Figures {
   }
 }
 
-/** For reading, even what is cut short. Throws what SQLite throws. */
+/** Opens a file for reading, even if it is truncated. Throws SQLite's errors. */
 export function openReadOnly({ DatabaseSync }: Sqlite, file: string): DatabaseSync {
-  // `defensive` is not in all types yet: without it SQLite would refuse what follows.
+  // SQLite's defensive mode would ignore writable_schema. A constant, as the types of some versions
+  // do not have `defensive` yet.
   const options = { readOnly: true, defensive: false };
   const database = new DatabaseSync(file, options);
   try {
@@ -129,52 +130,52 @@ export function openReadOnly({ DatabaseSync }: Sqlite, file: string): DatabaseSy
   }
 }
 
-/** As `explain`; and what can be done while another process has the queue open. */
-export function whileOpen(file: string, error: unknown): Error {
+/** Like `explain`; for a queue that another process has open it says what is still possible. */
+export function explainOpening(file: string, error: unknown): Error {
   if (codeOf((error as Error).cause ?? error) !== BUSY) return explain(file, error);
   return new QueueError(
-    `${file} is open in another process: only \`queue status\` can look into it meanwhile`,
+    `${file} is open in another process: only \`queue status\` works until that process closes it`,
     { cause: error },
   );
 }
 
-/** What whoever opens the queue does as well: SQLite undoes a transaction that was cut off. */
-export function undoCutOff(sqlite: Sqlite, file: string): void {
-  if (wasCutOff(file)) closeFile(openFile(sqlite, file, "always"));
+/** Lets SQLite roll back an interrupted transaction, as opening the queue for writing does too. */
+export function rollBackInterrupted(sqlite: Sqlite, file: string): void {
+  if (hasHotJournal(file)) closeFile(openFile(sqlite, file, "always"));
 }
 
-/** One batch as it was found, in the order of the stream. */
-export interface Found {
+/** One batch of the file. */
+export interface FoundBatch {
   row: BatchRow;
-  /** Undefined: none is known to which it belongs. */
+  /** Undefined: it belongs to no reader in the file. */
   reader: ReaderRow | undefined;
   /** Its bytes, or what is wrong with it. */
   bytes: Uint8Array | string;
 }
 
-/** A queue's file as far as it can be read. */
+/** Everything in a queue's file that can be read. */
 export class QueueContent {
   readonly readers: ReaderRow[];
-  /** Those of them whose numbers are not as they were written. */
-  readonly doubtful: Set<ReaderRow> = new Set();
-  /** What is wrong with the file itself; empty: all that SQLite looks at is in order. */
+  /** Readers whose row has a wrong CRC-32. */
+  readonly damagedReaders: Set<ReaderRow> = new Set();
+  /** What is wrong with the file's structure, a line each; empty: nothing. */
   readonly broken: string[] = [];
   readonly #database: DatabaseSync;
   readonly #rows: BatchRow[];
 
-  /** Throws a QueueError when nothing of it can be read, or when another process has it open. */
+  /** Throws a QueueError if nothing can be read, or if another process has the queue open. */
   constructor(sqlite: Sqlite, file: string) {
-    mustBeQueue(file);
+    requireQueue(file);
     try {
-      undoCutOff(sqlite, file);
+      rollBackInterrupted(sqlite, file);
       this.#database = openReadOnly(sqlite, file);
     } catch (error) {
-      throw whileOpen(file, error);
+      throw explainOpening(file, error);
     }
     try {
       this.readers = readReaders(this.#database).map(({ row, intact }) => {
         if (intact) return row;
-        this.doubtful.add(row);
+        this.damagedReaders.add(row);
         this.broken.push(`the row of reader ${JSON.stringify(row.name)} is damaged`);
         return row;
       });
@@ -185,8 +186,8 @@ export class QueueContent {
     this.#rows = this.#scan();
   }
 
-  /** All batches, good and bad. */
-  *batches(): Generator<Found> {
+  /** All batches, intact or damaged, by reader and in stream order. */
+  *batches(): Generator<FoundBatch> {
     const data = new BatchData(this.#database);
     const readers = new Map(this.readers.map((row) => [row.id, row]));
     for (const row of this.#rows) {
@@ -198,7 +199,7 @@ export class QueueContent {
     }
   }
 
-  /** What SQLite itself finds; reads the whole file. */
+  /** Runs SQLite's integrity check; reads the whole file. */
   checkStructure(): void {
     const add = (text: string) => this.broken.push(...text.split("\n").slice(0, 20));
     try {
@@ -210,7 +211,7 @@ export class QueueContent {
     }
   }
 
-  /** Batches that were set aside before, and when. */
+  /** Damaged batches that were set aside earlier, and when. */
   damaged(): { damage: Damage; foundAt: string }[] {
     try {
       const query = `SELECT ${BATCH_COLUMNS}, reason, found_at FROM damaged ORDER BY id`;
@@ -222,7 +223,7 @@ export class QueueContent {
         };
       });
     } catch (error) {
-      this.broken.push(`what was set aside cannot be read: ${(error as Error).message}`);
+      this.broken.push(`the table of damaged batches cannot be read: ${(error as Error).message}`);
       return [];
     }
   }
@@ -231,52 +232,48 @@ export class QueueContent {
     this.#database.close();
   }
 
-  /** Rows from both ends, should one in the middle not be readable. */
+  /** All rows; if one in the middle is not readable, those that can be read from either end. */
   #scan(): BatchRow[] {
-    const read = (order: string): { rows: BatchRow[]; whole: boolean } => {
+    const read = (order: string): { rows: BatchRow[]; complete: boolean } => {
       const rows: BatchRow[] = [];
       const query =
         `SELECT ${BATCH_COLUMNS} FROM batches ORDER BY reader ${order}, offset ${order}`;
       try {
         for (const row of prepareRaw(this.#database, query).iterate()) rows.push(row as BatchRow);
-        return { rows, whole: true };
+        return { rows, complete: true };
       } catch (error) {
         this.broken.push(`the list of batches cannot be read: ${(error as Error).message}`);
-        return { rows, whole: false };
+        return { rows, complete: false };
       }
     };
-    const { rows, whole } = read("ASC");
-    if (whole) return rows;
+    const { rows, complete } = read("ASC");
+    if (complete) return rows;
     const known = new Set(rows.map(({ reader, offset }) => `${reader} ${offset}`));
     const rest = read("DESC").rows.filter((row) => !known.has(`${row.reader} ${row.offset}`));
     return [...rows, ...rest.reverse()];
   }
 }
 
-/** All that is wrong with a queue. */
+/** What a check of a queue found. */
 export interface CheckResult {
-  /** Batches that are as they were stored. */
-  good: { batches: number; bytes: number; messages: number };
-  /** Of the file itself: only a new file can help. */
+  /** Intact batches. */
+  intact: { batches: number; bytes: number; messages: number };
+  /** What is wrong with the file's structure: only a copy into a new file repairs it. */
   broken: string[];
-  /** Batches that cannot be delivered, and are in the way. */
+  /** Damaged batches that are not set aside yet. */
   damages: Damage[];
-  /** Batches that were set aside before. */
+  /** Damaged batches that were set aside earlier. */
   setAside: { damage: Damage; foundAt: string }[];
-  /** Stretches between batches that are not stored: delivered past them, lost, or set aside. */
+  /** Bytes between batches that are not stored: delivered already, lost, or set aside. */
   gaps: { reader: string; offset: number; bytes: number }[];
 }
 
-/** Looks at every byte. `onGood` gets each good batch, in order. Throws a QueueError. */
-export function checkQueue(
-  sqlite: Sqlite,
-  file: string,
-  onGood: (found: Found & { reader: ReaderRow; bytes: Uint8Array }) => void = () => {},
-): CheckResult {
+/** Checks every byte of a queue that no process has open. Throws a QueueError. */
+export function checkQueue(sqlite: Sqlite, file: string): CheckResult {
   const content = new QueueContent(sqlite, file);
-  const good = { batches: 0, bytes: 0, messages: 0 };
-  const result: CheckResult = { good, broken: [], damages: [], setAside: [], gaps: [] };
-  /** By reader: the end of its last good batch, and how many it has. */
+  const intact = { batches: 0, bytes: 0, messages: 0 };
+  const result: CheckResult = { intact, broken: [], damages: [], setAside: [], gaps: [] };
+  /** By reader id: the end of its last intact batch, and their number. */
   const seen = new Map<number, { end: number; batches: number }>();
   try {
     content.checkStructure();
@@ -291,10 +288,9 @@ export function checkQueue(
         result.gaps.push({ reader: reader.name, offset: last.end, bytes: offset - last.end });
       }
       seen.set(reader.id, { end: offset + bytes.length, batches: last.batches + 1 });
-      good.batches++;
-      good.bytes += bytes.length;
-      good.messages += toNumber(row.messages);
-      onGood({ row, reader, bytes });
+      intact.batches++;
+      intact.bytes += bytes.length;
+      intact.messages += toNumber(row.messages);
     }
     result.setAside = content.damaged();
     for (const { id, name, batches } of content.readers) {
@@ -302,7 +298,7 @@ export function checkQueue(
       const found = (seen.get(id)?.batches ?? 0) + bad;
       if (found !== batches) {
         content.broken.push(
-          `reader ${JSON.stringify(name)} should have ${batches} batches, has ${found}`,
+          `reader ${JSON.stringify(name)} should have ${batches} batches but has ${found}`,
         );
       }
     }

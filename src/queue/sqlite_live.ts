@@ -1,7 +1,7 @@
 /**
- * The figures of a queue that another process has open. SQLite lets nobody else in then, so the few
- * pages that hold them are read here, past its locks (SQLite's file format, 1.3, 1.6 and 2.1). They
- * may be written at this very moment: a reader's row counts only if its CRC-32 is right.
+ * Reads the figures of a queue that another process has locked. SQLite cannot read it then, so this
+ * module reads the pages itself and ignores the lock (SQLite's file format, 1.3, 1.6 and 2.1). The
+ * other process may be writing them: a reader's row is valid only if its CRC-32 is right.
  */
 import { closeSync, openSync, readSync } from "node:fs";
 import { QueueError } from "./queue.ts";
@@ -9,18 +9,18 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { readerOf, type ReaderRow } from "./sqlite_reader.ts";
 
 export interface Figures {
-  /** `oldest`: when the first batch of what waits for it was stored; ms since 1970. */
+  /** `oldest`: when the reader's first batch was stored; ms since 1970. */
   readers: { row: ReaderRow; oldest: number | undefined }[];
-  /** Batches that were set aside. */
+  /** Damaged batches that were set aside. */
   damaged: number;
   freeBytes: number;
 }
 
-/** A transaction's pages are written within some ms. */
+/** Pause before another attempt: a transaction's pages are written within a few ms. */
 const PAUSE_MS = 10;
 const ATTEMPTS = 50;
 
-/** Rejects with a QueueError when they cannot be made out in a second or so. */
+/** Rejects with a QueueError if no consistent figures can be read within about a second. */
 export async function readLive(file: string): Promise<Figures> {
   for (let attempt = 1;; attempt++) {
     try {
@@ -32,8 +32,8 @@ export async function readLive(file: string): Promise<Figures> {
       }
       const { message } = cause as Error;
       throw new QueueError(
-        `${file} is open in another process, and its figures cannot be made out (${message}): ` +
-          "try again, or once that process has ended",
+        `${file} is open in another process, and its figures cannot be read (${message}): ` +
+          "try again, or after that process has ended",
         { cause },
       );
     }
@@ -51,7 +51,7 @@ function readFigures(file: string): Figures {
     const rowsOf = (table: string) => [...pages.rows(roots.get(table) ?? 0)];
     const readers = rowsOf("readers").map(({ id, values }) => {
       const { row, intact } = readerOf([id, ...values.slice(1)]);
-      if (!intact) throw new Error("the row of a reader does not fit its CRC-32");
+      if (!intact) throw new Error("the CRC-32 of a reader's row is wrong");
       const first = row.batches === 0 ? undefined : pages.first(roots.get("batches") ?? 0, row.id);
       return { row, oldest: timeOf(first) };
     });
@@ -61,28 +61,27 @@ function readFigures(file: string): Figures {
   }
 }
 
-/** `stored_at` of a batch. */
+/** `stored_at` of a batch's row, if plausible: the row may be half written. */
 function timeOf(batch: Value[] | undefined): number | undefined {
   const time = batch?.[5];
-  // A row that was just being written says anything.
   return typeof time === "number" && time > 0 && time <= Date.now() + 86_400_000 ? time : undefined;
 }
 
 type Value = string | number | null;
 
-/** In the order of the columns; of a table's `id INTEGER PRIMARY KEY` the first one is null. */
+/** Values in the order of the columns; the value of an `id INTEGER PRIMARY KEY` is null. */
 interface Row {
   id: number;
   values: Value[];
 }
 
-/** A tree has some three levels; what is being written may go in circles. */
+/** Trees have about three levels; the limit ends a loop in a tree that is being written. */
 const MOST_LEVELS = 10;
 
-/** Trees of pages as they stand in the file. Throws an Error where they make no sense. */
+/** Reads B-trees from the file. Throws an Error for inconsistent pages. */
 class Pages {
   readonly size: number;
-  /** Pages that nothing is on. */
+  /** Number of free pages. */
   readonly free: number;
   readonly #fd: number;
 
@@ -102,14 +101,14 @@ class Pages {
         yield* this.rows(cell.uint32(), levels - 1);
         continue;
       }
-      // The length of what follows: no row here is so long that it goes on on another page.
+      // The payload's length. It is not needed: no row here is long enough for overflow pages.
       cell.varint();
       yield { id: cell.varint(), values: cell.record() };
     }
     if (!page.leaf) yield* this.rows(page.last, levels - 1);
   }
 
-  /** The first row that begins with `key`, in a table WITHOUT ROWID, which is in order. */
+  /** The first row whose first column is `key`, in a table WITHOUT ROWID, which is sorted. */
   first(root: number, key: number): Value[] | undefined {
     const found = this.#atOrAfter(root, key, MOST_LEVELS);
     return found?.[0] === key ? found : undefined;
@@ -129,34 +128,34 @@ class Pages {
   }
 
   #page(number: number, levels: number): Page {
-    if (number < 1 || levels === 0) throw new Error("its pages do not belong together");
+    if (number < 1 || levels === 0) throw new Error("its pages are inconsistent");
     return new Page(this.#read((number - 1) * this.size, this.size), number === 1 ? 100 : 0);
   }
 
   #read(at: number, length: number): DataView {
     const bytes = new Uint8Array(length);
-    if (readSync(this.#fd, bytes, 0, length, at) < length) throw new Error("it ends too soon");
+    if (readSync(this.#fd, bytes, 0, length, at) < length) throw new Error("it is truncated");
     return new DataView(bytes.buffer);
   }
 }
 
-/** A page of a table's tree, or of an index's. */
+/** A page of a table's or an index's B-tree. */
 class Page {
-  /** It has rows, and no pages below it. */
+  /** A leaf page has rows and no child pages. */
   readonly leaf: boolean;
   readonly #view: DataView;
   readonly #at: number;
 
-  /** `at`: where its header begins. */
+  /** `at`: start of the page's header. */
   constructor(view: DataView, at: number) {
     this.#view = view;
     this.#at = at;
     const kind = view.getUint8(at);
-    if (![2, 5, 10, 13].includes(kind)) throw new Error("one of its pages is none of a table");
+    if (![2, 5, 10, 13].includes(kind)) throw new Error("a page has an unknown type");
     this.leaf = kind >= 10;
   }
 
-  /** The page below it with what comes last. */
+  /** The last child page. */
   get last(): number {
     return this.#view.getUint32(this.#at + 8);
   }
@@ -170,7 +169,7 @@ class Page {
   }
 }
 
-/** Takes what is on a page one after the other. */
+/** Decodes values from a page, one after the other. */
 class Cursor {
   readonly #view: DataView;
   #at: number;
@@ -184,7 +183,7 @@ class Cursor {
     return this.#unsigned(4);
   }
 
-  /** 7 bits a byte, the highest first; 8 in the ninth. */
+  /** SQLite's variable-length integer: 7 bits per byte, big-endian; 8 bits in the ninth byte. */
   varint(): number {
     let value = 0;
     for (let i = 1; i <= 8; i++) {
@@ -195,7 +194,7 @@ class Cursor {
     return value * 256 + this.#unsigned(1);
   }
 
-  /** The kinds of all columns, then their values. */
+  /** A record: the serial types of all columns, then their values. */
   record(): Value[] {
     const start = this.#at;
     const end = start + this.varint();

@@ -1,30 +1,32 @@
 /**
- * Reads the bytes of batches straight from the pages of SQLite's file (SQLite's file format, 1.5, 1.6
- * and 2.1): 1 MiB a system call into a buffer that is used again, where a query makes a new one for
- * each batch, which takes up to twenty times as long (Deno 2.9.5) and leaves the garbage of 1 GB/s.
+ * Reads the bytes of batches directly from the pages of SQLite's file (SQLite's file format, 1.5, 1.6
+ * and 2.1), 1 MiB per system call, into a reused buffer. A query allocates a new buffer for each
+ * batch, which takes up to twenty times as long (Deno 2.9.5) and leaves garbage of 1 GB/s.
  *
- * Only between the transactions of the process that holds the file; then the file is as SQLite sees
- * it. Whatever is not as it should be is left to SQLite, and a CRC is the caller's.
+ * To be used only by the process that has locked the file, between its transactions: only then the
+ * file has the state that SQLite sees. Anything unexpected is left to SQLite. The caller checks the
+ * CRC.
  */
 import { closeSync, openSync, readSync } from "node:fs";
 import type { DatabaseSync } from "node:sqlite";
 import { PAGE_SIZE, valueOf } from "./sqlite_file.ts";
 import { takeBuffer } from "./buffers.ts";
 
-/** The first byte of a page of a table. */
+/** Page types of a table's B-tree: the first byte of a page. */
 const LEAF = 13;
 const INTERIOR = 5;
-/** Levels of a table: a page has thousands of children. */
+/** Limit of a table's levels: a page has thousands of children. */
 const MOST_LEVELS = 5;
-/** What of a payload lies in the leaf itself, at most and at least, on pages of this size. */
+/** Most and least bytes of a payload that are stored in the leaf page itself, at this page size. */
 const MOST_LOCAL = PAGE_SIZE - 35;
 const LEAST_LOCAL = Math.floor((PAGE_SIZE - 12) * 32 / 255) - 23;
-/** In front of what an overflow page holds: the number of the next one. */
+/** An overflow page starts with the number of the next one; bytes. */
 const LINK = 4;
+/** Payload of an overflow page; bytes. */
 const OVERFLOW = PAGE_SIZE - LINK;
 
 interface CachedPage {
-  /** 0: none. */
+  /** 0: the bytes are not valid. */
   number: number;
   bytes: Uint8Array<ArrayBuffer>;
   view: DataView;
@@ -32,11 +34,11 @@ interface CachedPage {
 
 export class DataPages {
   readonly #fd: number;
-  /** Of the table `data`. */
+  /** Root page of the table `data`. */
   readonly #root: number;
-  /** The pages on the way to the batch that was read last, by their level. */
-  readonly #way: CachedPage[] = [];
-  /** Behind the number that was read last. */
+  /** The pages from the root to the leaf that was read last, by level. */
+  readonly #path: CachedPage[] = [];
+  /** End of the integer that was read last. */
   #at = 0;
 
   private constructor(fd: number, root: number) {
@@ -44,7 +46,7 @@ export class DataPages {
     this.#root = root;
   }
 
-  /** Undefined: SQLite has to read all. To be closed after the database: see `identify`. */
+  /** Undefined if the file cannot be read directly. Close it after the database: see `identify`. */
   static open(database: DatabaseSync, file: string): DataPages | undefined {
     if (valueOf(database, "PRAGMA page_size") !== PAGE_SIZE) return undefined;
     const root = valueOf(database, "SELECT rootpage FROM sqlite_schema WHERE name = 'data'");
@@ -60,21 +62,21 @@ export class DataPages {
     closeSync(this.#fd);
   }
 
-  /** The file has changed. */
-  forget(): void {
-    for (const page of this.#way) page.number = 0;
+  /** Drops all cached pages: the file has changed. */
+  invalidate(): void {
+    for (const page of this.#path) page.number = 0;
   }
 
   /**
-   * The so many bytes of a row, in `into` if it is large enough; undefined: SQLite has to read them.
-   * What they are has to be checked.
+   * The blob of a row, which is `length` bytes long, in `into` if that is large enough. Undefined:
+   * SQLite has to read it. The caller has to check the bytes.
    */
   read(id: number, length: number, into?: ArrayBuffer): Uint8Array<ArrayBuffer> | undefined {
     try {
       return this.#read(id, length, into);
     } catch {
-      // Numbers that lead nowhere, or a file that cannot be read.
-      this.forget();
+      // Invalid numbers in a page, or a file that cannot be read.
+      this.invalidate();
       return undefined;
     }
   }
@@ -85,15 +87,15 @@ export class DataPages {
     const { view } = leaf;
     const size = this.#number(view, this.#at);
     this.#number(view, this.#at);
-    // The record: its header's length, the key's type, which says that it is the row's number, and
-    // the type of a blob, which tells its length.
+    // The record: its header's length, the key's serial type (0: the rowid), and the blob's serial
+    // type, which gives the blob's length.
     const start = this.#at;
     const headerLength = this.#number(view, start);
     if (this.#number(view, this.#at) !== 0) return undefined;
     if (this.#number(view, this.#at) !== 12 + 2 * length) return undefined;
     if (this.#at !== start + headerLength || size !== headerLength + length) return undefined;
     const inLeaf = localLength(size) - headerLength;
-    const own = leaf.bytes.subarray(this.#at, this.#at + inLeaf);
+    const local = leaf.bytes.subarray(this.#at, this.#at + inLeaf);
     const pages = Math.ceil((length - inLeaf) / OVERFLOW);
     const room = length + pages * LINK;
     const bytes = into !== undefined && into.byteLength >= room
@@ -106,11 +108,11 @@ export class DataPages {
         return undefined;
       }
     }
-    bytes.set(own);
+    bytes.set(local);
     return bytes.subarray(0, length);
   }
 
-  /** The leaf with the row of this number, whose cell begins at `#at` then. */
+  /** The leaf page with the row of this id; sets `#at` to the start of its cell. */
   #find(id: number): CachedPage | undefined {
     let number = this.#root;
     for (let level = 0; level < MOST_LEVELS; level++) {
@@ -121,7 +123,7 @@ export class DataPages {
       if (type !== LEAF && type !== INTERIOR) return undefined;
       const cells = type === LEAF ? 8 : 12;
       const count = view.getUint16(3);
-      // The first cell whose key is not below it.
+      // Binary search for the first cell whose key is not below the id.
       let low = 0;
       for (let high = count; low < high;) {
         const middle = (low + high) >> 1;
@@ -141,17 +143,17 @@ export class DataPages {
   }
 
   #key(view: DataView, cell: number, type: number): number {
-    // In front of it: in a leaf the payload's length, else the child's number.
+    // The key follows the child's page number, in a leaf the payload's length.
     if (type === INTERIOR) return this.#number(view, cell + 4);
     this.#number(view, cell);
     return this.#number(view, this.#at);
   }
 
   #load(number: number, level: number): CachedPage | undefined {
-    let page = this.#way[level];
+    let page = this.#path[level];
     if (page === undefined) {
       const bytes = new Uint8Array(PAGE_SIZE);
-      page = this.#way[level] = { number: 0, bytes, view: new DataView(bytes.buffer) };
+      page = this.#path[level] = { number: 0, bytes, view: new DataView(bytes.buffer) };
     }
     if (page.number === number) return page;
     page.number = 0;
@@ -160,7 +162,7 @@ export class DataPages {
     return page;
   }
 
-  /** A variable-length integer; `#at` is behind it then. */
+  /** Reads a variable-length integer; sets `#at` to its end. */
   #number(view: DataView, at: number): number {
     let value = 0;
     for (let i = 0; i < 8; i++) {
@@ -171,12 +173,12 @@ export class DataPages {
         return value;
       }
     }
-    throw new RangeError("past what a number holds");
+    throw new RangeError("a variable-length integer of more than 8 bytes");
   }
 
   /**
-   * Reads `length` bytes off a chain of overflow pages: they begin behind a link's room in `into`,
-   * which has room for all links. Pages that lie behind one another are read at once.
+   * Reads `length` bytes from a chain of overflow pages into `into`, after the first LINK bytes.
+   * `into` has room for the links of all pages. Consecutive pages are read with one system call.
    */
   #readChain(first: number, pages: number, into: Uint8Array, length: number): boolean {
     const view = new DataView(into.buffer, into.byteOffset, into.byteLength);
@@ -185,23 +187,23 @@ export class DataPages {
     for (let done = 0; done < pages;) {
       if (number < 2) return false;
       const count = Math.min(guess, pages - done);
-      // Behind what is there already, whose last bytes are where the first link goes.
+      // After the bytes read so far. The first link overwrites their last bytes, which are restored.
       const at = done * OVERFLOW;
       const end = Math.min(at + count * PAGE_SIZE, LINK * count + length);
       const saved = done === 0 ? 0 : view.getUint32(at);
       if (!this.#readAt(number, into.subarray(at, end))) return false;
-      let good = 0;
+      let consecutive = 0;
       let link: number;
       do {
-        link = view.getUint32(at + good * PAGE_SIZE);
-        const from = at + good * PAGE_SIZE + LINK;
-        if (good > 0) into.copyWithin(from - good * LINK, from, from + OVERFLOW);
-        good++;
-      } while (good < count && link === number + good);
+        link = view.getUint32(at + consecutive * PAGE_SIZE);
+        const from = at + consecutive * PAGE_SIZE + LINK;
+        if (consecutive > 0) into.copyWithin(from - consecutive * LINK, from, from + OVERFLOW);
+        consecutive++;
+      } while (consecutive < count && link === number + consecutive);
       if (done > 0) view.setUint32(at, saved);
-      done += good;
+      done += consecutive;
       number = link;
-      guess = good === count ? count * 2 : 1;
+      guess = consecutive === count ? count * 2 : 1;
     }
     return true;
   }
@@ -212,7 +214,7 @@ export class DataPages {
   }
 }
 
-/** How much of a payload of this size lies in the leaf. */
+/** How many bytes of a payload of this size are stored in the leaf page. */
 function localLength(size: number): number {
   if (size <= MOST_LOCAL) return size;
   const local = LEAST_LOCAL + (size - LEAST_LOCAL) % OVERFLOW;

@@ -1,8 +1,8 @@
-/** The durable queue in one SQLite file, which a thread of its own writes and reads. */
+/** The durable queue in one SQLite file; a worker thread writes and reads the file. */
 import process from "node:process";
 import type { Worker } from "node:worker_threads";
 import { type Batch, type Damage, type Queue, QueueError, type QueueReader } from "./queue.ts";
-import { fromSent, giveBuffers, ownBytes, spareBuffer, toSent } from "./buffers.ts";
+import { fromPosted, returnBuffers, spareBuffer, toPosted, transferableBytes } from "./buffers.ts";
 import { claim, identify, type SyncMode } from "./sqlite_file.ts";
 import type { ReaderRow } from "./sqlite_reader.ts";
 import {
@@ -19,21 +19,22 @@ export { takeBuffer } from "./buffers.ts";
 export interface SqliteQueueOptions {
   /** Default: always. */
   sync?: SyncMode;
-  /** Bytes of stored batches, of all readers, beyond which append rejects; default: no limit. */
+  /** Limit for the stored bytes of all readers, above which `append` rejects; default: no limit. */
   maxBytes?: number;
-  /** Called for each batch that had to be set aside. */
+  /** Called for each damaged batch that was set aside. */
   onDamage?: (damage: Damage) => void;
 }
 
-/** How long releases are gathered. */
+/** How long releases are gathered before they are written. */
 const RELEASE_MS = 50;
-/** A name is for people, and on one line. */
+/** Names are printed: no control characters. */
 const NAME = /^[^\p{Cc}]{1,200}$/u;
 
 /**
- * Opens a queue's file, or makes it. Deno needs --allow-read and --allow-write for the file, and
- * --allow-read for this program's own folder, of which the thread is started. Rejects with a QueueError: the file is
- * open in another process, is none of ours or damaged, cannot be written, or its folder is not there.
+ * Opens a queue's file; creates it if it does not exist. Deno needs --allow-read and --allow-write
+ * for the file, and --allow-read for this program's own directory, to start the worker thread.
+ * Rejects with a QueueError if the file is open in another process, is not a queue, is damaged or
+ * cannot be written, or if its directory does not exist.
  */
 export async function openSqliteQueue(
   file: string,
@@ -45,7 +46,7 @@ export async function openSqliteQueue(
   if (!(maxBytes > 0)) throw new RangeError(`maxBytes must be above zero, is ${maxBytes}`);
   identify(file);
   const unclaim = claim(file);
-  outliveSizeLimit();
+  surviveSizeLimit();
   try {
     const worker = startWorker(file, { sync, maxBytes });
     const queue = new SqliteQueue(file, worker, onDamage, unclaim);
@@ -57,12 +58,15 @@ export async function openSqliteQueue(
   }
 }
 
-let outliving = false;
+let handlesSizeLimit = false;
 
-/** A file-size limit is an error of the write then, and not the end of the process, as it is on Deno. */
-function outliveSizeLimit(): void {
-  if (outliving) return;
-  outliving = true;
+/**
+ * With a handler for SIGXFSZ a write above the file-size limit fails with an error; without it the
+ * signal ends the process on Deno.
+ */
+function surviveSizeLimit(): void {
+  if (handlesSizeLimit) return;
+  handlesSizeLimit = true;
   try {
     process.on("SIGXFSZ", () => {});
   } catch {
@@ -70,16 +74,16 @@ function outliveSizeLimit(): void {
   }
 }
 
-/** What is asked of the thread, without its number. */
-type Question = Request extends infer R ? R extends Request ? Omit<R, "id"> : never : never;
+/** A request to the worker thread, without its id. */
+type RequestBody = Request extends infer R ? R extends Request ? Omit<R, "id"> : never : never;
 
-interface Waiting {
+interface PendingRequest {
   resolve: (answer: Answer) => void;
   reject: (error: Error) => void;
 }
 
 class SqliteQueue implements Queue {
-  /** The thread has the file. */
+  /** Resolves once the worker thread has opened the file. */
   readonly ready: Promise<void>;
   readonly #file: string;
   readonly #worker: Worker;
@@ -88,11 +92,11 @@ class SqliteQueue implements Queue {
   readonly #start: PromiseWithResolvers<void> = Promise.withResolvers();
   readonly #end: PromiseWithResolvers<void> = Promise.withResolvers();
   readonly #readers: Map<number, SqliteReader> = new Map();
-  readonly #waiting: Map<number, Waiting> = new Map();
+  readonly #pending: Map<number, PendingRequest> = new Map();
   #lastId = 0;
   #closing: Promise<void> | undefined;
-  /** Why nothing can be asked any more. */
-  #over: Error | undefined;
+  /** Why no more requests are possible. */
+  #endReason: Error | undefined;
   #finished = false;
 
   constructor(
@@ -106,13 +110,14 @@ class SqliteQueue implements Queue {
     this.#onDamage = onDamage;
     this.#onClosed = onClosed;
     this.ready = this.#start.promise;
-    // Whoever closes hears of it.
+    // `close` reports the error; it may never be called.
     this.#end.promise.catch(() => {});
-    const failed = (what: string) => this.#finish(new QueueError(`${file}: its thread ${what}`));
+    const failed = (what: string) =>
+      this.#finish(new QueueError(`${file}: its worker thread ${what}`));
     worker.on("message", (report: Report) => this.#receive(report));
     worker.on("error", (error) => failed(`failed: ${(error as Error).message}`));
-    worker.on("messageerror", (error) => failed(`said what cannot be read: ${error.message}`));
-    worker.on("exit", () => failed("ended"));
+    worker.on("messageerror", (error) => failed(`sent an unreadable message: ${error.message}`));
+    worker.on("exit", () => failed("ended unexpectedly"));
   }
 
   get names(): string[] {
@@ -121,10 +126,10 @@ class SqliteQueue implements Queue {
 
   async open(name: string): Promise<QueueReader> {
     if (!NAME.test(name)) {
-      const say = "must be one line of 1 to 200 characters";
-      throw new QueueError(`the reader's name ${JSON.stringify(name.slice(0, 60))} ${say}`);
+      const rule = "must be one line of 1 to 200 characters";
+      throw new QueueError(`the reader's name ${JSON.stringify(name.slice(0, 60))} ${rule}`);
     }
-    const { reader } = await this.ask({ kind: "open", name });
+    const { reader } = await this.request({ kind: "open", name });
     return this.#readers.get(reader!)!;
   }
 
@@ -134,77 +139,77 @@ class SqliteQueue implements Queue {
 
   async #close(): Promise<void> {
     for (const reader of this.#readers.values()) reader.sendRelease();
-    if (this.#over === undefined) {
+    if (this.#endReason === undefined) {
       this.#worker.ref();
-      this.tell({ kind: "close" });
-      this.#over = new QueueError(`the queue ${this.#file} is closed`);
+      this.notify({ kind: "close" });
+      this.#endReason = new QueueError(`the queue ${this.#file} is closed`);
     }
     await this.#end.promise;
   }
 
-  /** Asks the thread; rejects with what it failed with. */
-  ask(question: Question, transfer: ArrayBuffer[] = []): Promise<Answer> {
-    if (this.#over !== undefined) return Promise.reject(this.#over);
-    // What is under way keeps the process alive; an idle queue does not.
-    if (this.#waiting.size === 0) this.#worker.ref();
+  /** Sends a request to the worker thread; rejects with the error that the thread reports. */
+  request(body: RequestBody, transfer: ArrayBuffer[] = []): Promise<Answer> {
+    if (this.#endReason !== undefined) return Promise.reject(this.#endReason);
+    // Pending requests keep the process alive; an idle queue does not.
+    if (this.#pending.size === 0) this.#worker.ref();
     const id = ++this.#lastId;
     const { promise, ...settle } = Promise.withResolvers<Answer>();
-    this.#waiting.set(id, settle);
-    this.#worker.postMessage({ ...question, id }, transfer);
+    this.#pending.set(id, settle);
+    this.#worker.postMessage({ ...body, id }, transfer);
     return promise;
   }
 
-  /** Tells the thread something that has no answer. */
-  tell(what: Question): void {
-    if (this.#over === undefined) this.#worker.postMessage({ ...what, id: 0 });
+  /** Sends a request that has no answer. */
+  notify(body: RequestBody): void {
+    if (this.#endReason === undefined) this.#worker.postMessage({ ...body, id: 0 });
   }
 
   #receive({ answers, readers, damages, buffers, closed }: Report): void {
-    giveBuffers(buffers);
+    returnBuffers(buffers);
     for (const row of readers) {
       const known = this.#readers.get(row.id);
       if (known === undefined) this.#readers.set(row.id, new SqliteReader(this, row));
       else known.row = row;
     }
     for (const { id, ...answer } of answers) {
-      const waiting = this.#waiting.get(id);
-      this.#waiting.delete(id);
-      if (answer.failure === undefined) waiting?.resolve({ id, ...answer });
-      else waiting?.reject(fromFailure(answer.failure));
+      const pending = this.#pending.get(id);
+      this.#pending.delete(id);
+      if (answer.failure === undefined) pending?.resolve({ id, ...answer });
+      else pending?.reject(fromFailure(answer.failure));
     }
-    if (this.#waiting.size === 0 && this.#closing === undefined) this.#worker.unref();
+    if (this.#pending.size === 0 && this.#closing === undefined) this.#worker.unref();
     if (closed !== undefined) this.#finish(closed === true ? undefined : fromFailure(closed));
     else this.#start.resolve();
     for (const damage of damages) this.#onDamage(damage);
   }
 
-  /** The thread has closed the file, or can do no more. */
+  /** The worker thread has closed the file (no error), or has failed. */
   #finish(error: Error | undefined): void {
     if (this.#finished) return;
     this.#finished = true;
-    this.#over ??= error;
-    const over = error ?? this.#over!;
-    for (const { reject } of this.#waiting.values()) reject(over);
-    this.#waiting.clear();
+    this.#endReason ??= error;
+    const reason = error ?? this.#endReason!;
+    for (const { reject } of this.#pending.values()) reject(reason);
+    this.#pending.clear();
     this.#onClosed();
     void this.#worker.terminate().finally(() => {
       if (error === undefined) this.#end.resolve();
       else this.#end.reject(error);
-      this.#start.reject(over);
+      this.#start.reject(reason);
     });
   }
 }
 
 class SqliteReader implements QueueReader {
-  /** As the thread told it last. */
+  /** As the worker thread last reported it. */
   row: ReaderRow;
   readonly #queue: SqliteQueue;
-  /** The last release, whether or not it is written. */
+  /** The last release, written or not. */
   #released: { offset: number; position: number } | undefined;
   #releaseTimer: ReturnType<typeof setTimeout> | undefined;
   /** Appends that have not settled. */
-  #underWay = 0;
-  /** One of them has failed, and with it all that come until they have settled. */
+  #appends = 0;
+  /** One of them has failed: all of the same attempt fail, until all have settled. */
   #failed = false;
   #attempt = 1;
 
@@ -257,23 +262,23 @@ class SqliteReader implements QueueReader {
   async append({ offset, bytes, messages, position }: Batch): Promise<void> {
     for (const [what, number] of Object.entries({ offset, messages, position })) {
       if (Number.isSafeInteger(number) && number >= 0) continue;
-      throw new QueueError(`a batch's ${what} must be a whole number from 0 on, is ${number}`);
+      throw new QueueError(`a batch's ${what} must be a whole number of at least 0, is ${number}`);
     }
     if (bytes.length === 0) throw new QueueError("a batch must have at least 1 byte, has none");
-    // What is released first makes room for it.
+    // First, as the released batches make room for this one.
     this.sendRelease();
-    const own = toSent(ownBytes(bytes));
-    const batch = { offset, bytes: own, messages, position };
+    const posted = toPosted(transferableBytes(bytes));
+    const batch = { offset, bytes: posted, messages, position };
     const change = { kind: "append", reader: this.row.id, attempt: this.#attempt } as const;
-    this.#underWay++;
+    this.#appends++;
     try {
-      await this.#queue.ask({ ...change, ...batch }, [own.buffer]);
+      await this.#queue.request({ ...change, ...batch }, [posted.buffer]);
     } catch (error) {
       this.#failed = true;
       throw error;
     } finally {
-      this.#underWay--;
-      if (this.#failed && this.#underWay === 0) {
+      this.#appends--;
+      if (this.#failed && this.#appends === 0) {
         this.#failed = false;
         this.#attempt++;
       }
@@ -283,9 +288,9 @@ class SqliteReader implements QueueReader {
   async read(offset?: number): Promise<Batch | null> {
     const into = spareBuffer();
     const transfer = into === undefined ? [] : [into];
-    const question = { kind: "read", reader: this.row.id, offset, into } as const;
-    const { batch } = await this.#queue.ask(question, transfer);
-    return batch ? { ...batch, bytes: fromSent(batch.bytes) } : null;
+    const body = { kind: "read", reader: this.row.id, offset, into } as const;
+    const { batch } = await this.#queue.request(body, transfer);
+    return batch ? { ...batch, bytes: fromPosted(batch.bytes) } : null;
   }
 
   release(offset: number, position: number): void {
@@ -294,15 +299,15 @@ class SqliteReader implements QueueReader {
     this.#releaseTimer ??= setTimeout(() => this.sendRelease(), RELEASE_MS);
   }
 
-  /** What was gathered goes to the thread. */
+  /** Sends the last release to the worker thread now. */
   sendRelease(): void {
     if (this.#releaseTimer === undefined) return;
     clearTimeout(this.#releaseTimer);
     this.#releaseTimer = undefined;
-    this.#queue.tell({ kind: "release", reader: this.row.id, ...this.#released! });
+    this.#queue.notify({ kind: "release", reader: this.row.id, ...this.#released! });
   }
 
   async reserve(offset: number): Promise<void> {
-    await this.#queue.ask({ kind: "reserve", reader: this.row.id, offset });
+    await this.#queue.request({ kind: "reserve", reader: this.row.id, offset });
   }
 }

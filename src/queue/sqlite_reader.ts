@@ -1,4 +1,4 @@
-/** A reader's row in the queue's file: how far it got, and what waits for it. */
+/** A reader's row in the queue's file: what was delivered, and totals of its stored batches. */
 import type { DatabaseSync, SQLOutputValue } from "node:sqlite";
 import zlib from "node:zlib";
 import { QueueError } from "./queue.ts";
@@ -20,13 +20,13 @@ export interface ReaderRow {
   messages: number;
 }
 
-/** A new reader's. */
+/** The row of a new reader. */
 export function newReader(id: number, name: string, stream: string): ReaderRow {
   const counts = { tail: 0, tailPosition: 0, batches: 0, bytes: 0, messages: 0 };
   return { id, name, stream, delivered: 0, deliveredPosition: 0, reserved: 0, ...counts };
 }
 
-/** What is bound to the columns; the last one is a CRC-32 of the others. */
+/** The values of the table's columns; the last one is a CRC-32 of the others. */
 export function columnsOf(row: ReaderRow): (string | number)[] {
   const columns = [
     row.id,
@@ -44,9 +44,9 @@ export function columnsOf(row: ReaderRow): (string | number)[] {
   return [...columns, zlib.crc32(JSON.stringify(columns))];
 }
 
-/** A reader's row, and whether it is as it was written. */
 export interface FoundReader {
   row: ReaderRow;
+  /** Its CRC-32 is right. */
   intact: boolean;
 }
 
@@ -57,7 +57,7 @@ export function readReaders(database: DatabaseSync): FoundReader[] {
   );
 }
 
-/** Out of the values of its columns. */
+/** A row from the values of its columns. */
 export function readerOf(columns: readonly SQLOutputValue[]): FoundReader {
   const [id, name, stream, ...rest] = columns;
   const numbers = rest.map(toNumber);
@@ -78,10 +78,10 @@ export function readerOf(columns: readonly SQLOutputValue[]): FoundReader {
   return { row, intact: columnsOf(row).at(-1) === number(8) };
 }
 
-/** What the numbers of the file contradict cannot be put right by going on. */
-export function brokenNumbers(file: string): QueueError {
+/** An error that only a repair can resolve: the queue must not be used further. */
+export function inconsistentFile(file: string): QueueError {
   return new QueueError(
-    `${file} is damaged (its numbers contradict each other): ` +
-      "`queue check` tells what, `queue repair` saves the rest",
+    `${file} is damaged (its numbers are inconsistent): ` +
+      "`queue check` lists the damage, `queue repair` saves what is intact",
   );
 }

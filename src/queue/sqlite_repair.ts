@@ -1,6 +1,6 @@
 /**
- * Puts a damaged queue in order. Nothing is thrown away: what cannot be delivered is set aside, and
- * a file whose own structure is broken is oldFile, under another name, beside the new one.
+ * Repairs a damaged queue. Nothing is deleted: damaged batches are set aside, and a file with a broken
+ * structure is kept under another name beside the new file.
  */
 import { existsSync, renameSync, rmSync } from "node:fs";
 import { type Damage, QueueError } from "./queue.ts";
@@ -8,42 +8,43 @@ import { BATCH_COLUMNS, type BatchRow, damageOf, toNumber } from "./sqlite_batch
 import {
   checkQueue,
   type CheckResult,
-  mustBeQueue,
+  explainOpening,
   openReadOnly,
   QueueContent,
-  whileOpen,
+  requireQueue,
 } from "./sqlite_check.ts";
 import {
   BUSY,
   closeFile,
   codeOf,
   explain,
+  hasHotJournal,
   openFile,
   type Sqlite,
-  wasCutOff,
 } from "./sqlite_file.ts";
 import { columnsOf, type ReaderRow } from "./sqlite_reader.ts";
 import { SqliteStore } from "./sqlite_store.ts";
 
 export interface RepairPlan {
   /**
-   * `nothing`: all is in order; `undo`: a transaction was cut off, which opening the queue undoes;
-   * `set-aside`: batches are in the way; `copy`: what is good must go into a new file.
+   * `nothing`: there is no damage; `roll-back`: a transaction was interrupted, and opening the queue
+   * rolls it back; `set-aside`: batches are damaged; `copy`: the structure is broken, and intact
+   * batches are copied into a new file.
    */
-  kind: "nothing" | "undo" | "set-aside" | "copy";
-  /** What was found; undefined for `undo`, before which nothing can be said. */
+  kind: "nothing" | "roll-back" | "set-aside" | "copy";
+  /** Undefined for `roll-back`, before which the file cannot be checked. */
   found?: CheckResult;
 }
 
-/** What there is to do; changes nothing. Throws a QueueError. */
+/** Checks a queue and decides how to repair it; changes nothing. Throws a QueueError. */
 export function planRepair(sqlite: Sqlite, file: string): RepairPlan {
-  mustBeQueue(file);
-  if (wasCutOff(file)) {
+  requireQueue(file);
+  if (hasHotJournal(file)) {
     try {
       openReadOnly(sqlite, file).close();
     } catch (error) {
-      if (codeOf(error) === BUSY) throw whileOpen(file, error);
-      return { kind: "undo" };
+      if (codeOf(error) === BUSY) throw explainOpening(file, error);
+      return { kind: "roll-back" };
     }
   }
   const found = checkQueue(sqlite, file);
@@ -53,14 +54,14 @@ export function planRepair(sqlite: Sqlite, file: string): RepairPlan {
   return { kind: found.damages.length > 0 ? "set-aside" : "nothing", found };
 }
 
-/** What was done. */
 export interface RepairResult {
+  /** Batches that were set aside. */
   damages: Damage[];
-  /** Where the old file is now, if there is a new one. */
+  /** New path of the old file, if there is a new file. */
   oldFile?: string;
 }
 
-/** Does what `planRepair` says. Throws a QueueError, and leaves the file as it was then. */
+/** Repairs a queue by a plan of `planRepair`. If it throws a QueueError, the file is unchanged. */
 export function repairQueue(
   sqlite: Sqlite,
   file: string,
@@ -69,18 +70,18 @@ export function repairQueue(
   switch (kind) {
     case "nothing":
       return { damages: [] };
-    case "undo": {
+    case "roll-back": {
       closeFile(openFile(sqlite, file, "always"));
       return repairQueue(sqlite, file, planRepair(sqlite, file));
     }
     case "set-aside":
       return { damages: setAside(sqlite, file, found!.damages) };
     case "copy":
-      return copyGood(sqlite, file);
+      return copyIntact(sqlite, file);
   }
 }
 
-/** Reading a damaged batch is what sets it aside. */
+/** Sets damaged batches aside: the store does that when it reads one. */
 function setAside(sqlite: Sqlite, file: string, damages: readonly Damage[]): Damage[] {
   const store = new SqliteStore(sqlite, file, { sync: "always", maxBytes: Infinity });
   try {
@@ -93,10 +94,10 @@ function setAside(sqlite: Sqlite, file: string, damages: readonly Damage[]): Dam
   }
 }
 
-/** Batches that one transaction copies. */
+/** Limit of batches that one transaction copies. */
 const MOST_COPIED = 32;
 
-function copyGood(sqlite: Sqlite, file: string): RepairResult {
+function copyIntact(sqlite: Sqlite, file: string): RepairResult {
   const fresh = unused(`${file}.new`);
   const content = new QueueContent(sqlite, file);
   const damages: Damage[] = [];
@@ -114,24 +115,24 @@ function copyGood(sqlite: Sqlite, file: string): RepairResult {
         `INSERT INTO damaged (${BATCH_COLUMNS}, reason, found_at)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
       );
-      const good = new Map<ReaderRow, BatchRow[]>(content.readers.map((row) => [row, []]));
+      const intact = new Map<ReaderRow, BatchRow[]>(content.readers.map((row) => [row, []]));
       database.exec("BEGIN");
       let copied = 0;
       for (const { row, reader, bytes } of content.batches()) {
         if (reader === undefined || typeof bytes === "string") {
-          // Its bytes stay in the old file.
+          // Its bytes remain only in the old file.
           insertDamaged.run(...Object.values({ ...row, data: null }), String(bytes), Date.now());
           damages.push(damageOf(reader?.name ?? "?", row, String(bytes)));
           continue;
         }
         const { lastInsertRowid: data } = insertData.run(bytes);
         insertBatch.run(...Object.values({ ...row, data }));
-        good.get(reader)!.push(row);
+        intact.get(reader)!.push(row);
         if (++copied % MOST_COPIED === 0) database.exec("COMMIT; BEGIN");
       }
-      for (const [row, batches] of good) {
-        const counted = content.doubtful.has(row) ? distrust(row, batches) : row;
-        insertReader.run(...columnsOf(recount(counted, batches)));
+      for (const [row, batches] of intact) {
+        const usable = content.damagedReaders.has(row) ? restoreRow(row, batches) : row;
+        insertReader.run(...columnsOf(recount(usable, batches)));
       }
       database.exec("COMMIT");
     } finally {
@@ -151,15 +152,18 @@ function copyGood(sqlite: Sqlite, file: string): RepairResult {
   return { damages, oldFile };
 }
 
-/** A reader's row with what these batches come to. */
+/** A reader's row with the totals of these batches. */
 function recount(row: ReaderRow, batches: readonly BatchRow[]): ReaderRow {
   const sum = (column: "length" | "messages") =>
     batches.reduce((total, batch) => total + toNumber(batch[column]), 0);
   return { ...row, batches: batches.length, bytes: sum("length"), messages: sum("messages") };
 }
 
-/** A damaged row, as far as its batches can tell: rather delivers twice than not at all. */
-function distrust(row: ReaderRow, batches: readonly BatchRow[]): ReaderRow {
+/**
+ * Restores a damaged row from its batches. Where the delivered offset is doubtful it takes the lower
+ * one: duplicates are better than missing messages.
+ */
+function restoreRow(row: ReaderRow, batches: readonly BatchRow[]): ReaderRow {
   const whole = (value: number) => Number.isSafeInteger(value) && value >= 0 ? value : 0;
   const delivered = whole(row.delivered);
   const deliveredPosition = whole(row.deliveredPosition);
@@ -180,7 +184,7 @@ function distrust(row: ReaderRow, batches: readonly BatchRow[]): ReaderRow {
   };
 }
 
-/** This path, or the first with a number that nobody uses. */
+/** The path itself if it is unused, else with the first free number appended. */
 function unused(path: string): string {
   for (let i = 0; i < 1000; i++) {
     const candidate = i === 0 ? path : `${path}.${i}`;

@@ -1,16 +1,8 @@
-/** The durable queue in SQLite, synchronously: many changes a transaction, all of it or nothing. */
+/** Reads and changes a queue's file, synchronously; many changes are one atomic transaction. */
 import { newStream } from "../message/protocol.ts";
-import type { DatabaseSync, StatementSync } from "node:sqlite";
+import type { DatabaseSync } from "node:sqlite";
 import { type Batch, type Damage, QueueError, QueueFull } from "./queue.ts";
-import {
-  BATCH_COLUMNS,
-  batchCrc,
-  BatchData,
-  type BatchRow,
-  damageOf,
-  prepareRaw,
-  toNumber,
-} from "./sqlite_batch.ts";
+import { batchCrc, BatchData, type BatchRow, damageOf, toNumber } from "./sqlite_batch.ts";
 import {
   closeFile,
   explain,
@@ -21,39 +13,37 @@ import {
   valueOf,
 } from "./sqlite_file.ts";
 import { DataPages } from "./sqlite_pages.ts";
+import { prepareStatements, type Statements } from "./sqlite_queries.ts";
 import {
-  brokenNumbers,
   columnsOf,
+  inconsistentFile,
   newReader,
   type ReaderRow,
   readReaders,
 } from "./sqlite_reader.ts";
 
-/** What can be asked of the store, each whole or not at all. */
+/** A change of the store; it succeeds or fails as a whole. */
 export type Change =
   | { kind: "open"; name: string }
-  /** After a failure all of the same `attempt` fail: what comes behind a lost batch is not stored. */
+  /** After a failed append all of the same `attempt` fail: no batch is stored after a missing one. */
   | ({ kind: "append"; reader: number; attempt: number } & Batch)
   | { kind: "release"; reader: number; offset: number; position: number }
   | { kind: "reserve"; reader: number; offset: number };
 
-/** What became of a change: the row of the reader that was opened, nothing, or why it failed. */
+/** The result of a change: the row of the opened reader, nothing, or why it failed. */
 export type Outcome = ReaderRow | undefined | QueueFull | QueueError;
 
 export interface StoreOptions {
   sync: SyncMode;
-  /** Bytes of batches, of all readers. */
+  /** Limit for the stored bytes of all readers. */
   maxBytes: number;
 }
 
-/** Batches that one transaction deletes for a reader: SQLite visits their pages. */
+/** Limit of batches that one transaction deletes for a reader: SQLite visits all their pages. */
 const MOST_DELETED = 256;
-/** Pages that one step of giving space back moves, or cuts off where none has to be moved. */
-const MOVED_PAGES = 64;
-const CUT_PAGES = 256;
-/** From so many pages on, the file shrinks while more than half of it is free. */
+/** A file of more pages shrinks while more than half of it is free. */
 const LARGE_PAGES = (64 << 20) / PAGE_SIZE;
-/** What an empty queue may keep. */
+/** Free pages that the file of an empty queue may keep. */
 const SPARE_PAGES = 16;
 
 export class SqliteStore {
@@ -62,12 +52,12 @@ export class SqliteStore {
   readonly #database: DatabaseSync;
   readonly #data: BatchData;
   readonly #pages: DataPages | undefined;
-  readonly #query: Record<keyof typeof QUERIES, StatementSync>;
-  /** As in the file; within a transaction, as it will be. */
+  readonly #query: Statements;
+  /** Rows of all readers, as in the file; within a transaction, as they will be. */
   #rows: Map<number, ReaderRow> = new Map();
-  /** The attempt that failed last, by reader. */
+  /** The last failed attempt, by reader. */
   #failed: Map<number, { attempt: number; why: QueueFull | QueueError }> = new Map();
-  /** Batches of the last `read` or of opening that were set aside and nobody was told of yet. */
+  /** Batches that were set aside and not yet taken by `takeDamages`. */
   #damages: Damage[] = [];
 
   /** Throws a QueueError. */
@@ -76,14 +66,11 @@ export class SqliteStore {
     this.#maxBytes = maxBytes;
     this.#database = openFile(sqlite, file, sync);
     try {
-      this.#query = {} as Record<keyof typeof QUERIES, StatementSync>;
-      for (const [name, query] of Object.entries(QUERIES)) {
-        this.#query[name as keyof typeof QUERIES] = prepareRaw(this.#database, query);
-      }
+      this.#query = prepareStatements(this.#database);
       this.#pages = DataPages.open(this.#database, file);
       this.#data = new BatchData(this.#database, this.#pages);
       for (const { row, intact } of readReaders(this.#database)) {
-        if (!intact) throw brokenNumbers(file);
+        if (!intact) throw inconsistentFile(file);
         this.#rows.set(row.id, row);
       }
       for (const row of this.readers) this.#checkTail(row);
@@ -103,12 +90,12 @@ export class SqliteStore {
     return this.#rows.get(id)!;
   }
 
-  /** What was set aside since it was asked last. */
+  /** Batches that were set aside since the last call. */
   takeDamages(): Damage[] {
     return this.#damages.splice(0);
   }
 
-  /** All changes in one transaction, or, if that fails, each in its own; what became of them. */
+  /** Makes all changes in one transaction, or, if that fails, each in its own; returns the results. */
   apply(changes: readonly Change[]): Outcome[] {
     try {
       return this.#transact(() => changes.map((change) => this.#tryChange(change)));
@@ -122,8 +109,8 @@ export class SqliteStore {
   }
 
   /**
-   * The good batch that holds `offset`, or the first one after it, perhaps in `into`. Throws a
-   * QueueError.
+   * The intact batch that contains `offset`, or else the first one after it. May place the bytes in
+   * `into`. Throws a QueueError.
    */
   read(reader: number, offset: number, into?: ArrayBuffer): Batch | null {
     const { id, name, stream } = this.reader(reader);
@@ -148,14 +135,14 @@ export class SqliteStore {
     }
   }
 
-  /** Nothing waits for any reader. */
+  /** No batches are stored. */
   get empty(): boolean {
     return this.readers.every(({ batches }) => batches === 0);
   }
 
   /**
-   * A bounded piece of the work that nobody waits for: deletes what was released, and gives free
-   * pages back. True: there is more to do.
+   * One bounded step of background work: deletes released batches, and returns free pages to the
+   * file system. True: there is more to do.
    */
   tidy(): boolean {
     if (this.#deleteSome()) return true;
@@ -163,21 +150,21 @@ export class SqliteStore {
     const { empty } = this;
     const pages = valueOf(this.#database, "PRAGMA page_count") as number;
     if (empty ? free <= SPARE_PAGES : pages <= LARGE_PAGES || free * 2 <= pages) return false;
-    // Not `exec`: it gives a row a page, of which Deno 2.9.5 takes one.
+    // Not `exec`: the pragma returns a row per page, and Deno 2.9.5 stops `exec` after one.
     this.#transact(() => (empty ? this.#query.cut : this.#query.vacuum).all());
     return true;
   }
 
-  /** Gives all space back first if nothing waits any more. */
+  /** Closes the file; an empty queue first returns its space to the file system. */
   close(): void {
     try {
       while (this.#deleteSome());
-      // Three times as quick as to cut it off step by step; takes effect at once, and opening undoes it.
+      // Three times as fast as incremental steps. Takes effect at once; opening sets it back.
       if (this.empty && this.#freePages > SPARE_PAGES) {
         this.#database.exec("PRAGMA auto_vacuum = FULL");
       }
     } catch {
-      // A disk that is full to the last page: whoever opens it next tries again.
+      // The disk is completely full: the next close tries again.
     }
     try {
       closeFile(this.#database);
@@ -190,15 +177,15 @@ export class SqliteStore {
     return valueOf(this.#database, "PRAGMA freelist_count") as number;
   }
 
-  /** Deletes some of what was released; false: there is none. */
+  /** Deletes some of the released batches; false: there are none. */
   #deleteSome(): boolean {
-    const behind = this.readers.find((row) => this.#released(row).length > 0);
-    if (behind === undefined) return false;
-    this.#transact(() => this.#deleteReleased(behind.id));
+    const reader = this.readers.find((row) => this.#released(row).length > 0);
+    if (reader === undefined) return false;
+    this.#transact(() => this.#deleteReleased(reader.id));
     return true;
   }
 
-  /** All or nothing, in the file and in memory. */
+  /** Runs `work` in a transaction; on an error, file and memory are unchanged. */
   #transact<T>(work: () => T): T {
     const rows = structuredClone(this.#rows);
     const failed = new Map(this.#failed);
@@ -211,18 +198,17 @@ export class SqliteStore {
       this.#rows = rows;
       this.#failed = failed;
       try {
-        // SQLite has done it already after some errors.
         this.#database.exec("ROLLBACK");
       } catch {
-        // That there is nothing to roll back.
+        // After some errors SQLite has rolled back already.
       }
       throw error;
     } finally {
-      this.#pages?.forget();
+      this.#pages?.invalidate();
     }
   }
 
-  /** Refuses what cannot be; throws what SQLite throws, which ends the transaction. */
+  /** Makes one change; returns our own errors, and throws SQLite's, which end the transaction. */
   #tryChange(change: Change): Outcome {
     try {
       switch (change.kind) {
@@ -261,17 +247,17 @@ export class SqliteStore {
     const row = this.reader(reader);
     const failed = this.#failed.get(reader);
     if (failed?.attempt === attempt) throw failed.why;
-    // Delivered while it was on its way here.
+    // It was delivered while the request was in the queue's inbox.
     if (offset + bytes.length <= row.delivered) return;
     if (offset < row.tail) {
       throw new QueueError(
-        `cannot append at ${offset} for ${row.name}: batches must rise, the last ends at ${row.tail}`,
+        `cannot append at ${offset} for ${row.name}: the last batch ends at ${row.tail}`,
       );
     }
     const stored = this.readers.reduce((sum, { bytes }) => sum + bytes, 0);
     if (stored + bytes.length > this.#maxBytes) {
-      const most = `it may hold ${this.#maxBytes} bytes and holds ${stored}`;
-      throw new QueueFull(`no room in the queue ${this.#file}: ${most}`, "max");
+      const limit = `its limit is ${this.#maxBytes} bytes, and it has ${stored}`;
+      throw new QueueFull(`the queue ${this.#file} is full: ${limit}`, "max");
     }
     const { lastInsertRowid: data } = this.#query.insertData.run(bytes);
     const crc = batchCrc(row.stream, offset, messages, position, bytes);
@@ -319,28 +305,28 @@ export class SqliteStore {
     this.#write(row);
   }
 
-  /** Takes a damaged batch out of the way; its bytes stay where they are. */
+  /** Moves a damaged batch to the table `damaged`; its bytes stay in the table `data`. */
   #setAside(reader: number, batch: BatchRow, reason: string): void {
-    const gone = [this.#query.deleteBatch, this.#query.deleteMisplaced].some((query) =>
+    const deleted = [this.#query.deleteBatch, this.#query.deleteMisplaced].some((query) =>
       Number(query.run(reader, batch.offset as bigint).changes) === 1
     );
-    if (!gone) throw brokenNumbers(this.#file);
+    if (!deleted) throw inconsistentFile(this.#file);
     this.#query.insertDamaged.run(...Object.values(batch), reason, Date.now());
-    // Its own numbers are not to be trusted.
+    // Counted again, as the damaged batch's own numbers may be wrong.
     const row = this.reader(reader);
     const [batches, bytes, messages] = Object.values(this.#query.count.get(reader)!).map(toNumber);
     Object.assign(row, { batches, bytes, messages });
     this.#write(row);
   }
 
-  /** No batch may end after the row's tail: else those to come would have no place. */
+  /** Sets batches aside that end after the reader's tail: new batches could not be appended. */
   #checkTail(row: ReaderRow): void {
     while (true) {
       const last = this.#query.last.get(row.id) as BatchRow | undefined;
       if (last === undefined) return;
       if (toNumber(last.offset) + toNumber(last.length) <= row.tail) return;
       const reason = this.#data.read(last, row.stream);
-      if (typeof reason !== "string") throw brokenNumbers(this.#file);
+      if (typeof reason !== "string") throw inconsistentFile(this.#file);
       this.#transact(() => this.#setAside(row.id, last, reason));
       this.#damages.push(damageOf(row.name, last, reason));
     }
@@ -350,26 +336,3 @@ export class SqliteStore {
     this.#query.writeReader.run(...columnsOf(row));
   }
 }
-
-const OF_READER = `SELECT ${BATCH_COLUMNS} FROM batches WHERE reader = ?1`;
-
-const QUERIES = {
-  first: `${OF_READER} AND offset < ?2 ORDER BY offset LIMIT ?3`,
-  last: `${OF_READER} ORDER BY offset DESC LIMIT 1`,
-  find: `${OF_READER} AND offset + length > ?2 AND offset >= coalesce(
-    (SELECT max(offset) FROM batches WHERE reader = ?1 AND offset <= ?2), 0
-  ) ORDER BY offset LIMIT 1`,
-  count: `SELECT count(*), coalesce(sum(length), 0), coalesce(sum(messages), 0)
-    FROM batches WHERE reader = ?1`,
-  insertData: "INSERT INTO data (bytes) VALUES (?1)",
-  insertBatch: `INSERT INTO batches (${BATCH_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)`,
-  insertDamaged: `INSERT INTO damaged (${BATCH_COLUMNS}, reason, found_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)`,
-  deleteData: "DELETE FROM data WHERE id = ?1",
-  deleteBatch: "DELETE FROM batches WHERE reader = ?1 AND offset = ?2",
-  // Where a flipped bit has put a row out of order, the index does not find it.
-  deleteMisplaced: "DELETE FROM batches WHERE +reader = ?1 AND +offset = ?2",
-  vacuum: `PRAGMA incremental_vacuum(${MOVED_PAGES})`,
-  cut: `PRAGMA incremental_vacuum(${CUT_PAGES})`,
-  writeReader: "REPLACE INTO readers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-};

@@ -1,25 +1,25 @@
 /**
- * The thread in which a queue's store does its work, and what is said between the two.
+ * The worker thread that runs a queue's store, and the messages between it and the main thread.
  *
- * The thread runs this very module, found by its own address: in a bundle that is the bundle, of
- * which no line after this module's may run in it. So in the thread its evaluation never ends.
+ * The worker is started from this module's own URL. In a bundle that is the bundle's URL, and the
+ * worker must not run the code after this module: so in the worker the module's evaluation never ends.
  */
 import { statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 import { type Batch, type Damage, QueueError, QueueFull } from "./queue.ts";
-import { fromSent, type SentBytes, toSent } from "./buffers.ts";
+import { fromPosted, type PostedBytes, toPosted } from "./buffers.ts";
 import { explain, loadSqlite } from "./sqlite_file.ts";
 import type { ReaderRow } from "./sqlite_reader.ts";
 import { type Change, SqliteStore, type StoreOptions } from "./sqlite_store.ts";
 
-/** A batch, or a message with one, on its way. */
-export type Sent<T extends Batch> = T extends Batch ? Omit<T, "bytes"> & { bytes: SentBytes }
+/** A batch, or a request with one, as it is posted between threads. */
+export type Posted<T extends Batch> = T extends Batch ? Omit<T, "bytes"> & { bytes: PostedBytes }
   : never;
 
 type Append = Change & { kind: "append" };
 
-/** No `offset`: what is behind the last one. The bytes may come in `into`. */
+/** No `offset`: the batch after the one read last. The answer may use the buffer `into`. */
 interface Read {
   kind: "read";
   reader: number;
@@ -27,20 +27,20 @@ interface Read {
   into?: ArrayBuffer | undefined;
 }
 
-/** To the thread; the answer has the same `id`, 0: none is wanted. */
+/** To the worker; its answer has the same `id`; 0: no answer is wanted. */
 export type Request =
   & { id: number }
   & (
-    | Sent<Append>
+    | Posted<Append>
     | Exclude<Change, Append>
     | Read
     | { kind: "close" }
   );
 
-/** A change that came in a request. */
-type Asked = Change & { id: number };
+/** A change that a request asked for. */
+type RequestedChange = Change & { id: number };
 
-/** An error on its way between threads. */
+/** An error as it is posted between threads. */
 export interface Failure {
   message: string;
   /** Of a QueueFull; undefined: a QueueError. */
@@ -51,20 +51,20 @@ export interface Answer {
   id: number;
   failure?: Failure;
   /** To `read`. */
-  batch?: Sent<Batch> | null;
+  batch?: Posted<Batch> | null;
   /** To `open`. */
   reader?: number;
 }
 
-/** From the thread; the first one says that it has the file, or why not. */
+/** From the worker; the first report says that the file is open, or why not. */
 export interface Report {
   answers: Answer[];
-  /** The readers that may have changed. */
+  /** Readers that may have changed. */
   readers: ReaderRow[];
   damages: Damage[];
-  /** To be used again: of batches that were appended, and those that a read did not need. */
+  /** For reuse: buffers of appended batches, and those that a read did not need. */
   buffers: ArrayBuffer[];
-  /** Nothing more comes. */
+  /** This is the last report: the file is closed, or why it failed. */
   closed?: Failure | true;
 }
 
@@ -72,17 +72,18 @@ interface WorkerData {
   speedlimitQueue: { file: string; options: StoreOptions };
 }
 
-/** Starts the thread for a file. Throws a QueueError when this program may not. */
+/** Starts the worker for a file. Throws a QueueError if permissions forbid that. */
 export function startWorker(file: string, options: StoreOptions): Worker {
   const own = new URL(import.meta.url);
   try {
     if (own.protocol === "file:") statSync(fileURLToPath(own));
   } catch (cause) {
-    // Deno says so too, but on standard error. What a compiled program runs is in no file at all.
+    // Deno itself reports this only on standard error. Other errors do not matter: the code of a
+    // compiled program is not in a file.
     if ((cause as Error).name === "NotCapable") {
       const folder = fileURLToPath(new URL(".", own));
       throw new QueueError(
-        `the queue's thread may not read its own program: needs --allow-read=${folder}`,
+        `the queue's worker thread cannot read its own program: it needs --allow-read=${folder}`,
         { cause },
       );
     }
@@ -91,19 +92,17 @@ export function startWorker(file: string, options: StoreOptions): Worker {
   return new Worker(own, { workerData, env: {} });
 }
 
-/** Bytes that one transaction takes. */
+/** Limit for the bytes of one transaction. */
 const MOST_GATHERED = 32 << 20;
-/** So many need not wait for the interval. */
+/** With this many bytes a transaction starts before the interval is over. */
 const ENOUGH_GATHERED = 2 << 20;
-/** What was delivered is written after so long, however long appends are gathered. */
+/** How long a release waits at most, even if appends are gathered for longer. */
 const RELEASE_MS = 100;
-/**
- * Between two steps of work that nobody waits for; while the thread has other work they take a tenth
- * of its time at most.
- */
+/** Pause between two steps of background work. */
 const TIDY_MS = 20;
+/** While there are requests, the pause is this multiple of a step: a tenth of the time is used. */
 const TIDY_PAUSE = 9;
-/** When a release that found no room on the disk is tried again. */
+/** Pause before a release that failed for lack of disk space is retried. */
 const RETRY_MS = 250;
 
 class StoreThread {
@@ -112,15 +111,14 @@ class StoreThread {
   readonly #gatherMs: number;
   readonly #send: (report: Report, transfer: ArrayBuffer[]) => void;
   readonly #inbox: Exclude<Request, Read | { kind: "close" }>[] = [];
-  /** Bytes in the inbox. */
-  #waiting = 0;
-  /** By reader: the end of the batch that was read last. */
+  #inboxBytes = 0;
+  /** By reader: end of the batch that was read last. */
   readonly #readEnds: Map<number, number> = new Map();
   #turn: ReturnType<typeof setImmediate> | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  /** When the timer is due. */
+  /** When `#timer` fires; ms of `performance.now()`. */
   #dueMs = Infinity;
-  /** Something was asked since the last step of tidying. */
+  /** There were requests since the last step of background work. */
   #busy = false;
   #tidyTimer: ReturnType<typeof setTimeout> | undefined;
   #closing: Request | undefined;
@@ -141,26 +139,26 @@ class StoreThread {
 
   take(request: Request): void {
     this.#busy = true;
-    // Those who read wait for no disk, and see what is stored already.
+    // Reads are served at once: they see what is stored already, and do not wait for a transaction.
     if (request.kind === "read") return this.#read(request);
     if (request.kind === "close") this.#closing = request;
     else this.#inbox.push(request);
-    if (request.kind === "append") this.#waiting += request.bytes.length;
+    if (request.kind === "append") this.#inboxBytes += request.bytes.length;
     const gathers = request.kind === "append" || request.kind === "release";
-    if (!gathers || this.#gatherMs === 0 || this.#waiting >= ENOUGH_GATHERED) this.#soon();
-    else this.#within(request.kind === "append" ? this.#gatherMs : RELEASE_MS);
+    if (!gathers || this.#gatherMs === 0 || this.#inboxBytes >= ENOUGH_GATHERED) this.#runSoon();
+    else this.#runWithin(request.kind === "append" ? this.#gatherMs : RELEASE_MS);
   }
 
-  #within(ms: number): void {
+  #runWithin(ms: number): void {
     const dueMs = performance.now() + Math.min(ms, this.#gatherMs);
     if (dueMs >= this.#dueMs) return;
     this.#dueMs = dueMs;
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#soon(), dueMs - performance.now());
+    this.#timer = setTimeout(() => this.#runSoon(), dueMs - performance.now());
   }
 
-  /** Once all that has come so far is in the inbox. */
-  #soon(): void {
+  /** Runs once all requests received so far are in the inbox. */
+  #runSoon(): void {
     this.#turn ??= setImmediate(() => this.#run());
   }
 
@@ -169,24 +167,24 @@ class StoreThread {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#dueMs = Infinity;
-    if (this.#inbox.length > 0) this.#change(this.#takeChanges());
-    if (this.#inbox.length > 0) this.#soon();
+    if (this.#inbox.length > 0) this.#apply(this.#takeChanges());
+    if (this.#inbox.length > 0) this.#runSoon();
     else if (this.#closing !== undefined) this.#close();
   }
 
-  #takeChanges(): Asked[] {
-    const changes: Asked[] = [];
+  #takeChanges(): RequestedChange[] {
+    const changes: RequestedChange[] = [];
     let bytes = 0;
     for (const request of this.#inbox) {
       if (request.kind === "append") bytes += request.bytes.length;
       if (changes.length > 0 && bytes > MOST_GATHERED) break;
       changes.push(
-        request.kind === "append" ? { ...request, bytes: fromSent(request.bytes) } : request,
+        request.kind === "append" ? { ...request, bytes: fromPosted(request.bytes) } : request,
       );
     }
     this.#inbox.splice(0, changes.length);
     for (const change of changes) {
-      if (change.kind === "append") this.#waiting -= change.bytes.length;
+      if (change.kind === "append") this.#inboxBytes -= change.bytes.length;
     }
     return changes;
   }
@@ -196,7 +194,7 @@ class StoreThread {
     let transfer: ArrayBuffer[] = [];
     try {
       const batch = this.#store.read(reader, offset, into);
-      const bytes = batch === null ? undefined : toSent(batch.bytes as Uint8Array<ArrayBuffer>);
+      const bytes = batch === null ? undefined : toPosted(batch.bytes as Uint8Array<ArrayBuffer>);
       answer = { id, batch: bytes === undefined ? null : { ...batch!, bytes } };
       if (bytes !== undefined) transfer = [bytes.buffer];
       this.#readEnds.set(reader, batch === null ? offset : batch.offset + batch.bytes.length);
@@ -207,7 +205,7 @@ class StoreThread {
     this.#report([answer], [reader], transfer, unused);
   }
 
-  #change(changes: Asked[]): void {
+  #apply(changes: RequestedChange[]): void {
     const outcomes = this.#store.apply(changes);
     const answers: Answer[] = [];
     const buffers: ArrayBuffer[] = [];
@@ -230,8 +228,8 @@ class StoreThread {
     this.#report(answers, [...readers], [], buffers);
   }
 
-  /** It asks for less room, which may take some: not on a disk that is full to the last page. */
-  #retry(change: Asked & { kind: "release" }): void {
+  /** Retries a failed release: to delete batches needs space too, and the disk may be full. */
+  #retry(change: RequestedChange & { kind: "release" }): void {
     if (this.#closing === undefined) setTimeout(() => this.take(change), RETRY_MS);
   }
 
@@ -249,12 +247,12 @@ class StoreThread {
       const tookMs = performance.now() - startMs;
       this.#report([], this.#readerIds());
       if (!more) return;
-      // Nothing waits in the file: the sooner it is small, the better.
+      // The file of an empty queue shrinks without pauses.
       const pause = this.#store.empty ? 0 : TIDY_MS;
       this.#tidyLater(this.#busy ? Math.max(pause, TIDY_PAUSE * tookMs) : pause);
       this.#busy = false;
     } catch {
-      // There is no room even for giving some back: the next release tries again.
+      // The disk has no space even for shrinking the file: the next release tries again.
     }
   }
 
@@ -298,7 +296,7 @@ async function runStore({ file, options }: WorkerData["speedlimitQueue"]): Promi
   const port = parentPort!;
   const early: Request[] = [];
   let thread: StoreThread | undefined;
-  // From the first moment on: it is what keeps the thread alive.
+  // Before the first await: the listener keeps the worker alive.
   port.on("message", (request: Request) => {
     if (thread === undefined) early.push(request);
     else thread.take(request);

@@ -1,27 +1,27 @@
 /**
- * What of a stream is in memory: whole messages, gathered into blocks of about 1 MiB, oldest first.
+ * The part of a stream that is in memory: whole messages in blocks of about 1 MiB, oldest first.
  *
- * A block is what one write offers to the kernel and what one batch stores on disk, so that neither
- * costs anything a message.
+ * One write offers one block to the kernel, and one batch stores one block on disk, so that neither
+ * has a cost per message.
  */
 import { LONGEST_WRITE } from "../message/message.ts";
 
-/** Buffers that wait to be used again: without them the garbage of 1 GB/s grows to hundreds of MB. */
+/** Buffers kept for reuse: without them the garbage of 1 GB/s grows to hundreds of MB. */
 const MOST_SPARE = 8;
 
 export class Block {
-  /** Of its first byte, in the stream. */
+  /** Stream offset of its first byte. */
   readonly offset: number;
-  /** Where the source stood before its first message. */
+  /** Position of the source before its first message. */
   readonly position: number;
-  /** When its first message came; ms of `performance.now()`. */
+  /** When its first message arrived; ms of `performance.now()`. */
   readonly sinceMs: number;
   readonly buffer: Uint8Array;
   length = 0;
   messages = 0;
-  /** Nothing more is added. */
+  /** No more messages are added. */
   sealed = false;
-  /** Somebody still looks at its bytes (a write in flight): the buffer may not be used again. */
+  /** A write in flight still uses its bytes: the buffer must not be reused. */
   pinned = false;
 
   constructor(offset: number, position: number, sinceMs: number, buffer: Uint8Array) {
@@ -43,7 +43,7 @@ export class Block {
 export class Blocks {
   readonly #blocks: Block[] = [];
   readonly #spare: Uint8Array[] = [];
-  /** All that they hold; bytes. */
+  /** Total length of all blocks; bytes. */
   bytes = 0;
 
   get first(): Block | undefined {
@@ -54,7 +54,7 @@ export class Blocks {
     return this.#blocks.at(-1);
   }
 
-  /** Copies whole messages to the end. `offset` is the stream's end, `position` the source's. */
+  /** Appends a copy of whole messages. `offset`: the stream's end; `position`: the source's. */
   push(bytes: Uint8Array, messages: number, offset: number, position: number): void {
     let block = this.last;
     const room = block === undefined || block.sealed ? 0 : block.buffer.length - block.length;
@@ -69,7 +69,7 @@ export class Blocks {
     this.bytes += bytes.length;
   }
 
-  /** The block that holds the byte at `offset`, if it is in memory. */
+  /** The block that contains the byte at `offset`, if it is in memory. */
   at(offset: number): Block | undefined {
     for (const block of this.#blocks) {
       if (offset < block.offset) return undefined;
@@ -83,7 +83,7 @@ export class Blocks {
     return this.#blocks.find((block) => block.end > offset);
   }
 
-  /** Forgets the blocks that end at or before `offset`. */
+  /** Drops the blocks that end at or before `offset`. */
   release(offset: number): void {
     let count = 0;
     for (const block of this.#blocks) {
@@ -95,7 +95,7 @@ export class Blocks {
   }
 
   #allocate(least: number): Uint8Array {
-    // A longer message has one of its own.
+    // A longer message gets a buffer of its own.
     if (least > LONGEST_WRITE) return new Uint8Array(least);
     return this.#spare.pop() ?? new Uint8Array(LONGEST_WRITE);
   }

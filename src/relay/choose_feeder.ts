@@ -1,4 +1,4 @@
-/** Which way a server's messages take: straight floods, or a relay that can keep them. */
+/** Chooses how a server sends its messages: a plain flood per reader, or a relay that can buffer. */
 import { FloodSource, type NumberedMessage } from "../source/flood_source.ts";
 import { Floods } from "./floods.ts";
 import { createFramer } from "../message/frame.ts";
@@ -11,17 +11,17 @@ import type { Feeder } from "./feeder.ts";
 import type { UntimedEvent } from "./serve_event.ts";
 import type { ServeOptions } from "./serve_options.ts";
 
-/** What may wait in memory before it goes to disk, unless told otherwise. Bytes. */
+/** Default high watermark with spill: the backlog in memory above which messages go to disk. Bytes. */
 const SPILL_BACKLOG = 8 << 20;
 const DEFAULT_RATE = 1e6;
-/** For what a reader has to say first. */
+/** Default limit for a reader's handshake. */
 const HANDSHAKE_TIMEOUT_MS = 10_000;
-/** What is to arrive, all of it and in order, can tell whether it does. */
+/** The default with spill: numbered messages show whether all arrived, in order. */
 const NUMBERED: NumberedMessage = { numbered: true, size: DEFAULT_NUMBERED_SIZE };
 
 /**
- * The article's floods, which cost nothing a message, as long as nobody has to keep anything; else
- * a relay. Throws an Error for what cannot be had together.
+ * The article's floods, which have no cost per message, if no option needs messages to be buffered;
+ * otherwise a relay. Throws an Error for options that exclude each other.
  */
 export function createFeeder(
   options: ServeOptions,
@@ -59,7 +59,7 @@ export function createFeeder(
     source: () => source ?? new FloodSource({ message, rate, durationMs, ticker }),
     shared: source !== undefined,
     replayable: source?.replayable ?? true,
-    // A flood's positions are numbers of messages; those of a source that can go on are bytes.
+    // A flood counts positions in messages, a replayable source in bytes.
     positionPerByte: source === undefined ? 1 / message.size : source.replayable ? 1 : 0,
     endsAfterMs: source === undefined ? undefined : durationMs,
     floor: (bytes, offset) => framer.floor(bytes, offset),

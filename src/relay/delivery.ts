@@ -1,77 +1,41 @@
 /**
- * The way of one reader's stream: from the source into what is kept for it, through the disk when
- * the policy says so, and to whichever connection the reader has just now, in order: a reader that
- * comes back is first sent what it missed.
+ * Delivers one reader's stream in order: from the source into memory, through the disk if the
+ * overflow policy says so, and to the reader's current connection. It outlives connections: a reader
+ * that reconnects is first sent what it has missed.
  */
-import { StreamBuffer, type StreamBufferOptions } from "./stream_buffer.ts";
+import type { Ack, DeliveryOptions } from "./delivery_options.ts";
+import { StreamBuffer } from "./stream_buffer.ts";
 import { LONGEST_WRITE } from "../message/message.ts";
 import type { Connection } from "../net/net.ts";
 import {
   FULL_AFTER_MS,
   type Overflowing,
   type OverflowPolicy,
-  type Policy,
   policyOf,
 } from "../send/overflow.ts";
-import { nextTurn, type Ticker, TURN_BYTES } from "../send/pacer.ts";
+import { nextTurn, TURN_BYTES } from "../send/pacer.ts";
 import { endOf } from "./read_ahead.ts";
 import { Gate } from "./gate.ts";
 import { ReaderConnection } from "./reader_connection.ts";
 
-/**
- * What counts as delivered: `none`, the kernel took it; `tcp`, the reader's kernel acknowledged it;
- * `reader`, the reader said so (see ack.ts).
- */
-export type Ack = "none" | "tcp" | "reader";
+export type { Ack, DeliveryEvent } from "./delivery_options.ts";
 
-export type DeliveryEvent =
-  | { event: "overflow"; policy: Policy; messages: number; backlog: number }
-  /** From now on its messages go to disk; they come from memory again. */
-  | { event: "spilling"; backlog: number }
-  | { event: "caught-up"; spilled: number }
-  /** The queue takes no more (its bound, or the disk's); it does again, `dropped` messages later. */
-  | { event: "queue-full"; why: "max" | "disk"; then: "block" | "drop" }
-  | { event: "queue-room"; dropped: number }
-  /** Bytes that nobody has any more: a batch was damaged, or an earlier server was killed. */
-  | { event: "gap"; from: number; to: number }
-  /** What was in memory at the end and found no room on disk; its source cannot give it again. */
-  | { event: "lost"; bytes: number }
-  /** Zero window, and nothing moved for so long: it is hung up on. */
-  | { event: "dead"; seconds: number };
-
-export interface DeliveryOptions extends StreamBufferOptions {
-  policy: Policy;
-  /** Bytes that may wait in memory before the policy acts. */
-  bound: number;
-  /** Bytes that wait when a spilling stream comes from memory again. */
-  resumeBelow: number;
-  whenFull: "block" | "drop";
-  /** Infinity: never. */
-  zeroWindowTimeoutMs: number;
-  ticker: Ticker;
-  onEvent: (event: DeliveryEvent) => void;
-  /** `safePosition` may have moved. */
-  onSafe?: (() => void) | undefined;
-  /** The queue cannot go on. */
-  onError: (error: Error) => void;
-}
-
-/** Beyond the bound, so much waits in memory for the disk before the source has to wait. */
+/** Bytes above the bound that may wait in memory for the disk before the source is blocked. */
 const DISK_LAG = 16 * LONGEST_WRITE;
-/** Sent and not acknowledged: beyond this the source has to wait, or it goes to disk. */
+/** Limit of bytes sent but not acknowledged: above it the stream is spilled, or the source blocked. */
 const MOST_UNACKED = 64 * LONGEST_WRITE;
-/** Offsets are reserved in steps of so many bytes. */
+/** Step in which stream offsets are reserved; bytes. */
 const RESERVE = 2 ** 30;
 
 export class Delivery implements Overflowing {
-  /** All before this has been delivered. */
+  /** Offset up to which everything has been delivered. */
   delivered: number;
-  /** End of what was offered to the kernel. */
+  /** Offset up to which the current connection's kernel has accepted the stream. */
   sent: number;
-  /** Bytes that the kernel took, and messages that ended in them, over all connections. */
+  /** Bytes that the kernel accepted, over all connections, and the messages that ended in them. */
   accepted = 0;
   messages = 0;
-  /** Messages that were dropped: by the policy, by a full queue, or for want of a reader. */
+  /** Messages dropped: by the policy, by a full queue, or because no reader was connected. */
   dropped = 0;
   overflows = 0;
   readonly #options: DeliveryOptions;
@@ -81,7 +45,7 @@ export class Delivery implements Overflowing {
   readonly #gate: Gate = new Gate(() => this.#hasRoom());
   #inFlight = 0;
   #overflowing = false;
-  /** Up to when the queue was full, or had room again. */
+  /** `dropped` when the queue last became full, or had room again. */
   #droppedBefore = 0;
   #finishing = false;
   #ack: Ack = "none";
@@ -94,7 +58,7 @@ export class Delivery implements Overflowing {
     this.#buffer = new StreamBuffer(options, {
       onStored: () => {
         this.#releaseStored();
-        this.#moved();
+        this.#onProgress();
         options.onSafe?.();
       },
       onFull: (why) => {
@@ -104,13 +68,13 @@ export class Delivery implements Overflowing {
         onEvent(
           why === undefined ? { event: "queue-room", dropped } : { event: "queue-full", why, then },
         );
-        this.#moved();
+        this.#onProgress();
       },
       onError: options.onError,
     });
   }
 
-  /** The one that it has just now. */
+  /** The reader's current connection, if any. */
   get connection(): Connection | undefined {
     return this.#reader?.connection;
   }
@@ -120,91 +84,91 @@ export class Delivery implements Overflowing {
     return this.#buffer.tail;
   }
 
-  /** Where the source stands at the tail. */
+  /** Position of the source at the tail. */
   get position(): number {
     return this.#buffer.position;
   }
 
-  /** A stream that is new to a source which is under way begins there. */
+  /** For a new stream of a source that is already running: the position it starts at. */
   set position(position: number) {
     this.#buffer.position = position;
   }
 
-  /** Bytes that wait in memory for the kernel or for the disk. */
-  get waiting(): number {
+  /** Bytes in memory that neither the kernel has accepted nor the disk stored. */
+  get pendingBytes(): number {
     return Math.max(0, this.tail - Math.max(this.sent, this.#buffer.storedEnd));
   }
 
-  /** End of what the kernel may have taken: a write that is under way is known only later. */
+  /** Offset up to which the kernel may have accepted bytes, including a write in flight. */
   get offered(): number {
     return this.sent + this.#inFlight;
   }
 
-  /** Not all has been delivered. */
-  get owes(): boolean {
+  get hasUndelivered(): boolean {
     return this.delivered < this.tail;
   }
 
-  /** Up to where the source need not keep what it sent: it is on disk, or delivered. */
+  /** Source position up to which everything is delivered or on disk: the source may discard it. */
   get safePosition(): number {
     const end = Math.max(this.delivered, this.#buffer.storedEnd);
     return this.#buffer.positionAt(Math.min(end, this.tail));
   }
 
-  /** Takes whole messages in. A promise: the source has to wait for it. */
+  /** Accepts whole messages from the source. If it returns a promise, the source must await it. */
   push(bytes: Uint8Array, messages: number, position: number): void | Promise<void> {
     const { positionPerByte } = this.#options;
     if (positionPerByte > 0 && position < this.position) {
-      // The source went back further than this reader needs: another one did.
-      const known = Math.round((this.position - position) / positionPerByte);
-      if (known >= bytes.length) return;
-      messages = Math.round(messages * (1 - known / bytes.length));
-      bytes = bytes.subarray(known);
+      // A shared source restarted at an earlier position, which another reader needs.
+      const repeated = Math.round((this.position - position) / positionPerByte);
+      if (repeated >= bytes.length) return;
+      messages = Math.round(messages * (1 - repeated / bytes.length));
+      bytes = bytes.subarray(repeated);
     }
     if (positionPerByte > 0 && position > this.position) this.#buffer.skipTo(position);
     if (this.#refuses()) {
       this.dropped += messages;
-      this.#buffer.pass(bytes.length);
+      this.#buffer.advance(bytes.length);
       if (this.#policy.dropsNewest) this.#overflow();
       return;
     }
     this.#buffer.push(bytes, messages);
     if (this.tail <= this.delivered) this.#buffer.blocks.release(this.delivered);
     if (this.connection === undefined) this.spill();
-    this.#buffer.spiller?.pump();
+    this.#buffer.spiller?.appendReady();
     this.#wakeUp();
     if (this.#gate.free) return;
     if (this.#policy.needsQueue) this.spill();
     return this.#gate.wait();
   }
 
-  /** Nobody is there to have them, or a bound is reached that says drop. */
+  /** Whether new messages are dropped: no reader is connected, or the backlog is above the bound. */
   #refuses(): boolean {
     const { bound, whenFull } = this.#options;
     const { keepsForAbsentReaders, dropsNewest, needsQueue } = this.#policy;
-    const gone = this.connection === undefined;
-    if (gone && !keepsForAbsentReaders) return true;
+    const absent = this.connection === undefined;
+    if (absent && !keepsForAbsentReaders) return true;
     if (dropsNewest) {
-      return this.waiting > bound && (gone || this.connection!.blockedSince !== undefined);
+      return this.pendingBytes > bound && (absent || this.connection!.blockedSince !== undefined);
     }
     return needsQueue === true && whenFull === "drop" && this.#buffer.spiller?.full !== undefined &&
-      this.waiting > bound;
+      this.pendingBytes > bound;
   }
 
-  /** Whoever waits with more is let go: nobody will take it. */
-  letGo(): void {
+  /** Unblocks a waiting source for good: the server is shutting down. */
+  unblockSource(): void {
     this.#gate.open();
   }
 
   #hasRoom(): boolean {
     const { bound } = this.#options;
     const most = this.#policy.makesSourceWait ? Math.max(bound, LONGEST_WRITE) : bound + DISK_LAG;
-    return this.waiting <= most && this.#buffer.blocks.bytes <= most + MOST_UNACKED;
+    return this.pendingBytes <= most && this.#buffer.blocks.bytes <= most + MOST_UNACKED;
   }
 
   /**
-   * Feeds a connection from `at` on (default: from the first message that was not delivered) until
-   * it ends (false), or all there will ever be has been delivered (true). It does not close it.
+   * Sends the stream on a connection from offset `at` on (default: the first undelivered message).
+   * Resolves with true once the finished stream is delivered completely, with false if the
+   * connection ends before that. The caller closes the connection.
    */
   async feed(connection: Connection, ack: Ack, at?: number): Promise<boolean> {
     this.#ack = ack;
@@ -228,7 +192,8 @@ export class Delivery implements Overflowing {
           const next = await this.#buffer.available(cursor);
           if (next === cursor) continue;
           this.#options.onEvent({ event: "gap", from: cursor, to: next });
-          // Its reader counts bytes: only a new connection can tell it where they go on.
+          // This reader counts bytes: only the handshake of a new connection can tell it the offset
+          // after the gap.
           if (ack === "reader") break;
           reader.skip(cursor, next);
           cursor = this.sent = next;
@@ -249,23 +214,23 @@ export class Delivery implements Overflowing {
       this.#inFlight = bytes.length;
       if (block !== undefined) block.pinned = true;
       const write = connection.write(bytes);
-      const taken = typeof write === "number" ? write : await write;
+      const accepted = typeof write === "number" ? write : await write;
       if (block !== undefined) block.pinned = false;
       this.#inFlight = 0;
-      if (taken === 0) break;
-      this.accepted += taken;
-      cursor = this.sent = cursor + taken;
+      if (accepted === 0) break;
+      this.accepted += accepted;
+      cursor = this.sent = cursor + accepted;
       if (cursor === endOf(piece.whole)) this.messages += reader.count(piece.whole);
-      if (taken < bytes.length) this.#overflow();
+      if (accepted < bytes.length) this.#overflow();
       if (ack === "none") this.acknowledge(cursor);
-      this.#moved();
-      turn += taken;
+      this.#onProgress();
+      turn += accepted;
       if (turn >= TURN_BYTES) {
         turn = 0;
         await nextTurn();
       }
     }
-    this.#pollAcked();
+    this.#pollAcknowledged();
     stopTicking();
     const finished = !ended && this.#finishing && this.delivered >= this.tail;
     this.#detach();
@@ -274,9 +239,9 @@ export class Delivery implements Overflowing {
 
   #detach(): void {
     this.#reader = undefined;
-    this.#buffer.forgetReading();
+    this.#buffer.resetReadAhead();
     this.#overflowing = false;
-    // What was not acknowledged is sent again.
+    // The next connection sends unacknowledged bytes again.
     this.sent = this.delivered;
     if (!this.#policy.keepsForAbsentReaders) {
       this.#discard();
@@ -284,9 +249,10 @@ export class Delivery implements Overflowing {
       this.spill();
       this.#releaseStored();
     }
-    this.#moved();
+    this.#onProgress();
   }
 
+  /** Drops and counts all undelivered messages in memory. */
   #discard(): void {
     for (let block; (block = this.#buffer.blocks.after(this.delivered)) !== undefined;) {
       this.dropped += block.messages;
@@ -294,24 +260,24 @@ export class Delivery implements Overflowing {
     }
   }
 
-  /** All before `offset` has been delivered. */
+  /** Everything before `offset` has been delivered. */
   acknowledge(offset: number): void {
     if (offset <= this.delivered) return;
     this.delivered = offset;
-    if (this.#reader !== undefined) this.#reader.movedAtMs = performance.now();
+    if (this.#reader !== undefined) this.#reader.progressAtMs = performance.now();
     this.#buffer.release(offset);
     this.#options.onSafe?.();
-    this.#moved();
+    this.#onProgress();
     this.#wakeUp();
   }
 
-  /** There will be no more: `feed` ends once all of it is delivered. */
+  /** The source has ended: `feed` returns once everything is delivered. */
   finish(): void {
     this.#finishing = true;
     this.#wakeUp();
   }
 
-  /** Puts all that is in memory on disk, where there is a queue. */
+  /** Stores everything in memory on disk; without a queue it is dropped. */
   async store(): Promise<void> {
     if (this.#buffer.spiller === undefined) return this.#discard();
     await this.#buffer.store();
@@ -324,6 +290,7 @@ export class Delivery implements Overflowing {
     this.connection?.[how]();
   }
 
+  /** From now on messages are stored on disk; without a queue, or when they are already, no effect. */
   spill(): void {
     const { spiller } = this.#buffer;
     if (spiller === undefined || spiller.on) return;
@@ -331,8 +298,8 @@ export class Delivery implements Overflowing {
     spiller.start();
   }
 
-  /** Something went on: perhaps there is room again, or the disk has been emptied. */
-  #moved(): void {
+  /** Bytes were accepted, stored or acknowledged: delivery from memory may resume, the source too. */
+  #onProgress(): void {
     const { spiller } = this.#buffer;
     if (
       spiller?.on && !this.#finishing && this.connection !== undefined &&
@@ -342,14 +309,14 @@ export class Delivery implements Overflowing {
       spiller.stop();
       this.#options.onEvent({ event: "caught-up", spilled: spiller.stored });
     }
-    this.#gate.look();
+    this.#gate.recheck();
     if (this.#wake !== undefined) this.#wakeUp();
   }
 
   /**
-   * What is on disk stays in memory, too, for a reader that stood still for a moment: it goes on from
-   * there, and need not come after all that the disk still has to do. One whose next bytes are not there
-   * has to, and then the rest is of no use.
+   * Frees memory that has been stored on disk. It is kept for a reader that has paused only briefly,
+   * whose next bytes are still in memory: it then resumes from memory and does not wait for the disk.
+   * A reader whose next bytes are no longer in memory has to read from the disk anyway.
    */
   #releaseStored(): void {
     const { blocks, storedEnd } = this.#buffer;
@@ -368,7 +335,7 @@ export class Delivery implements Overflowing {
   #tick(nowMs: number): void {
     const reader = this.#reader;
     if (reader === undefined) return;
-    if (reader.isDue(nowMs)) this.#pollAcked();
+    if (reader.isPollDue(nowMs)) this.#pollAcknowledged();
     const { blockedSince } = reader.connection;
     if (blockedSince === undefined || nowMs - blockedSince < FULL_AFTER_MS) {
       this.#overflowing = false;
@@ -376,34 +343,35 @@ export class Delivery implements Overflowing {
     }
     this.#overflow();
     const { zeroWindowTimeoutMs, onEvent } = this.#options;
-    const stillMs = reader.stillMs(nowMs);
-    if (stillMs < zeroWindowTimeoutMs || !reader.isShut()) return;
-    onEvent({ event: "dead", seconds: stillMs / 1000 });
+    const stalledMs = reader.stalledMs(nowMs);
+    if (stalledMs < zeroWindowTimeoutMs || !reader.windowMayBeZero()) return;
+    onEvent({ event: "dead", seconds: stalledMs / 1000 });
     reader.connection.reset();
   }
 
   #overflow(): void {
     const { policy, bound, onEvent } = this.#options;
-    if (this.waiting === 0 || this.waiting <= bound) return;
+    const backlog = this.pendingBytes;
+    if (backlog === 0 || backlog <= bound) return;
     if (!this.#overflowing) {
       this.#overflowing = true;
       this.overflows++;
       if (this.overflows === 1) {
-        onEvent({ event: "overflow", policy, messages: this.messages, backlog: this.waiting });
+        onEvent({ event: "overflow", policy, messages: this.messages, backlog });
       }
     }
     this.#policy.act(this);
   }
 
-  #pollAcked(): void {
+  #pollAcknowledged(): void {
     const acknowledged = this.#reader?.acknowledged();
-    // Even if it is the same: of a write that is under way it may be acknowledged before we know that
-    // it was sent.
+    // Not only when the value has changed: bytes of a write in flight can be acknowledged before the
+    // write returns, and `sent` limits what counts.
     if (acknowledged === undefined || this.#ack !== "tcp") return;
     this.acknowledge(Math.min(acknowledged, this.sent));
   }
 
-  /** The first offset from `offset` on that can be sent, now or later. */
+  /** The first offset at or after `offset` that can be sent, now or later. */
   available(offset: number): Promise<number> {
     return this.#buffer.available(offset);
   }

@@ -1,37 +1,37 @@
-/** The contract between `serve` and what feeds its readers: floods, or a relay. */
+/** The interface between `serve` and what sends messages to its readers: floods, or a relay. */
 import type { Closed, Connection } from "../net/net.ts";
 
 /** What was sent to one reader. */
 export interface ReaderTotals {
-  /** Whole messages that the kernel accepted. */
+  /** Whole messages that the server's kernel accepted. */
   messages: number;
-  /** Bytes that it accepted. */
+  /** Bytes that the server's kernel accepted. */
   bytes: number;
-  /** Messages that the policy dropped, or a full queue. */
+  /** Messages dropped by the overflow policy or by a full queue. */
   dropped: number;
-  /** How often the policy had to act. */
+  /** How often the overflow policy acted. */
   overflows: number;
-  /** From its connection to its end. */
+  /** Time from connect to close. */
   seconds: number;
 }
 
-/** What one connection came to, and how it ended. */
+/** What was sent on one connection, and how it ended. */
 export interface ConnectionTotals extends Omit<ReaderTotals, "seconds"> {
   closed: Closed;
-  /** Why it was not let in. */
+  /** Why the server rejected it. */
   refused?: string;
 }
 
-/** What feeds the readers of a server. */
+/** Sends messages to the readers of a server. */
 export interface Feeder {
-  /** Settles when it has no more to give, or has been stopped; connections may still end. */
+  /** Settles when there are no more messages, or after `stop`; connections may still be open. */
   readonly done: Promise<void>;
-  /** Messages that were dropped while their readers were away. */
-  readonly droppedAway?: number;
-  /** Begins what does not wait for a reader. */
+  /** Messages that were dropped while their readers were not connected. */
+  readonly droppedWhileAbsent?: number;
+  /** Starts what does not need a connected reader, such as a shared source. */
   start?(): Promise<void>;
-  /** Feeds a connection until it ends, and closes it. */
+  /** Sends messages on a connection until it ends, and closes it. */
   feed(connection: Connection, reader: number): Promise<ConnectionTotals>;
-  /** Hangs up on all. May be called twice. */
+  /** Closes all connections. May be called twice. */
   stop(): void;
 }

@@ -1,4 +1,4 @@
-/** The article's server: every reader that connects gets a flood of its own, like its fork. */
+/** Like the article's server, which forks for each reader: every connection gets its own flood. */
 import { Flood, type Replies } from "../send/flood.ts";
 import type { Message } from "../message/message.ts";
 import type { Connection } from "../net/net.ts";
@@ -8,13 +8,13 @@ import type { ConnectionTotals, Feeder } from "./feeder.ts";
 
 export interface FloodsOptions {
   message: Message;
-  /** Messages a second, to each; Infinity: as fast as its kernel takes them. */
+  /** Messages a second to each reader; Infinity: as fast as the kernel accepts them. */
   rate: number;
   policy: FloodPolicy;
-  /** Bytes that may wait for the kernel before the policy acts. */
+  /** Backlog in bytes above which the policy acts. */
   bound: number;
   replies: Replies;
-  /** Generates for so long from the first reader on; ms. */
+  /** How long messages are generated, from the first reader's connect; ms, default no end. */
   durationMs?: number | undefined;
   /** How often `onSent` is called; ms, default never. */
   sentEveryMs?: number | undefined;
@@ -45,7 +45,7 @@ export class Floods implements Feeder {
       this.#endsAtMs = startedMs + durationMs;
       this.#timer = setTimeout(() => this.#finish(), durationMs);
     }
-    let tellSent = () => {};
+    let reportSent = () => {};
     const flood = new Flood({
       connection,
       message,
@@ -54,13 +54,13 @@ export class Floods implements Feeder {
       bound,
       replies,
       onOverflow: (flood) => {
-        tellSent();
+        reportSent();
         onOverflow(reader, sentBy(flood), flood.pendingMessages * message.size);
       },
     });
     this.#floods.add(flood);
-    const reporting = this.#reportSent(flood, reader);
-    tellSent = reporting.tell;
+    const reporting = this.#startReporting(flood, reader);
+    reportSent = reporting.report;
     flood.start(rate, startedMs, this.#endsAtMs);
     const closed = await flood.done;
     reporting.stop();
@@ -75,28 +75,28 @@ export class Floods implements Feeder {
     this.#resolve();
   }
 
-  /** Those who are here get what they are owed. */
+  /** Connected readers still get all messages that are due. */
   #finish(): void {
     for (const flood of this.#floods) flood.finish(this.#endsAtMs);
     this.#resolve();
   }
 
-  #reportSent(flood: Flood, reader: number): { stop: () => void; tell: () => void } {
+  #startReporting(flood: Flood, reader: number): { stop: () => void; report: () => void } {
     const { sentEveryMs, onSent } = this.#options;
-    if (sentEveryMs === undefined) return { stop() {}, tell() {} };
+    if (sentEveryMs === undefined) return { stop() {}, report() {} };
     let reported = 0;
-    const tell = () => {
+    const report = () => {
       const messages = sentBy(flood);
       if (messages > reported) onSent(reader, messages);
       reported = messages;
     };
-    const interval = setInterval(tell, sentEveryMs);
+    const interval = setInterval(report, sentEveryMs);
     return {
       stop() {
         clearInterval(interval);
-        tell();
+        report();
       },
-      tell,
+      report,
     };
   }
 }

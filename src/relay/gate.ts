@@ -1,4 +1,4 @@
-/** Where whoever brings something waits until there is room for it. */
+/** Makes producers wait until there is room. */
 export class Gate {
   readonly #hasRoom: () => boolean;
   #waiting: (() => void)[] = [];
@@ -12,23 +12,23 @@ export class Gate {
     return this.#open || this.#hasRoom();
   }
 
-  /** Settles once there is room. */
+  /** Resolves once there is room. */
   async wait(): Promise<void> {
     while (!this.free) await new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 
-  /** Something went: perhaps there is room. */
-  look(): void {
-    if (this.#waiting.length > 0 && this.free) this.#letIn();
+  /** To be called whenever there may be room again. */
+  recheck(): void {
+    if (this.#waiting.length > 0 && this.free) this.#releaseAll();
   }
 
-  /** From now on nobody waits. */
+  /** From now on no producer waits. */
   open(): void {
     this.#open = true;
-    this.#letIn();
+    this.#releaseAll();
   }
 
-  #letIn(): void {
+  #releaseAll(): void {
     for (const resolve of this.#waiting.splice(0)) resolve();
   }
 }

@@ -1,22 +1,23 @@
 /**
- * Reads a reader's queue in order, some batches ahead, so that the disk, the queue's thread and the
- * network work at the same time.
+ * Reads one reader's queue in order, several batches ahead, so that the disk, the queue's worker
+ * thread and the network work in parallel.
  */
-import { giveBuffers } from "../queue/buffers.ts";
+import { returnBuffers } from "../queue/buffers.ts";
 import type { Batch, QueueReader } from "../queue/queue.ts";
 
-/** Batches that are asked for and not yet given, and their bytes if they are long. */
+/** Limits of what is requested ahead: batches, and bytes where batches are long. */
 const MOST_AHEAD = 16;
 const MOST_BYTES = 16 << 20;
 
 export class ReadAhead {
   readonly #queue: QueueReader;
+  /** The batch that was returned last. */
   #batch: Batch | undefined;
-  /** Where it was looked for: it is the first one from there on. */
+  /** The offset it was requested for: there is no earlier batch from there on. */
   #from = 0;
-  /** Those behind it, in order. */
+  /** The batches after it, in order. */
   #next: Promise<Batch | null>[] = [];
-  /** Where the batches begin that were given and are not yet delivered, rising. */
+  /** Start offsets of batches that were returned and are not yet delivered, ascending. */
   #starts: number[] = [];
 
   constructor(queue: QueueReader) {
@@ -24,8 +25,8 @@ export class ReadAhead {
   }
 
   /**
-   * The batch that holds `offset`, or the first one after it; null: there is none. Its bytes stay as
-   * they are until another one is given.
+   * The batch that contains `offset`, or else the first one after it; null: none. Its bytes are valid
+   * until another batch is returned.
    */
   async batch(offset: number): Promise<Batch | null> {
     const known = this.#batch;
@@ -35,7 +36,7 @@ export class ReadAhead {
     this.#from = offset;
     if (batch === null) return null;
     if (batch.offset > (this.#starts.at(-1) ?? -1)) this.#starts.push(batch.offset);
-    this.#askAhead(batch);
+    this.#requestAhead(batch);
     return batch;
   }
 
@@ -43,9 +44,9 @@ export class ReadAhead {
     const known = this.#batch;
     this.#batch = undefined;
     if (known !== undefined && offset === endOf(known)) {
-      // All of it was written: nobody looks at it any more.
-      giveBuffers([known.bytes.buffer as ArrayBuffer]);
-      // None is there when it was asked for too early.
+      // All of it has been written to the reader: its buffer is free.
+      returnBuffers([known.bytes.buffer as ArrayBuffer]);
+      // Null: the request was made before the batch was stored; read it again below.
       const next = await this.#next.shift();
       if (next !== undefined && next !== null) return next;
     }
@@ -53,32 +54,33 @@ export class ReadAhead {
     return await this.#queue.read(offset);
   }
 
-  #askAhead(batch: Batch): void {
+  #requestAhead(batch: Batch): void {
     const { length } = batch.bytes;
     const left = Math.ceil((this.#queue.tail - endOf(batch)) / length);
     const most = Math.max(1, Math.min(MOST_AHEAD, Math.floor(MOST_BYTES / length), left));
     while (left > 0 && this.#next.length < most) {
       const next = this.#queue.read();
-      // Whoever asks for it gets the error; nobody may.
+      // The caller that takes this batch gets the error; there may never be one.
       next.catch(() => {});
       this.#next.push(next);
     }
   }
 
-  /** The start of the batch, of those that were given, that holds a delivered offset. */
+  /** Start of the returned batch that contains a delivered offset. */
   startOf(offset: number): number | undefined {
     while ((this.#starts[1] ?? Infinity) <= offset) this.#starts.shift();
     const start = this.#starts[0];
     return start !== undefined && start <= offset ? start : undefined;
   }
 
-  forget(): void {
+  /** Discards all that was read ahead: the next read starts elsewhere. */
+  reset(): void {
     this.#batch = undefined;
     this.#next = [];
     this.#starts = [];
   }
 }
 
-/** The offset behind its last byte. */
+/** The offset just past its last byte. */
 export const endOf = ({ offset, bytes }: Pick<Batch, "offset" | "bytes">): number =>
   offset + bytes.length;

@@ -1,43 +1,47 @@
-/** One connection of a reader: what was sent on it, and what of that its kernel acknowledged. */
+/** One connection of a reader: what was sent on it, and how much of that was acknowledged by TCP. */
 import type { Block } from "./blocks.ts";
 import { tcpInfo } from "../kernel/tcp_info.ts";
 import type { Connection } from "../net/net.ts";
 import type { Batch } from "../queue/queue.ts";
 
-/** How often the kernel is asked what the reader's kernel acknowledged. */
+/** How often the server's kernel is asked how much the reader's kernel has acknowledged. */
 const ACK_EVERY_MS = 10;
 
 export class ReaderConnection {
   readonly connection: Connection;
-  /** When something went on last; ms of `performance.now()`. */
-  movedAtMs: number;
-  /** The offset that its first byte has; then that less the gaps that were acknowledged past. */
+  /** Time of the last progress; ms of `performance.now()`. */
+  progressAtMs: number;
+  /** Stream offset of the first byte on this connection. */
   readonly #start: number;
+  /** `#start` plus the length of all gaps up to the last acknowledged byte. */
   #base: number;
-  /** Gaps behind what its kernel acknowledged. */
+  /** Gaps after the last acknowledged byte. */
   readonly #skipped: { from: number; to: number }[] = [];
-  /** Bytes that its kernel acknowledged. */
+  /** Bytes that the reader's kernel acknowledged. */
   #acked = 0;
-  #askedAtMs = 0;
-  /** The block that was counted last, and as how many messages: it may have grown since. */
+  #polledAtMs = 0;
+  /** The block counted last, and its messages at that time: it may have grown since. */
   #counted = { offset: -1, messages: 0 };
 
-  /** `start`: the offset that its first byte will have. */
+  /** `start`: stream offset of the first byte to be sent. */
   constructor(connection: Connection, start: number) {
     this.connection = connection;
-    this.movedAtMs = performance.now();
+    this.progressAtMs = performance.now();
     this.#start = this.#base = start;
   }
 
-  /** It goes on at `to`, where `from` would have been next. */
+  /** The next byte sent has offset `to` instead of `from`. */
   skip(from: number, to: number): void {
     this.#skipped.push({ from, to });
   }
 
-  /** New messages in a block that was sent to its end, or in the batch that it has become since. */
+  /**
+   * Messages to add to the count once a block has been sent to its end. A block that grew, or was
+   * stored as a batch with the same offset, is counted once.
+   */
   count({ offset, bytes, messages }: Block | Batch): number {
     if (this.#counted.offset !== offset) {
-      // It may begin inside of it.
+      // The connection may have started within this block.
       const share = Math.max(0, this.#start - offset) / bytes.length;
       this.#counted = { offset, messages: Math.round(messages * share) };
     }
@@ -46,23 +50,23 @@ export class ReaderConnection {
     return fresh;
   }
 
-  /** The kernel has not been asked for some ms. */
-  isDue(nowMs: number): boolean {
-    if (nowMs - this.#askedAtMs < ACK_EVERY_MS) return false;
-    this.#askedAtMs = nowMs;
+  /** Whether it is time to poll the kernel again; true at most once in `ACK_EVERY_MS`. */
+  isPollDue(nowMs: number): boolean {
+    if (nowMs - this.#polledAtMs < ACK_EVERY_MS) return false;
+    this.#polledAtMs = nowMs;
     return true;
   }
 
-  /** End of what its kernel acknowledged; undefined: ours does not tell. */
+  /** Stream offset up to which the reader's kernel acknowledged; undefined where it is unknown. */
   acknowledged(): number | undefined {
     const { fd } = this.connection;
     const acked = fd === undefined ? undefined : tcpInfo(fd)?.bytesAcked;
     if (acked === undefined) return undefined;
     if (acked !== this.#acked) {
       this.#acked = acked;
-      this.movedAtMs = performance.now();
+      this.progressAtMs = performance.now();
     }
-    // What is behind a gap was sent only after all before it.
+    // The byte after a gap was sent only after all bytes before the gap.
     while (this.#base + acked >= (this.#skipped[0]?.from ?? Infinity)) {
       const { from, to } = this.#skipped.shift()!;
       this.#base += to - from;
@@ -70,13 +74,13 @@ export class ReaderConnection {
     return this.#base + acked;
   }
 
-  /** For how long it has been blocked, and nothing has moved; ms. */
-  stillMs(nowMs: number): number {
-    return nowMs - Math.max(this.connection.blockedSince ?? nowMs, this.movedAtMs);
+  /** How long the connection has been blocked without any progress; ms. */
+  stalledMs(nowMs: number): number {
+    return nowMs - Math.max(this.connection.blockedSince ?? nowMs, this.progressAtMs);
   }
 
-  /** The window that its kernel advertised last is zero, or ours does not tell. */
-  isShut(): boolean {
+  /** Whether the reader's last advertised window is zero; true where the kernel does not report it. */
+  windowMayBeZero(): boolean {
     const { fd } = this.connection;
     return fd === undefined || (tcpInfo(fd)?.sendWindow ?? 0) === 0;
   }

@@ -1,6 +1,6 @@
 /**
- * The server in between: what a source makes goes to each reader by a delivery of its own, which
- * outlives the reader's connections.
+ * Passes messages from a source to all readers. Each reader has its own `Delivery`, which outlives
+ * the reader's connections.
  */
 import {
   AckParser,
@@ -10,8 +10,9 @@ import {
   ProtocolError,
   type StreamOffset,
 } from "../message/protocol.ts";
-import { type Ack, Delivery, type DeliveryEvent, type DeliveryOptions } from "./delivery.ts";
-import { greet, type Greeting } from "./greeting.ts";
+import { Delivery } from "./delivery.ts";
+import type { Ack, DeliveryEvent, DeliveryOptions } from "./delivery_options.ts";
+import { type Handshake, receiveHandshake } from "./handshake.ts";
 import { libc } from "../kernel/libc.ts";
 import { discardReplies, linger } from "../net/linger.ts";
 import { type Connection, DEFAULT_READ_SIZE } from "../net/net.ts";
@@ -20,67 +21,67 @@ import type { Queue } from "../queue/queue.ts";
 import type { Source, SourceEvent } from "../source/source.ts";
 
 /**
- * Who comes back: whoever connects (`single`: there is one reader), whoever comes from the same
- * address, or who says the same name in its first line.
+ * How a reader that reconnects is recognized: `single`, there is only one reader; `address`, by its
+ * IP address; `hello`, by the name in its first line.
  */
 export type ReaderId = "single" | "address" | "hello";
 
-/** The name of a reader that is the only one. */
+/** Name of the only reader with `single`. */
 export const SINGLE = "reader";
 
 export type RelayEvent =
   | ({ reader: number; name: string } & DeliveryEvent)
   | { event: "sent"; reader: number; messages: number }
-  /** A reader does not keep to the protocol: it is reset. */
+  /** A reader violated the acknowledgement protocol: its connection is reset. */
   | { event: "protocol"; error: string }
   | { event: "source"; what: SourceEvent };
 
 export interface RelayOptions extends Omit<DeliveryOptions, "queue" | "onEvent" | "onError"> {
-  /** Default: the reader's own word if it gives it, else its kernel's, where ours tells that. */
+  /** Default: `reader` if it sends a `resume` line, else `tcp` where available, else `none`. */
   ack?: Ack | undefined;
-  /** Makes the source: once for all readers, or once for each. */
+  /** Creates the source: once if it is shared by all readers, else once for each. */
   source: () => Source;
   shared: boolean;
-  /** The source is stopped so long after its start; ms. */
+  /** The source is stopped this long after its start; ms, default never. */
   endsAfterMs?: number | undefined;
-  /** How often `sent` is told for each reader; ms, default never. */
+  /** How often `sent` is reported for each reader; ms, default never. */
   sentEveryMs?: number | undefined;
   queue?: Queue | undefined;
   readerId: ReaderId;
-  /** For what a reader has to say first; ms. */
+  /** Time limit for a reader's handshake; ms. */
   handshakeTimeoutMs: number;
-  /** What a reader sends is read and thrown away, unless it acknowledges. */
+  /** Read and discard what a reader sends, unless it acknowledges. */
   drainReplies: boolean;
   onEvent: (event: RelayEvent) => void;
 }
 
-/** A reader that was here, or is in the queue. */
-interface Known {
+/** A reader that has connected before, or has a queue on disk. */
+interface RelayReader {
   readonly delivery: Delivery;
   readonly stream: string;
-  /** The number of its last connection; 0: none yet. */
+  /** Number of its latest connection; 0: none yet. */
   reader: number;
-  /** Of its present connection. */
-  fed?: Promise<boolean>;
-  /** It has sent its FIN on that. */
-  left: boolean;
+  /** Settles when its current connection is no longer fed; absent: not connected. */
+  feeding?: Promise<boolean>;
+  /** It has sent FIN on its current connection. */
+  sentFin: boolean;
 }
 
 export class Relay implements Feeder {
-  /** Resolves when the source has ended and all is delivered or stored; rejects when it cannot go on. */
+  /** Resolves when the source has ended and everything is delivered or stored; rejects on failure. */
   readonly done: Promise<void>;
   readonly #options: RelayOptions;
-  readonly #known = new Map<string, Promise<Known>>();
-  readonly #all: Known[] = [];
+  readonly #readersByName = new Map<string, Promise<RelayReader>>();
+  readonly #readers: RelayReader[] = [];
   readonly #sources = new Set<Source>();
   readonly #connections = new Set<Connection>();
   readonly #end: { resolve: () => void; reject: (error: unknown) => void };
-  /** Where the source stands that all readers share. */
+  /** Position of the shared source. */
   #position = 0;
-  /** Messages that were dropped while their readers were here. */
+  /** Messages that were dropped while their readers were connected. */
   #dropped = 0;
-  #running = 0;
-  #begun = false;
+  #runningSources = 0;
+  #started = false;
   #ending = false;
 
   constructor(options: RelayOptions) {
@@ -90,70 +91,69 @@ export class Relay implements Feeder {
     this.#end = { resolve, reject };
   }
 
-  get droppedAway(): number {
-    return this.#all.reduce((sum, { delivery }) => sum + delivery.dropped, -this.#dropped);
+  get droppedWhileAbsent(): number {
+    return this.#readers.reduce((sum, { delivery }) => sum + delivery.dropped, -this.#dropped);
   }
 
-  /** Opens what is known already: the readers in the queue, and the single one that may come. */
+  /** Opens the readers in the queue and the single reader, and starts their sources. */
   async start(): Promise<void> {
     const { queue, readerId } = this.#options;
-    for (const name of queue?.names ?? []) await this.#open(name);
-    if (readerId === "single" && queue !== undefined) await this.#open(SINGLE);
-    this.#begun = true;
-    this.#begin();
+    for (const name of queue?.names ?? []) await this.#openReader(name);
+    if (readerId === "single" && queue !== undefined) await this.#openReader(SINGLE);
+    this.#started = true;
+    this.#startSources();
   }
 
-  /** Serves a connection until it ends. */
   async feed(connection: Connection, reader: number): Promise<ConnectionTotals> {
     this.#connections.add(connection);
-    const stay = await this.#receive(connection, reader);
+    const totals = await this.#serve(connection, reader);
     this.#connections.delete(connection);
-    return stay;
+    return totals;
   }
 
-  async #receive(connection: Connection, reader: number): Promise<ConnectionTotals> {
+  async #serve(connection: Connection, reader: number): Promise<ConnectionTotals> {
     const { readerId, ack, drainReplies, handshakeTimeoutMs } = this.#options;
-    let greeting: Greeting;
+    let handshake: Handshake;
     try {
-      const resume = ack === undefined ? "perhaps" : ack === "reader" ? "yes" : "no";
-      greeting = await greet(connection, {
+      const resume = ack === undefined ? "optional" : ack === "reader" ? "required" : "none";
+      handshake = await receiveHandshake(connection, {
         hello: readerId === "hello",
         resume,
         handshakeTimeoutMs,
       });
     } catch (error) {
-      return await refuse(connection, error as Error);
+      return await reject(connection, error as Error);
     }
-    const name = greeting.name ?? (readerId === "address" ? connection.remote.host : SINGLE);
-    const known = await this.#open(name);
-    const { delivery } = known;
-    while (known.fed !== undefined) {
-      // Who knows its name may take over from a connection that hangs, and anybody from one whose
-      // reader has sent its FIN: that it is gone for good only a write would tell.
-      if (readerId !== "hello" && !known.left) {
-        return await refuse(connection, new Error("another reader is here already"));
+    const name = handshake.name ?? (readerId === "address" ? connection.remote.host : SINGLE);
+    const relayReader = await this.#openReader(name);
+    const { delivery } = relayReader;
+    while (relayReader.feeding !== undefined) {
+      // A reader that names itself may replace its earlier connection, which may hang. Any reader may
+      // replace one that has sent FIN: whether that one still reads, only a write would show.
+      if (readerId !== "hello" && !relayReader.sentFin) {
+        return await reject(connection, new Error("another reader is connected already"));
       }
       delivery.connection?.reset();
-      await known.fed;
+      await relayReader.feeding;
     }
-    known.reader = reader;
-    if (this.#ending) return await refuse(connection, new Error("the server ends"));
+    relayReader.reader = reader;
+    if (this.#ending) return await reject(connection, new Error("the server is ending"));
     const { accepted, messages, dropped, overflows } = delivery;
-    const stopTelling = this.#tellSent(known);
-    const fed = known.fed = this.#feed(connection, known, greeting);
-    const replies = greeting.asks
-      ? this.#readAcks(connection, delivery, greeting.lines)
+    const stopReporting = this.#reportSent(relayReader);
+    const feeding = relayReader.feeding = this.#feed(connection, relayReader, handshake);
+    const replies = handshake.acknowledges
+      ? this.#readAcks(connection, delivery, handshake.lines)
       : drainReplies
-      ? discardReplies(connection, greeting.reading)
+      ? discardReplies(connection, handshake.reading)
       : undefined;
-    known.left = false;
+    relayReader.sentFin = false;
     void replies?.then(() => {
-      if (known.fed === fed) known.left = true;
+      if (relayReader.feeding === feeding) relayReader.sentFin = true;
     });
-    const finished = await fed;
-    stopTelling();
-    delete known.fed;
-    // Now: what comes later is the next connection's.
+    const finished = await feeding;
+    stopReporting();
+    delete relayReader.feeding;
+    // Before the next await: after it the counters may include the reader's next connection.
     const totals = {
       messages: delivery.messages - messages,
       bytes: delivery.accepted - accepted,
@@ -163,58 +163,60 @@ export class Relay implements Feeder {
     this.#dropped += totals.dropped;
     if (finished) await linger(connection, replies);
     connection.close();
-    this.#check();
+    this.#endIfComplete();
     return { ...totals, closed: await connection.closed };
   }
 
-  async #feed(connection: Connection, known: Known, greeting: Greeting): Promise<boolean> {
-    const { delivery, stream } = known;
-    const { asks, place } = greeting;
-    if (!asks) return await delivery.feed(connection, this.#options.ack ?? defaultAck());
-    const at: StreamOffset = { offset: await startFor(delivery, stream, place), stream };
+  async #feed(
+    connection: Connection,
+    { delivery, stream }: RelayReader,
+    { acknowledges, stored }: Handshake,
+  ): Promise<boolean> {
+    if (!acknowledges) return await delivery.feed(connection, this.#options.ack ?? defaultAck());
+    const at: StreamOffset = { offset: await startFor(delivery, stream, stored), stream };
     const line = new TextEncoder().encode(formatAt(at));
     if (await connection.write(line) < line.length) return false;
-    // Its offset means nothing here: it has to decide, and leaves.
-    if (place !== undefined && place.stream !== stream) {
+    // Its offset belongs to another stream. The reader has to decide what to do, and disconnects.
+    if (stored !== undefined && stored.stream !== stream) {
       await linger(connection);
       return false;
     }
     return await delivery.feed(connection, "reader", at.offset);
   }
 
-  /** Ends all at once: what is in memory goes to disk, where there is a queue. */
+  /** Ends at once: messages in memory are stored on disk if there is a queue, else dropped. */
   stop(): void {
     if (this.#ending) return;
     this.#ending = true;
     for (const source of this.#sources) source.stop();
-    for (const { delivery } of this.#all) delivery.letGo();
+    for (const { delivery } of this.#readers) delivery.unblockSource();
     for (const connection of this.#connections) connection.close();
     void this.#storeAll();
   }
 
   async #storeAll(): Promise<void> {
     try {
-      await Promise.all(this.#all.map(({ fed }) => fed));
-      await Promise.all(this.#all.map(({ delivery }) => delivery.store()));
+      await Promise.all(this.#readers.map(({ feeding }) => feeding));
+      await Promise.all(this.#readers.map(({ delivery }) => delivery.store()));
       this.#end.resolve();
     } catch (error) {
       this.#fail(error);
     }
   }
 
-  #tellSent(known: Known): () => void {
+  #reportSent(relayReader: RelayReader): () => void {
     const { sentEveryMs, onEvent } = this.#options;
     if (sentEveryMs === undefined) return () => {};
-    let told = known.delivery.messages;
-    const tell = () => {
-      const { reader, delivery: { messages } } = known;
-      if (messages > told) onEvent({ event: "sent", reader, messages });
-      told = messages;
+    let reported = relayReader.delivery.messages;
+    const report = () => {
+      const { reader, delivery: { messages } } = relayReader;
+      if (messages > reported) onEvent({ event: "sent", reader, messages });
+      reported = messages;
     };
-    const interval = setInterval(tell, sentEveryMs);
+    const interval = setInterval(report, sentEveryMs);
     return () => {
       clearInterval(interval);
-      tell();
+      report();
     };
   }
 
@@ -235,55 +237,55 @@ export class Relay implements Feeder {
     }
   }
 
-  #open(name: string): Promise<Known> {
-    let known = this.#known.get(name);
-    if (known === undefined) {
-      known = this.#make(name);
-      this.#known.set(name, known);
-      known.catch((error) => this.#fail(error));
+  #openReader(name: string): Promise<RelayReader> {
+    let relayReader = this.#readersByName.get(name);
+    if (relayReader === undefined) {
+      relayReader = this.#createReader(name);
+      this.#readersByName.set(name, relayReader);
+      relayReader.catch((error) => this.#fail(error));
     }
-    return known;
+    return relayReader;
   }
 
-  async #make(name: string): Promise<Known> {
+  async #createReader(name: string): Promise<RelayReader> {
     const { queue, onEvent, shared } = this.#options;
     const stored = await queue?.open(name);
     const delivery = new Delivery({
       ...this.#options,
       queue: stored,
-      onEvent: (event) => onEvent({ reader: known.reader, name, ...event }),
+      onEvent: (event) => onEvent({ reader: relayReader.reader, name, ...event }),
       onSafe: shared && this.#options.replayable ? () => this.#acknowledge() : undefined,
       onError: (error) => this.#fail(error),
     });
     if (this.#position > 0 && stored?.tail === 0) {
-      // New to a source that is under way: its stream begins here.
+      // A new reader of a source that is already running: its stream starts at the current position.
       delivery.position = this.#position;
       stored.release(0, this.#position);
     }
     const stream = stored?.stream ?? newStream();
-    const known: Known = { delivery, stream, reader: 0, left: false };
-    this.#all.push(known);
-    if (this.#begun) this.#begin(known);
-    return known;
+    const relayReader: RelayReader = { delivery, stream, reader: 0, sentFin: false };
+    this.#readers.push(relayReader);
+    if (this.#started) this.#startSources(relayReader);
+    return relayReader;
   }
 
-  /** Starts the sources that are not running yet; `fresh`: for this one. */
-  #begin(fresh?: Known): void {
+  /** Starts the shared source once there is a reader, or a source for the new reader (default: all). */
+  #startSources(newReader?: RelayReader): void {
     const { shared, source } = this.#options;
     if (this.#ending) return;
     if (!shared) {
-      for (const { delivery } of fresh === undefined ? this.#all : [fresh]) {
+      for (const { delivery } of newReader === undefined ? this.#readers : [newReader]) {
         void this.#run(source(), delivery, delivery.position);
       }
-    } else if (this.#sources.size === 0 && this.#all.length > 0) {
-      this.#position = Math.min(...this.#all.map(({ delivery }) => delivery.position));
+    } else if (this.#sources.size === 0 && this.#readers.length > 0) {
+      this.#position = Math.min(...this.#readers.map(({ delivery }) => delivery.position));
       void this.#run(source(), undefined, this.#position);
     }
   }
 
   async #run(source: Source, to: Delivery | undefined, from: number): Promise<void> {
     this.#sources.add(source);
-    this.#running++;
+    this.#runningSources++;
     const { onEvent, endsAfterMs } = this.#options;
     const timer = endsAfterMs === undefined
       ? undefined
@@ -297,8 +299,8 @@ export class Relay implements Feeder {
       this.#fail(error);
     }
     clearTimeout(timer);
-    this.#running--;
-    this.#check();
+    this.#runningSources--;
+    this.#endIfComplete();
   }
 
   #push(
@@ -310,16 +312,16 @@ export class Relay implements Feeder {
     if (to !== undefined) return to.push(bytes, messages, position);
     this.#position = position + bytes.length * this.#options.positionPerByte;
     let waits: Promise<void>[] | undefined;
-    for (const { delivery } of this.#all) {
+    for (const { delivery } of this.#readers) {
       const wait = delivery.push(bytes, messages, position);
       if (wait !== undefined) (waits ??= []).push(wait);
     }
     if (waits !== undefined) return Promise.all(waits).then(() => {});
   }
 
-  /** What none of them needs any more, the source need not keep. */
+  /** Tells the shared source the position up to which no reader needs its bytes again. */
   #acknowledge(): void {
-    const safe = Math.min(...this.#all.map(({ delivery }) => delivery.safePosition));
+    const safe = Math.min(...this.#readers.map(({ delivery }) => delivery.safePosition));
     for (const source of this.#sources) source.acknowledge?.(safe);
   }
 
@@ -328,15 +330,18 @@ export class Relay implements Feeder {
   }
 
   /**
-   * Once the sources have ended, those who are here get the rest; what is left goes to disk, and
-   * waits for its readers. Without a queue nobody can wait for it.
+   * Once all sources have ended, connected readers get the rest. Then the server ends, unless a queue
+   * on disk still holds messages for readers that are not connected.
    */
-  #check(): void {
-    if (!this.#begun || this.#running > 0 || this.#ending) return;
-    for (const { delivery } of this.#all) delivery.finish();
-    if (this.#all.some(({ fed }) => fed !== undefined)) return;
-    if (this.#options.queue !== undefined && this.#all.some(({ delivery }) => delivery.owes)) {
-      for (const { delivery } of this.#all) void delivery.store();
+  #endIfComplete(): void {
+    if (!this.#started || this.#runningSources > 0 || this.#ending) return;
+    for (const { delivery } of this.#readers) delivery.finish();
+    if (this.#readers.some(({ feeding }) => feeding !== undefined)) return;
+    if (
+      this.#options.queue !== undefined &&
+      this.#readers.some(({ delivery }) => delivery.hasUndelivered)
+    ) {
+      for (const { delivery } of this.#readers) void delivery.store();
       return;
     }
     this.#ending = true;
@@ -344,16 +349,20 @@ export class Relay implements Feeder {
   }
 }
 
-/** Where a reader that acknowledges goes on. */
-async function startFor(delivery: Delivery, stream: string, place?: StreamOffset): Promise<number> {
-  const asked = place?.stream === stream ? place.offset : 0;
-  return await delivery.available(Math.max(asked, delivery.delivered));
+/** The offset from which a reader that acknowledges is sent its stream. */
+async function startFor(
+  delivery: Delivery,
+  stream: string,
+  stored: StreamOffset | undefined,
+): Promise<number> {
+  const requested = stored?.stream === stream ? stored.offset : 0;
+  return await delivery.available(Math.max(requested, delivery.delivered));
 }
 
-/** The kernel's word, where it gives it. */
+/** TCP acknowledgements are read through libc. */
 const defaultAck = (): Ack => typeof libc === "string" ? "none" : "tcp";
 
-async function refuse(connection: Connection, error: Error): Promise<ConnectionTotals> {
+async function reject(connection: Connection, error: Error): Promise<ConnectionTotals> {
   connection.close();
   const closed = await connection.closed;
   return { messages: 0, bytes: 0, dropped: 0, overflows: 0, closed, refused: error.message };

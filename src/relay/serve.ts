@@ -1,7 +1,7 @@
 /**
- * Room: a server: one stream of messages to many readers, and what is kept for those that are slow.
+ * Room: the server: sends messages to many readers and buffers them for readers that are slow.
  * In: `ServeOptions`: a source or a flood, an overflow policy, a queue.
- * Out: what each reader is owed, in order; `ServeEvent`s, and totals at the end.
+ * Out: each reader's messages in order; `ServeEvent`s, and totals at the end.
  */
 import type { Address } from "../kernel/address.ts";
 import { libc } from "../kernel/libc.ts";
@@ -11,19 +11,19 @@ import type { Connection } from "../net/net.ts";
 import { createFeeder } from "./choose_feeder.ts";
 import type { ReaderTotals } from "./feeder.ts";
 import type { ServeResult } from "./serve_event.ts";
-import { type GivenServeOptions, presentOptions } from "./serve_options.ts";
+import { currentOptions, type GivenServeOptions } from "./serve_options.ts";
 
 export interface Server {
   readonly address: Address;
-  /** Settles when the server has ended: by its duration, by the signal, or by `stop`. */
+  /** Settles when the server has ended: after its duration, by the signal, or by `stop`. */
   readonly done: Promise<ServeResult>;
-  /** Hangs up on all readers, and ends. */
+  /** Closes all connections and ends the server. */
   stop(): Promise<ServeResult>;
 }
 
-/** Listens, and feeds whoever connects. Rejects with a NetError when it cannot listen. */
+/** Listens, and sends messages to every reader that connects. Rejects with a NetError if it cannot listen. */
 export async function serve(given: GivenServeOptions): Promise<Server> {
-  const options = presentOptions(given);
+  const options = currentOptions(given);
   const { host = "127.0.0.1", port = 8000, sendBuffer, signal, maxReaders = Infinity } = options;
   if (sendBuffer !== undefined && typeof libc === "string") {
     throw new Error(`cannot set the send buffer to ${sendBuffer}: ${libc}`);
@@ -52,7 +52,7 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
     signal?.removeEventListener("abort", stop);
     if (failure !== undefined) return done.reject(failure.error);
     total.seconds = seconds();
-    total.dropped += feeder.droppedAway ?? 0;
+    total.dropped += feeder.droppedWhileAbsent ?? 0;
     emit({ event: "done", time: total.seconds, ...total });
     done.resolve(total);
   };
@@ -65,7 +65,7 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
   };
   const stop = () => feeder.stop();
 
-  const welcome = async (connection: Connection): Promise<void> => {
+  const serveReader = async (connection: Connection): Promise<void> => {
     if (ending || connections >= maxReaders) {
       connection.close();
       emit({ event: "refused", time: seconds(), ...connection.remote, readers: connections });
@@ -78,9 +78,9 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
     if (sendBuffer !== undefined && connection.fd !== undefined) {
       setBufferSize(connection.fd, "send", sendBuffer);
     }
-    const { closed, refused, ...fed } = await feeder.feed(connection, reader);
+    const { closed, refused, ...sent } = await feeder.feed(connection, reader);
     connections--;
-    const totals: ReaderTotals = { ...fed, seconds: seconds() - connectedAt };
+    const totals: ReaderTotals = { ...sent, seconds: seconds() - connectedAt };
     total.messages += totals.messages;
     total.bytes += totals.bytes;
     total.dropped += totals.dropped;
@@ -93,7 +93,7 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
   const listener = await net.listen({
     host,
     port,
-    onConnection: (connection) => void welcome(connection),
+    onConnection: (connection) => void serveReader(connection),
   });
   emit({ event: "listening", time: seconds(), ...listener.address });
   feeder.done.then(end, (error) => {

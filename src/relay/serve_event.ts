@@ -1,10 +1,10 @@
-/** What happens in a server's life, as an event or as a JSON line. */
+/** The events of a server, also printed as JSON lines with `--json`. */
 import type { Closed } from "../net/net.ts";
 import type { Policy } from "../send/overflow.ts";
 import type { ReaderTotals } from "./feeder.ts";
 import type { RelayEvent } from "./relay.ts";
 
-/** What happens in a server's life. `reader` counts from 1; `time` is in seconds since it listens. */
+/** An event of a server. `reader` counts from 1; `time`: seconds since `serve` was called. */
 export type ServeEvent =
   & { time: number }
   & (
@@ -18,13 +18,12 @@ export type ServeEvent =
     | ({ event: "done" } & ServeResult)
   );
 
-/** All of a server's life; `dropped` counts those, too, whose reader was away. */
+/** Totals of a server; `dropped` includes messages whose reader was not connected. */
 export interface ServeResult extends ReaderTotals {
-  /** Readers that came. */
+  /** Connections accepted. */
   readers: number;
 }
 
-/** Without its time. */
 export type UntimedEvent = ServeEvent extends infer E
   ? E extends { time: number } ? Omit<E, "time"> : never
   : never;

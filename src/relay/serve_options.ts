@@ -7,57 +7,64 @@ import type { Replies } from "../send/flood.ts";
 import type { Policy } from "../send/overflow.ts";
 import type { NumberedMessage } from "../source/flood_source.ts";
 import type { Source } from "../source/source.ts";
-import type { Ack } from "./delivery.ts";
+import type { Ack } from "./delivery_options.ts";
 import type { ReaderId } from "./relay.ts";
 import type { ServeEvent } from "./serve_event.ts";
 
 export interface ServeOptions {
-  /** Default 127.0.0.1: loopback only; any other address must be asked for. */
+  /** Address to listen on; default 127.0.0.1, loopback only. */
   host?: string;
-  /** Default 8000; 0: any free one. */
+  /** Default 8000; 0: any free port. */
   port?: number;
-  /** What a flood sends; default the article's 13 bytes, numbered messages of 64 for spill. */
+  /** The message of a flood; default the article's 13 bytes, with spill numbered messages of 64. */
   message?: Message | NumberedMessage;
-  /** Messages a second, to each reader; Infinity: as fast as its kernel takes them. Default 1M. */
+  /** Messages a second to each reader; Infinity: as fast as the kernel accepts them. Default 1M. */
   rate?: number;
   /** Default: close. */
   overflow?: Policy;
   /**
-   * Bytes that may wait in memory before the policy acts; default 0, the first full buffer, but
-   * 8 MiB for spill.
+   * High watermark: backlog in memory above which the policy acts; bytes. Default 0, the policy acts
+   * as soon as the send buffer is full; with spill 8 MiB.
    */
   backlog?: number;
-  /** Default: ignore for a plain flood, else drain. */
+  /** What to do with bytes that readers send. Default: ignore for a plain flood, else drain. */
   replies?: Replies;
-  /** SO_SNDBUF of each connection; the kernel takes the double. Default: it tunes itself. */
+  /** SO_SNDBUF of each connection; the kernel doubles it. Default: the kernel tunes it. */
   sendBuffer?: number;
-  /** Generates for so long from the first reader on, then delivers what is pending and ends; ms. */
+  /**
+   * How long messages are generated, for a plain flood from the first reader's connect; then the
+   * backlog is delivered and the server ends; ms, default no end.
+   */
   durationMs?: number;
-  /** Readers at once; a further one is hung up on. Default: no limit. */
+  /** Most concurrent readers; further connections are closed. Default: no limit. */
   maxReaders?: number;
   /** How often `sent` is reported for each reader; ms, default never. */
   sentEveryMs?: number;
-  /** Where the messages come from, instead of a flood for each reader: one for all of them. */
+  /** One source of messages for all readers. Default: a flood for each reader. */
   source?: Source;
-  /** Where the source's messages begin and end; default none. */
+  /** How the source's messages are delimited; default none. */
   frame?: Frame;
-  /** Where messages wait that memory does not hold; needed by `spill`, and closed by the caller. */
+  /** The queue on disk; required by `spill`. The caller closes it. */
   queue?: Queue;
-  /** Bytes that wait when a spilling reader is fed from memory again; default half the backlog. */
+  /**
+   * Low watermark: backlog at which a spilling reader is served from memory again; bytes, default
+   * half the high watermark.
+   */
   resumeBelow?: number;
-  /** What becomes of messages that a full queue does not take; default: block. */
+  /** What to do with new messages when the queue is full; default: block. */
   whenFull?: "block" | "drop";
   /**
-   * What counts as delivered; default: `reader` for one that asks where to go on as soon as it has
-   * connected, else `tcp`, where the kernel tells, else `none`.
+   * What counts as delivered. Default: `reader` for a reader that sends a `resume` line right after
+   * it connects, else `tcp` where the kernel reports acknowledgements, else `none`.
    */
   ack?: Ack;
-  /** Who comes back; default: single. */
+  /** How a reader that reconnects is recognized; default: single. */
   readerId?: ReaderId;
-  /** A reader whose window was zero, and for whom nothing moved, for so long is reset; ms, default never. */
+  /** Resets a reader whose window was zero, without progress, for this time; ms, default never. */
   zeroWindowTimeoutMs?: number;
-  /** How long a reader may take to say its name, or its offset, before it is hung up on; ms, default 10 s. */
+  /** Time limit for a reader's handshake; then the server disconnects it; ms, default 10 s. */
   handshakeTimeoutMs?: number;
+  /** Default: the adapter of this runtime. */
   adapter?: Adapter;
   /** Ends the server at once. */
   signal?: AbortSignal | undefined;
@@ -76,14 +83,14 @@ export interface OldServeOptions {
   message?: { sequence: true; size: number };
 }
 
-/** What `serve` takes: its options, by their present or by their old names. */
+/** The options of `serve`, by their current or their old names. */
 export type GivenServeOptions =
   & Omit<ServeOptions, "message">
   & Omit<OldServeOptions, "message">
   & { message?: ServeOptions["message"] | OldServeOptions["message"] };
 
-/** The options by their present names. */
-export function presentOptions(given: GivenServeOptions): ServeOptions {
+/** Renames options that were given by their old names. */
+export function currentOptions(given: GivenServeOptions): ServeOptions {
   const { low, deadAfterMs, patienceMs, message, ...options } = given;
   const renamed: ServeOptions = {
     ...(low === undefined ? {} : { resumeBelow: low }),

@@ -1,38 +1,38 @@
-/** Carries what is in memory to the durable queue, oldest first, block by block. */
+/** Stores blocks from memory in the durable queue, oldest first. */
 import type { Block, Blocks } from "./blocks.ts";
 import { takeBuffer } from "../queue/buffers.ts";
 import { QueueFull, type QueueReader } from "../queue/queue.ts";
 
-/** Appends under way at once: the disk never waits for us. */
-const MOST_UNDER_WAY = 16;
-/** A block that is not full yet waits this long for more. */
+/** Limit of concurrent appends: enough that the disk always has work. */
+const MOST_APPENDS = 16;
+/** How long a block that is not full waits for more messages. */
 const GATHER_MS = 20;
-/** How often a full queue is tried again. */
+/** Pause before an append to a full queue is retried. */
 const RETRY_MS = 250;
 
 export interface SpillerOptions {
   queue: QueueReader;
   blocks: Blocks;
-  /** Where the source stands after a block. */
+  /** Position of the source after a block. */
   positionAfter: (block: Block) => number;
-  /** A block is on disk now, and need not be in memory any more. */
+  /** A block has been stored: its memory can be freed. */
   onStored: () => void;
-  /** The queue takes no more, or takes more again (undefined). */
+  /** The queue has become full (the reason), or has room again (undefined). */
   onFull: (why: "max" | "disk" | undefined) => void;
-  /** It cannot go on. */
+  /** The queue failed and cannot be used any more. */
   onError: (error: Error) => void;
 }
 
 export class Spiller {
-  /** End of what is on disk. */
+  /** Offset up to which the stream is stored. */
   end: number;
-  /** Bytes stored in this life. */
+  /** Bytes stored by this process. */
   stored = 0;
   full: "max" | "disk" | undefined;
   readonly #options: SpillerOptions;
-  /** End of what was handed to the queue. */
+  /** Offset up to which blocks have been handed to the queue. */
   #handed: number;
-  #underWay = 0;
+  #appends = 0;
   #on = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #idle: (() => void)[] = [];
@@ -46,36 +46,36 @@ export class Spiller {
     return this.#on;
   }
 
-  /** From now on all that is in memory goes to disk. */
+  /** From now on all blocks in memory are stored on disk. */
   start(): void {
     this.#on = true;
     if (this.full !== undefined) this.#retry();
-    this.pump();
+    this.appendReady();
   }
 
-  /** What is under way is still stored; the rest stays in memory. */
+  /** Appends in progress are completed; the rest stays in memory. */
   stop(): void {
     this.#on = false;
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    // What was on disk has been read: there is room.
+    // Called once the reader has caught up: the queue has room again.
     if (this.full !== undefined) this.#options.onFull(this.full = undefined);
   }
 
-  /** Stores all that is in memory, however little; resolves when it is done, or the queue is full. */
+  /** Stores all blocks in memory, full or not; resolves when done, or when the queue is full. */
   async flush(): Promise<void> {
     this.#on = true;
-    // Once more, if it was full: its reader may have gone on since.
+    // A queue that was full is tried again: deliveries may have made room since.
     this.full = undefined;
-    this.pump(true);
-    while (this.#underWay > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
+    this.appendReady(true);
+    while (this.#appends > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
   }
 
-  /** Looks for something to do; to be called when something was added. */
-  pump(all = false): void {
+  /** Starts appends of blocks that are ready, or of all; to be called when a message was added. */
+  appendReady(all = false): void {
     if (!this.#on) return;
     const { blocks } = this.#options;
-    while (this.#underWay < MOST_UNDER_WAY && this.full === undefined) {
+    while (this.#appends < MOST_APPENDS && this.full === undefined) {
       const block = blocks.after(this.#handed);
       if (block === undefined) return;
       if (!block.sealed && !all) {
@@ -90,7 +90,7 @@ export class Spiller {
     if (this.#timer !== undefined) return;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
-      if (this.full === undefined) this.pump();
+      if (this.full === undefined) this.appendReady();
       else this.#retry();
     }, ms);
   }
@@ -99,8 +99,8 @@ export class Spiller {
     const { queue, positionAfter, onStored, onFull, onError } = this.#options;
     block.sealed = true;
     this.#handed = block.end;
-    this.#underWay++;
-    // A copy: a write to the reader may be looking at the block, and append takes buffers over.
+    this.#appends++;
+    // A copy: append transfers its buffer, and a write to the reader may still use the block.
     const bytes = takeBuffer(block.length);
     bytes.set(block.bytes);
     try {
@@ -115,7 +115,7 @@ export class Spiller {
       if (this.full !== undefined) onFull(this.full = undefined);
       onStored();
     } catch (error) {
-      // Those behind it fail as well, and all are tried again in order.
+      // The appends after it fail as well; all are retried in order.
       this.#handed = Math.min(this.#handed, block.offset);
       if (error instanceof QueueFull) {
         if (this.full === undefined) {
@@ -127,17 +127,17 @@ export class Spiller {
         onError(error as Error);
       }
     } finally {
-      this.#underWay--;
+      this.#appends--;
     }
-    // Not at once: the one behind it may have failed by the same answer, which is seen only then, and
-    // what comes behind that one must not be stored before it.
-    queueMicrotask(() => this.#goOn(all));
+    // In a later microtask: the same report of the queue may reject the next append too. That has to
+    // be seen first, so that no block is stored before one that failed.
+    queueMicrotask(() => this.#continue(all));
   }
 
-  #goOn(all: boolean): void {
-    if (this.full !== undefined && this.#underWay === 0) this.#retry();
-    this.pump(all);
-    if (this.#underWay > 0) return;
+  #continue(all: boolean): void {
+    if (this.full !== undefined && this.#appends === 0) this.#retry();
+    this.appendReady(all);
+    if (this.#appends > 0) return;
     for (const resolve of this.#idle.splice(0)) resolve();
   }
 
@@ -146,7 +146,7 @@ export class Spiller {
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
       const block = this.#options.blocks.after(this.#handed);
-      // One at a time, until one is taken.
+      // One at a time until an append succeeds.
       if (this.#on && block !== undefined) void this.#append(block, false);
     }, RETRY_MS);
   }

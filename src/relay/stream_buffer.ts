@@ -1,26 +1,26 @@
-/** What there is of one reader's stream, from the first byte that is still owed: in memory, and on disk. */
+/** The undelivered part of one reader's stream, in memory and on disk. */
 import { type Block, Blocks } from "./blocks.ts";
 import type { Batch, QueueReader } from "../queue/queue.ts";
 import { ReadAhead } from "./read_ahead.ts";
 import { Spiller, type SpillerOptions } from "./spiller.ts";
 
 export interface StreamBufferOptions {
-  /** Where it spills to. */
+  /** The queue on disk to spill to. */
   queue?: QueueReader | undefined;
-  /** By how much a byte moves the source's position on: 1, 1 / message size, or 0. */
+  /** How far one byte advances the source's position: 1, 1 / message size, or 0. */
   positionPerByte: number;
-  /** The source can go on at a position after a restart. */
+  /** The source can resume at a position after a restart. */
   replayable: boolean;
-  /** Where the message starts that holds byte `offset` of bytes that begin with a message. */
+  /** Start of the message that contains byte `offset`; `bytes` begin at a message's start. */
   floor: (bytes: Uint8Array, offset: number) => number;
 }
 
-/** Bytes of the stream, to the end of the block or the batch that they lie in. */
+/** Bytes of the stream, up to the end of the block or batch that contains them. */
 export interface Piece {
   bytes: Uint8Array;
-  /** Where they lie in memory. */
+  /** The block that contains them; absent if they were read from the disk. */
   block?: Block;
-  /** The block or the batch. */
+  /** The block or batch that contains them. */
   whole: Block | Batch;
 }
 
@@ -29,10 +29,10 @@ export class StreamBuffer {
   readonly spiller: Spiller | undefined;
   /** End of the stream. */
   tail: number;
-  /** Where the source stands at the tail. */
+  /** Position of the source at the tail. */
   position: number;
   readonly #options: StreamBufferOptions;
-  readonly #stored: ReadAhead | undefined;
+  readonly #readAhead: ReadAhead | undefined;
 
   constructor(
     options: StreamBufferOptions,
@@ -40,11 +40,12 @@ export class StreamBuffer {
   ) {
     this.#options = options;
     const { queue, replayable } = options;
-    // What a source that cannot go back had sent, and nobody stored, must not be numbered again.
+    // Bytes that a non-replayable source sent before a restart, and that were not stored, are lost:
+    // their offsets must not be used again.
     this.tail = queue === undefined ? 0 : Math.max(queue.tail, replayable ? 0 : queue.reserved);
     this.position = queue?.tailPosition ?? 0;
     if (queue === undefined) return;
-    this.#stored = new ReadAhead(queue);
+    this.#readAhead = new ReadAhead(queue);
     this.spiller = new Spiller({
       queue,
       blocks: this.blocks,
@@ -58,21 +59,21 @@ export class StreamBuffer {
     return this.spiller?.end ?? 0;
   }
 
-  /** Takes whole messages in. */
+  /** Appends whole messages. */
   push(bytes: Uint8Array, messages: number): void {
     this.blocks.push(bytes, messages, this.tail, this.position);
     this.tail += bytes.length;
-    this.pass(bytes.length);
+    this.advance(bytes.length);
   }
 
-  /** The source has gone on by bytes that are not kept. */
-  pass(bytes: number): void {
+  /** Advances the source's position, for bytes that are not kept too. */
+  advance(bytes: number): void {
     this.position += bytes * this.#options.positionPerByte;
   }
 
   /**
-   * The source goes on further on: it kept no more, because our reader has it already, or it is gone.
-   * Offsets move on by as much, so that the reader's own stay true.
+   * The source resumes at a later position than expected: the bytes before it were delivered already,
+   * or are lost. The offset advances by the same length, so that the reader's own offset stays valid.
    */
   skipTo(position: number): void {
     const { positionPerByte } = this.#options;
@@ -80,11 +81,12 @@ export class StreamBuffer {
     this.position = position;
   }
 
+  /** Position of the source at `offset`. */
   positionAt(offset: number): number {
     return Math.floor(this.position - (this.tail - offset) * this.#options.positionPerByte + 1e-6);
   }
 
-  /** What there is from `offset` on; undefined: nothing, perhaps not yet. */
+  /** The bytes from `offset` on; undefined: none, or none yet. */
   find(offset: number): Piece | undefined | Promise<Piece | undefined> {
     const block = this.blocks.at(offset);
     if (block === undefined) return this.#isStored(offset) ? this.#findStored(offset) : undefined;
@@ -92,32 +94,32 @@ export class StreamBuffer {
   }
 
   async #findStored(offset: number): Promise<Piece | undefined> {
-    const batch = await this.#stored!.batch(offset);
+    const batch = await this.#readAhead!.batch(offset);
     if (batch === null || batch.offset > offset) return undefined;
     return { bytes: batch.bytes.subarray(offset - batch.offset), whole: batch };
   }
 
-  /** The first offset from `offset` on that can be sent, now or later. */
+  /** The first offset at or after `offset` that can be sent, now or later. */
   async available(offset: number): Promise<number> {
     if (offset >= this.tail || this.blocks.at(offset) !== undefined) return offset;
-    const batch = this.#isStored(offset) ? await this.#stored!.batch(offset) : null;
+    const batch = this.#isStored(offset) ? await this.#readAhead!.batch(offset) : null;
     if (batch !== null && batch.offset <= offset) return offset;
     const block = this.blocks.after(offset);
     const next = Math.min(batch?.offset ?? Infinity, block?.offset ?? Infinity);
     return Math.max(offset, Math.min(next, this.tail));
   }
 
-  /** Where the message starts that holds the byte at `offset`. */
+  /** Start of the message that contains the byte at `offset`. */
   async startOfMessage(offset: number): Promise<number> {
-    const held: Block | Batch | null = this.blocks.at(offset) ??
-      (this.#isStored(offset) ? await this.#stored!.batch(offset) : null);
-    if (held === null || held.offset > offset) return offset;
-    return held.offset + this.#options.floor(held.bytes, offset - held.offset);
+    const whole: Block | Batch | null = this.blocks.at(offset) ??
+      (this.#isStored(offset) ? await this.#readAhead!.batch(offset) : null);
+    if (whole === null || whole.offset > offset) return offset;
+    return whole.offset + this.#options.floor(whole.bytes, offset - whole.offset);
   }
 
   /**
-   * All before `offset` is delivered. The queue is told so down to the start of a message: that is
-   * where the source goes on after a restart, if nothing is stored behind it.
+   * Everything before `offset` is delivered. The queue records it rounded down to the start of a
+   * message: the source resumes there after a restart if nothing is stored after it.
    */
   release(offset: number): void {
     this.blocks.release(offset);
@@ -127,12 +129,12 @@ export class StreamBuffer {
     const start = offset >= this.tail
       ? this.tail
       : block === undefined
-      ? this.#stored!.startOf(offset)
+      ? this.#readAhead!.startOf(offset)
       : block.offset + floor(block.bytes, offset - block.offset);
     if (start !== undefined) queue.release(start, this.positionAt(start));
   }
 
-  /** Puts all that is in memory on disk. */
+  /** Stores everything in memory on disk. */
   async store(): Promise<void> {
     const { queue, replayable } = this.#options;
     await this.spiller?.flush();
@@ -141,9 +143,9 @@ export class StreamBuffer {
     }
   }
 
-  /** Nobody reads on where the last one stopped. */
-  forgetReading(): void {
-    this.#stored?.forget();
+  /** The connection ended: the next one starts at another offset. */
+  resetReadAhead(): void {
+    this.#readAhead?.reset();
   }
 
   #isStored(offset: number): boolean {
