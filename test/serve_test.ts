@@ -18,7 +18,6 @@ import { serve, type Server } from "../src/relay/serve.ts";
 import type { ServeEvent } from "../src/relay/serve_event.ts";
 import type { ServeOptions } from "../src/relay/serve_options.ts";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fitLine } from "../src/measure/statistics.ts";
 import { skip } from "./skip.ts";
 import { until, within } from "./within.ts";
 
@@ -362,8 +361,9 @@ describe("several readers", () => {
   test("each has a flood of its own: one that stops takes nothing from the other", async (t) => {
     if (withoutSmallBuffers(t)) return;
     const rate = 20_000;
-    const options = { sendBuffer: SMALL, rate, durationMs: 1000, overflow: "drop" } as const;
-    await serving(options, async ({ connect, saw, server }) => {
+    // Half a second's worth: so long the one that reads may be kept from its core.
+    const flood = { sendBuffer: SMALL, rate, durationMs: 1000, backlog: rate / 2 * SIZE };
+    await serving({ ...flood, overflow: "drop" }, async ({ connect, saw, server }) => {
       const stopped = await connect();
       await saw("reader", 1);
       const reader = await connect();
@@ -378,7 +378,7 @@ describe("several readers", () => {
       const rest = await readAll(stopped);
       const slow = await saw("closed", 1);
       assertEquals(rest.bytes, slow.bytes);
-      assertGreater(slow.dropped, 0.5 * rate);
+      assertGreater(slow.dropped, 0.3 * rate);
       const total = await within("done", 5000, server.done);
       assertEquals(total.readers, 2);
       for (const key of ["messages", "bytes", "dropped", "overflows"] as const) {
@@ -571,23 +571,24 @@ describe("what cannot be", () => {
 });
 
 describe("the pacer keeps its rate within 0.1 %", () => {
-  const TRIES = 3;
   for (const rate of [1000, 30_000, 1_000_000]) {
     test(`${rate}/s`, async () => {
-      const found: number[] = [];
-      // A neighbour on the same core may cost one try, not three.
-      while (found.length < TRIES && !(Math.abs((found.at(-1) ?? 0) / rate - 1) < 0.001)) {
-        found.push(await keptRate(rate));
-      }
-      const kept = found.at(-1)!;
-      assertLess(Math.abs(kept / rate - 1), 0.001, `kept ${found.join(", ")} of ${rate}/s`);
+      const samples = await sentSamples(rate);
+      const quarter = samples.length >> 2;
+      // The least late of many: a neighbour on the same core makes some late, and not all.
+      const early = Math.min(...samples.slice(0, quarter).map((sample) => sample.late));
+      const late = Math.min(...samples.slice(-quarter).map((sample) => sample.late));
+      const seconds = samples.at(-1)!.time - samples[0]!.time;
+      // What is due is a whole number of messages.
+      const most = 0.001 * seconds + 1 / rate;
+      assert(Math.abs(late - early) <= most, `${early} s late at first, then ${late} s`);
     });
   }
 });
 
-/** What a draining reader was sent, by the slope of the count over 1.2 s. Messages a second. */
-async function keptRate(rate: number): Promise<number> {
-  let slope = 0;
+/** How late the schedule of a draining reader is, every few ms over 1.2 s. Seconds. */
+async function sentSamples(rate: number): Promise<{ time: number; late: number }[]> {
+  const samples: { time: number; late: number }[] = [];
   const options = { message: textMessage("Hello World!\0"), rate, overflow: "block" } as const;
   await serving({ ...options, sentEveryMs: 5 }, async ({ connect, saw, all }) => {
     const reader = await connect();
@@ -600,9 +601,9 @@ async function keptRate(rate: number): Promise<number> {
     const sent = all("sent").filter(({ time }) => time > start + 0.1);
     for (const { time, messages } of sent) {
       assertLessOrEqual(messages, (time - start) * rate + 1, "more than is due");
+      samples.push({ time, late: time - start - messages / rate });
     }
-    slope = fitLine(sent.map(({ time, messages }) => [time, messages])).slope;
     assertLessOrEqual(bytes, (sent.at(-1)!.messages + rate) * 13);
   });
-  return slope;
+  return samples;
 }
