@@ -15,7 +15,7 @@ import { HelpRequest, UsageError } from "../src/cli/command_line.ts";
 import { chooseServed, parseServerCommandLine } from "../src/cli/server_options.ts";
 import { drain } from "../src/read/drain.ts";
 import { serve } from "../src/relay/serve.ts";
-import { presentOptions } from "../src/relay/serve_options.ts";
+import { currentOptions } from "../src/relay/serve_options.ts";
 import { readBench } from "../src/report/bench_file.ts";
 import type { ReaderFigures } from "../src/report/bench_result.ts";
 import { parseResult } from "../src/report/old_names.ts";
@@ -64,12 +64,12 @@ describe("the options of serve() by their old names", () => {
       ...{ low: 1000, deadAfterMs: 2000, patienceMs: 3000, rate: 5 },
       message: { sequence: true, size: 64 },
     } as const;
-    assertEquals(presentOptions(old), {
+    assertEquals(currentOptions(old), {
       ...{ resumeBelow: 1000, zeroWindowTimeoutMs: 2000, handshakeTimeoutMs: 3000, rate: 5 },
       message: { numbered: true, size: 64 },
     });
-    assertEquals(presentOptions({ low: 1000, resumeBelow: 2000 }), { resumeBelow: 2000 });
-    assertEquals(presentOptions({}), {});
+    assertEquals(currentOptions({ low: 1000, resumeBelow: 2000 }), { resumeBelow: 2000 });
+    assertEquals(currentOptions({}), {});
   });
 
   test("message: { sequence: true, size } sends numbered messages", async () => {

@@ -11,7 +11,7 @@ export const ROOT = resolve(import.meta.dirname!, "..");
 export interface RunOptions {
   /** Default: the one that runs this test. */
   runtime?: Runtime;
-  /** When it is killed; default 20 s. */
+  /** When it is killed; default 60 s. */
   timeoutMs?: number;
   /** Standard input, which is empty unless given. */
   input?: string;
@@ -92,7 +92,7 @@ export class Program {
     const deadline = setTimeout(() => {
       timedOut = true;
       child.kill("SIGKILL");
-    }, options.timeoutMs ?? 20_000);
+    }, options.timeoutMs ?? 60_000);
     child.stdout?.setEncoding("utf8").on("data", (text: string) => {
       this.stdout += text;
       this.#changed();

@@ -152,7 +152,10 @@ describe("a reader that stops", () => {
       });
     }));
 
-  /** What a reader that stopped read of the queue, from when so many bytes were on disk. */
+  /**
+   * What a reader that stopped read of the queue, from when so many bytes were on disk. The flood
+   * makes far more: on a busy machine some of it is over before the reader has kept up once.
+   */
   async function readsAfterStop(rate: number, durationMs: number, onDisk: number): Promise<number> {
     let reads = 0;
     await withQueues(async (open) => {
@@ -188,12 +191,12 @@ describe("a reader that stops", () => {
 
   test("for a moment only: goes on from memory, though all of it is on disk", async (t) => {
     if (withoutKernel(t)) return;
-    assertEquals(await readsAfterStop(100_000, 1500, 2 * MIB), 0);
+    assertEquals(await readsAfterStop(100_000, 2000, 2 * MIB), 0);
   });
 
   test("for long: what is on disk is not kept in memory as well", async (t) => {
     if (withoutKernel(t)) return;
-    assertGreater(await readsAfterStop(500_000, 1200, 20 * MIB), 0);
+    assertGreater(await readsAfterStop(300_000, 2500, 20 * MIB), 0);
   });
 
   test("may do so several times", (t) =>

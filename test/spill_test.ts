@@ -6,7 +6,7 @@ import { describe, test } from "node:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { assertEquals, assertGreater, assertGreaterOrEqual, assertLess } from "#std/assert";
+import { assert, assertEquals, assertGreater, assertGreaterOrEqual, assertLess } from "#std/assert";
 import type { DrainResult } from "../src/read/drain.ts";
 import { setBufferSize } from "../src/kernel/socket_calls.ts";
 import { tcpInfo } from "../src/kernel/tcp_info.ts";
@@ -187,8 +187,11 @@ describe("a reader slower than the spikes, and faster than their average", () =>
       assertEquals((await within("the server's end", 5000, server.ended)).status, 0);
       const events = eventsOf(server);
       const names = events.map(({ event }) => event);
-      assertGreaterOrEqual(names.filter((name) => name === "spilling").length, 2);
-      assertGreaterOrEqual(names.filter((name) => name === "caught-up").length, 1);
+      // Once for each spike, where nobody else has the core.
+      const spilling = names.filter((name) => name === "spilling").length;
+      const caughtUp = names.filter((name) => name === "caught-up").length;
+      assertGreaterOrEqual(spilling, 1);
+      assert(caughtUp === spilling || caughtUp === spilling - 1, `${spilling}, ${caughtUp}`);
       const done = events.at(-1) as ServeEvent & { event: "done" };
       assertEquals([done.event, done.messages, done.dropped], ["done", TOTAL, 0]);
     });
@@ -197,7 +200,9 @@ describe("a reader slower than the spikes, and faster than their average", () =>
 
 test("a reader that is stopped for 3 s: the sender never sees a window of zero", async (t) => {
   if (withoutKernel(t)) return;
-  const steady: Plan = (ms) => Math.floor(ms / 1000 * LIMIT / SIZE);
+  // Half a second of it fits into the server's receive buffer, should that be kept from its core.
+  const rate = LIMIT / 4;
+  const steady: Plan = (ms) => Math.floor(ms / 1000 * rate / SIZE);
   const total = steady(3500);
   await staged(new Sender(steady, total), async ({ sender, sink, between, read }) => {
     const { server, port } = await between("--duration", "4500ms");
@@ -218,7 +223,7 @@ test("a reader that is stopped for 3 s: the sender never sees a window of zero",
     assertGreater(windows.length, 100);
     assertGreater(Math.min(...windows), 0);
     assertEquals(after.receiveWindowLimitedUs - before.receiveWindowLimitedUs, 0);
-    assertGreater(after.bytesAcked - before.bytesAcked, 0.5 * 3 * LIMIT);
+    assertGreater(after.bytesAcked - before.bytesAcked, 0.5 * 3 * rate);
     assertEquals(sender.overflowed, false);
     await within("the reader's end", 20_000, reader.ended);
     assertEquals([sender.sent, sender.overflowed], [total, false]);
