@@ -8,10 +8,16 @@ const RENAMED_SCHEMAS: Record<string, string> = {
   "speedlimit/bench@1": "speedlimit/bench@2",
 };
 
-/** The messages of search outcomes, in the words of older files and in today's. */
+/**
+ * The messages of search outcomes, in the words of older files and in today's. Older versions did
+ * not distinguish why an interval was wide.
+ */
 const REWORDED_MESSAGES = new Map<unknown, string>([
   ["found and confirmed", CONFIRMED],
-  ["its own speed varies: trials at the same rates contradicted each other", REASONS.varied],
+  [
+    "its own speed varies: trials at the same rates contradicted each other",
+    "the reader's speed varies, or the search took long, so the interval is wider than requested",
+  ],
   [
     "below lower it always kept up, above upper it always fell behind, in between its trials contradict",
     REASONS.irregular,
