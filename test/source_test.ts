@@ -283,7 +283,7 @@ describe(`tcp source on ${runtime}`, () => {
       const { message } = await assertRejects(() => runToEnd(source, sink), Error);
       assertMatch(
         message,
-        /^cannot take what tcp:\/\/127\.0\.0\.1:\d+ sends: a message announces 1214606444 bytes, at most 64M .*$/,
+        /^invalid data from tcp:\/\/127\.0\.0\.1:\d+: a message announces 1214606444 bytes, at most 64M .*$/,
       );
       assertEquals(sink.text, "\0\0\0\x02hi");
       for (const asynchronous of [false, true]) {
@@ -417,7 +417,7 @@ describe(`tcp source with acknowledgements on ${runtime}`, () => {
           () => runToEnd(source, new Collector(), 500),
           Error,
         );
-        assertMatch(message, /^cannot go on with tcp:\/\/127\.0\.0\.1:\d+: .*$/);
+        assertMatch(message, /^cannot resume the stream of tcp:\/\/127\.0\.0\.1:\d+: .*$/);
         assertMatch(message, expected);
       }
     });
@@ -439,7 +439,7 @@ describe(`tcp source with acknowledgements on ${runtime}`, () => {
     });
     assertMatch(
       sink.saw("retrying")[0]!.error!,
-      /^cannot go on with tcp:\/\/127\.0\.0\.1:\d+: .*hung up.* \(EOF\)$/,
+      /^cannot resume the stream of tcp:\/\/127\.0\.0\.1:\d+: .*hung up.* \(EOF\)$/,
     );
     assertEquals(sink.saw("disconnected").length, 0);
   });
@@ -510,8 +510,8 @@ describe(`file source on ${runtime}`, () => {
       const cases: [path: string, from: number, expected: string][] = [
         [join(folder, "missing"), 0, "there is no such file"],
         [folder, 0, "it is a directory"],
-        ["/dev/null", 0, "it is not a regular file: it can be piped into -"],
-        [short, 4, "it has 3 bytes, and was read up to 4: is it another one?"],
+        ["/dev/null", 0, "it is not a regular file; use standard input (-) instead"],
+        [short, 4, "it has 3 bytes but was read up to 4 before: is it a different file?"],
       ];
       for (const [path, from, expected] of cases) {
         const source = new FileSource({ path, frame: LINE });
@@ -523,7 +523,7 @@ describe(`file source on ${runtime}`, () => {
       }
       const source = new FileSource({ path: short, frame: LINE, maxMessage: 2 });
       const { message } = await assertRejects(() => runToEnd(source, new Collector()), Error);
-      assert(message.startsWith(`cannot take what ${JSON.stringify(short)} holds: a line is`));
+      assert(message.startsWith(`invalid data in ${JSON.stringify(short)}: a line is`));
       const failing = new Collector(() => Promise.reject(new Error("no room")));
       const other = new FileSource({ path: short, frame: { kind: "none" } });
       await assertRejects(() => runToEnd(other, failing), Error, "no room");
@@ -696,7 +696,7 @@ describe(`standard input on ${runtime}`, () => {
       (child) => child.stdin!.write("Hello World!"),
     );
     const { error } = said[0] as { error: string };
-    assertMatch(error, /^cannot take what standard input holds: a message announces 1214606444 /);
+    assertMatch(error, /^invalid data in standard input: a message announces 1214606444 /);
   });
 });
 

@@ -1,6 +1,6 @@
 /**
- * Messages from a file or from standard input: as fast as they are taken, or by a schedule, so that
- * a recorded feed comes again at the rate that is asked for.
+ * Reads messages from a file or from standard input, as fast as the sink accepts them or by a
+ * schedule, so that a recorded feed can be replayed at a given rate.
  */
 import { open, stat } from "node:fs/promises";
 import process from "node:process";
@@ -16,22 +16,22 @@ export interface FileSourceOptions {
   frame: Frame;
   /** See `createFramer`. */
   maxMessage?: number | undefined;
-  /** Default max: as fast as they are taken. The schedule starts with the first message. */
+  /** Default max: as fast as the sink accepts them. The schedule starts with the first message. */
   rate?: Rate | undefined;
-  /** Shared with others; default: one of its own. */
+  /** A ticker shared with others; default: its own. */
   ticker?: Ticker | undefined;
 }
 
-/** What one read of a file asks for. Bytes. */
+/** Bytes that one read of a file requests. */
 const BLOCK_BYTES = 1 << 20;
 
 type Deliver = (bytes: Uint8Array, messages: number) => void | Promise<void>;
 
 export class FileSource implements Source {
-  /** A file is, by the position of a byte. */
+  /** A file is replayable, and its positions are byte offsets; standard input is not. */
   readonly replayable: boolean;
   readonly #options: FileSourceOptions;
-  /** As in messages. */
+  /** The source's name in error messages. */
   readonly #name: string;
   #pacing: Pacing | undefined;
   #stopped = false;
@@ -66,14 +66,14 @@ export class FileSource implements Source {
       if (this.#stopped) return;
       let { partial: rest } = messages;
       if (frame.kind === "line" && rest.length > 0) {
-        // A last line need not be ended.
+        // The last line may lack its newline.
         await deliver(rest, 1);
         rest = rest.subarray(rest.length);
       }
       if (!this.#stopped) sink.note({ event: "ended", discarded: rest.length });
     } catch (error) {
       if (!(error instanceof FrameError)) throw error;
-      throw new Error(`cannot take what ${this.#name} holds: ${error.message}`, { cause: error });
+      throw new Error(`invalid data in ${this.#name}: ${error.message}`, { cause: error });
     } finally {
       this.#pacing?.stop();
     }
@@ -87,7 +87,7 @@ export class FileSource implements Source {
 
   async *#file(from: number): AsyncGenerator<Uint8Array> {
     const { path } = this.#options;
-    await this.#try(check(path, from));
+    await this.#try(checkFile(path, from));
     const file = await this.#try(open(path));
     try {
       const block = new Uint8Array(BLOCK_BYTES);
@@ -103,8 +103,8 @@ export class FileSource implements Source {
   }
 
   /**
-   * Not node:fs: a read of a pipe cannot be ended, and would keep the process alive. Nor by
-   * iteration: on Deno 2.9.5 only a pause lets go of the process (denoland/deno#32086).
+   * Not with node:fs: a pending read of a pipe cannot be cancelled, and keeps the process alive. Not
+   * by iteration either: on Deno 2.9.5 the process can exit only after `pause` (denoland/deno#32086).
    */
   async *#standardInput(): AsyncGenerator<Uint8Array> {
     const { stdin } = process;
@@ -136,7 +136,7 @@ export class FileSource implements Source {
       }
     } finally {
       stdin.pause();
-      // A destroy that comes at once does not let go of Bun 1.4.5 (oven-sh/bun#35621).
+      // On Bun 1.4.5 an immediate destroy alone keeps the process alive (oven-sh/bun#35621).
       stdin.unref?.();
       stdin.destroy();
     }
@@ -158,23 +158,25 @@ const MEANINGS: Record<string, string> = {
   EISDIR: "it is a directory",
 };
 
-/** Throws where there is nothing to read from. */
-async function check(path: string, from: number): Promise<void> {
+/** Throws an Error if the path is not a regular file that reaches up to `from`. */
+async function checkFile(path: string, from: number): Promise<void> {
   const found = await stat(path);
   if (found.isDirectory()) throw new Error(MEANINGS["EISDIR"]);
-  if (!found.isFile()) throw new Error("it is not a regular file: it can be piped into -");
+  if (!found.isFile()) throw new Error("it is not a regular file; use standard input (-) instead");
   if (from <= found.size) return;
-  throw new Error(`it has ${found.size} bytes, and was read up to ${from}: is it another one?`);
+  throw new Error(
+    `it has ${found.size} bytes but was read up to ${from} before: is it a different file?`,
+  );
 }
 
-/** Delivers what is due by an absolute schedule; what was not taken in time stays due. */
+/** Delivers messages by an absolute schedule; messages that the sink did not accept stay due. */
 class Pacing {
   readonly #inBytes: boolean;
   readonly #rate: number;
-  readonly #cutter: Framer;
+  readonly #framer: Framer;
   readonly #push: Deliver;
   readonly #ticker: Ticker;
-  /** Bytes or messages, as the rate has it. */
+  /** In bytes or messages, the unit of the rate; also `#delivered`. */
   #due = 0;
   #delivered = 0;
   #stopTicking: (() => void) | undefined;
@@ -183,18 +185,18 @@ class Pacing {
 
   constructor(
     rate: Exclude<Rate, "max">,
-    cutter: Framer,
+    framer: Framer,
     push: Deliver,
     ticker: Ticker = new Ticker(),
   ) {
     this.#inBytes = "bytesPerSecond" in rate;
     this.#rate = "bytesPerSecond" in rate ? rate.bytesPerSecond : rate.messagesPerSecond;
-    this.#cutter = cutter;
+    this.#framer = framer;
     this.#push = push;
     this.#ticker = ticker;
   }
 
-  /** Whole messages, each when it is due: with a rate in bytes, when its last byte is. */
+  /** Delivers each message when it is due; with a rate in bytes, when its last byte is due. */
   async deliver(bytes: Uint8Array, messages: number): Promise<void> {
     this.#start();
     while (bytes.length > 0 && !this.#stopped) {
@@ -202,10 +204,10 @@ class Pacing {
       let length = bytes.length;
       let count = messages;
       if (due < (this.#inBytes ? length : count)) {
-        this.#cutter.reset();
+        this.#framer.reset();
         const cut = this.#inBytes
-          ? this.#cutter.push(bytes.subarray(0, due))
-          : this.#cutter.push(bytes, due);
+          ? this.#framer.push(bytes.subarray(0, due))
+          : this.#framer.push(bytes, due);
         length = cut.end;
         count = cut.messages;
       }
@@ -217,7 +219,7 @@ class Pacing {
       const pushing = this.#push(bytes.subarray(0, length), count);
       if (pushing instanceof Promise) await pushing;
       bytes = bytes.subarray(length);
-      // A stream without messages is cut into as many as there are pieces.
+      // Without a frame each piece that is delivered counts as one message.
       messages = Math.max(1, messages - count);
     }
   }
@@ -231,7 +233,7 @@ class Pacing {
     });
   }
 
-  /** Delivers nothing more. */
+  /** Ends `deliver` without further messages. */
   stop(): void {
     this.#stopped = true;
     this.#stopTicking?.();

@@ -1,39 +1,39 @@
-/** The flood as a source: messages of our own making, as many as are due. */
+/** Generates messages by a schedule: a flood as a source. */
 import { LONGEST_WRITE, type Message } from "../message/message.ts";
 import { nextTurn, Schedule, Ticker, TURN_BYTES } from "../send/pacer.ts";
 import { checkNumberedSize, fillNumbered } from "../message/numbered.ts";
 import type { Sink, Source } from "./source.ts";
 
-/** Numbered messages of so many bytes: see message/numbered.ts. */
+/** Numbered messages of `size` bytes: see message/numbered.ts. */
 export interface NumberedMessage {
   readonly numbered: true;
   readonly size: number;
 }
 
 export interface FloodSourceOptions {
-  /** The same again and again, or numbered from 0. */
+  /** One message that is repeated, or messages numbered from 0. */
   message: Message | NumberedMessage;
-  /** Messages a second; Infinity: as fast as they are taken. */
+  /** Messages a second; Infinity: as fast as the sink accepts them. */
   rate: number;
-  /** Generates for so long, then delivers what is still due, and ends; ms, default no end. */
+  /** How long messages become due; those that are due then are still delivered; ms, default no end. */
   durationMs?: number | undefined;
-  /** Shared with others; default: one of its own. */
+  /** A ticker shared with others; default: its own. */
   ticker?: Ticker | undefined;
 }
 
-/** The longest piece that is pushed, but for a message that is longer. Bytes. */
+/** Limit for the bytes of one push, unless a single message is longer. */
 const LONGEST_PIECE = LONGEST_WRITE;
 
-/** Positions are numbers of messages. */
+/** Its positions count messages. */
 export class FloodSource implements Source {
   readonly replayable = true;
   readonly #options: FloodSourceOptions;
-  /** Messages that the longest piece has. */
+  /** Most messages of one push. */
   readonly #most: number;
   #stopped = false;
   #wake: (() => void) | undefined;
 
-  /** Throws a RangeError when numbered messages cannot be so short. */
+  /** Throws a RangeError if the size is too small for numbered messages. */
   constructor(options: FloodSourceOptions) {
     const { message } = options;
     if ("numbered" in message) checkNumberedSize(message.size);
@@ -47,7 +47,7 @@ export class FloodSource implements Source {
     const endMs = startMs + durationMs;
     const schedule = new Schedule(rate, startMs, endMs);
     const unlimited = rate === Infinity;
-    // Not by the schedule: start and end are rounded, and one message more or less is due there.
+    // Computed without the schedule, whose rounded start and end can make it one message more or less.
     const all = unlimited ? Infinity : Math.floor(durationMs * rate / 1000);
     const piece = this.#pieces(from, startMs);
     let due = unlimited ? Infinity : 0;
@@ -94,7 +94,7 @@ export class FloodSource implements Source {
     wake?.();
   }
 
-  /** Makes `count` messages from the one on that has `before` others of this run before it. */
+  /** Returns a function that makes `count` messages, of which `before` precede in this run. */
   #pieces(from: number, startMs: number): (before: number, count: number) => Uint8Array {
     const { message, rate } = this.#options;
     const { size } = message;
@@ -107,7 +107,7 @@ export class FloodSource implements Source {
     const everyMs = 1000 / rate;
     return (before, count) => {
       const bytes = buffer.subarray(0, count * size);
-      // Without a rate a message is planned for when it is made.
+      // At an unlimited rate the planned time of a message is the time at which it is made.
       const sinceMs = rate === Infinity ? performance.now() : startMs + before * everyMs;
       const plannedMs = performance.timeOrigin + sinceMs;
       fillNumbered(bytes, { first: from + before, count, size, plannedMs, everyMs });
@@ -116,7 +116,7 @@ export class FloodSource implements Source {
   }
 }
 
-/** One message which is longer than what `slice` gives at once. */
+/** All bytes of a message that is longer than one `slice`. */
 function wholeMessage(message: Message): Uint8Array {
   const whole = new Uint8Array(message.size);
   for (let filled = 0; filled < whole.length;) {

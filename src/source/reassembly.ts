@@ -1,13 +1,13 @@
-/** Runs of whole messages out of chunks that end anywhere: what sources of bytes have in common. */
+/** Finds whole messages in the chunks of a byte stream. */
 import type { Framer } from "../message/frame.ts";
 
-/** A block that grew beyond this for one long message is given back. */
+/** A block that has grown beyond this size for a long message is freed afterwards. */
 const LARGEST_BLOCK = 1 << 20;
 const SMALLEST_BLOCK = 4096;
 
 /**
- * Whole messages out of chunks that end anywhere. They are delivered as views of the chunk; only a
- * message which crosses from one chunk into another is copied, into a block of its own.
+ * Delivers the whole messages in chunks that may end in the middle of a message. They are views of
+ * the chunk; only a message that is spread over several chunks is copied, into a block of its own.
  */
 export class Reassembly {
   readonly #framer: Framer;
@@ -23,20 +23,20 @@ export class Reassembly {
     this.#deliver = deliver;
   }
 
-  /** Bytes of a message that has begun, and not ended; a view valid until the next `take`. */
+  /** Bytes of an incomplete message; a view that is valid until the next `take`. */
   get partial(): Uint8Array {
     return this.#block.subarray(0, this.#length);
   }
 
-  /** Forgets that message: what is taken next begins one. */
+  /** Drops the incomplete message: the next chunk starts with a new message. */
   reset(): void {
     this.#length = 0;
     this.#framer.reset();
   }
 
   /**
-   * Delivers the messages that end in a chunk, which has to stay as it is meanwhile. Rejects with a
-   * FrameError, once those before it are delivered.
+   * Delivers the messages that end in a chunk. The chunk must not change until the call returns or
+   * its promise settles. Rejects with a FrameError once the messages before the error are delivered.
    */
   take(chunk: Uint8Array): void | Promise<void> {
     const { first, end, messages, error } = this.#framer.push(chunk);
@@ -66,7 +66,7 @@ export class Reassembly {
     this.#keep(chunk.subarray(0, first));
     const delivering = this.#deliver(this.partial, 1);
     this.#length = 0;
-    // Nothing may be kept in the block while the sink still looks at it.
+    // The block must not be overwritten while the sink still uses it.
     return delivering instanceof Promise
       ? delivering.then(() => this.#takeRest(chunk, first, end, messages - 1))
       : this.#takeRest(chunk, first, end, messages - 1);

@@ -1,29 +1,30 @@
 /**
- * Room: where a server's messages come from.
- * In: a TCP server, a file, standard input, or messages of our own making.
- * Out: runs of whole messages, pushed into a `Sink` that may make the source wait.
+ * Room: the sources of a server's messages.
+ * In: a TCP server, a file, standard input, or a generator (the flood).
+ * Out: runs of whole messages, pushed into a `Sink`, which may make the source wait.
  */
 import type { Closed } from "../net/net.ts";
 import { parseHostPort, UnitError } from "../text/units.ts";
 
-/** Who takes the messages. */
+/** Receives the messages of a source. */
 export interface Sink {
   /**
-   * Whole messages, in order and one call at a time. The bytes are a view that is valid until the
-   * call returns, or its promise settles: what is to be kept has to be copied, for the buffer below
-   * is the source's, and is used again. While a promise waits the source delivers nothing more.
+   * Receives whole messages, in order. If it returns a promise, the source makes the next call only
+   * after the promise has settled. The bytes are a view of a buffer that the source reuses: it is
+   * valid until the call returns or its promise settles. Copy what must be kept.
    *
-   * `position`: where the source stands before these bytes (0 where it cannot go back to it).
+   * `position`: the source's position before these bytes; 0 if the source is not replayable.
    */
   push(bytes: Uint8Array, messages: number, position: number): void | Promise<void>;
   note(event: SourceEvent): void;
 }
 
-/** What happens in a source's life, beside messages. */
+/** Events of a source. */
 export type SourceEvent =
   /**
-   * With acknowledgement: positions count in `stream`, to be kept with them; the next byte that is
-   * delivered is at `position`, and `missed` bytes before it are gone, which came not to us.
+   * A TCP source has connected. Only with acknowledgement: `stream` identifies the stream in which
+   * positions count, and has to be stored with them; `position` is that of the next byte delivered;
+   * `missed` bytes before it are lost.
    */
   | {
     event: "connected";
@@ -33,34 +34,34 @@ export type SourceEvent =
     position?: number;
     missed?: number;
   }
-  /** `discarded`: bytes of a message that had begun; with acknowledgement they come again. */
+  /** `discarded`: bytes of an incomplete message; with acknowledgement they are sent again. */
   | { event: "disconnected"; reason: Closed["reason"]; errno?: string; discarded: number }
-  /** `error`: one line, why it could not connect; absent after a connection that broke. */
+  /** `error`: one line, why it could not connect; absent if it was connected before. */
   | { event: "retrying"; inMs: number; error?: string }
-  /** It has no more to give. `discarded`: bytes after the last whole message. Not after `stop`. */
+  /** There are no more messages. `discarded`: bytes after the last whole one. Not after `stop`. */
   | { event: "ended"; discarded: number };
 
 export interface Source {
-  /** It can go on at a position after a restart; false: what was missed is gone. */
+  /** Whether the source can resume at a position after a restart; if not, missed messages are lost. */
   readonly replayable: boolean;
   /**
-   * Delivers from a position on (0: from the beginning) until it has no more, or until `stop`.
-   * Rejects with one line, or with what the sink throws. To be called once.
+   * Delivers from a position on (0: from the beginning) until there are no more messages, or until
+   * `stop`. Rejects with an Error of one line, or with an error of the sink. To be called once.
    */
   run(sink: Sink, from: number): Promise<void>;
-  /** Ends `run`, as soon as the sink has settled the push that is under way. */
+  /** Ends `run`, once the push in progress has settled. */
   stop(): void;
-  /** For a source that is to be told what is safe: all before `position`. Cheap to call often. */
+  /** Everything before `position` is safe: the source need not send it again. Cheap to call often. */
   acknowledge?(position: number): void;
 }
 
-/** Where to read from, as on a command line. */
+/** A source as given on the command line. */
 export type SourceAddress =
   | { kind: "tcp"; host: string; port: number }
   /** `-` is standard input. */
   | { kind: "file"; path: string };
 
-/** `tcp://HOST:PORT`, `-` or a file. Throws a UnitError. */
+/** Parses `tcp://HOST:PORT`, `-` or a file name. Throws a UnitError. */
 export function parseSource(text: string): SourceAddress {
   const [, scheme, rest] = /^(\w+):\/\/(.*)$/s.exec(text) ?? [];
   if (scheme === undefined && text !== "") return { kind: "file", path: text };

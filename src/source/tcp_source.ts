@@ -1,9 +1,9 @@
 /**
- * Messages from a TCP server, such as a feed that will not wait: read all the time, and connected to
- * again when the connection breaks.
+ * Reads messages from a TCP server, the upstream, and reconnects when the connection breaks.
  *
- * A plain server is sent nothing, and what it sent while we were not there is gone. One that speaks
- * the protocol of ack.ts is told where to go on, and what is safe.
+ * A plain upstream is sent nothing: what it sends while we are disconnected is lost. An upstream with
+ * the acknowledgement protocol (message/protocol.ts) is sent the offset at which to resume, and
+ * acknowledgements of what is safe.
  */
 import { formatAck, ProtocolError, type StreamOffset } from "../message/protocol.ts";
 import { handshake, OtherStreamError } from "../read/acknowledger.ts";
@@ -21,28 +21,28 @@ export interface TcpSourceOptions {
   frame: Frame;
   /** See `createFramer`. */
   maxMessage?: number | undefined;
-  /** The server speaks the protocol of ack.ts; default false. */
+  /** The server supports the acknowledgement protocol (message/protocol.ts); default false. */
   acknowledged?: boolean | undefined;
-  /** Said first, to a server that knows its readers by name; default: nothing is. */
+  /** The reader's name for a server with `--reader-id hello`; default: no name is sent. */
   hello?: string | undefined;
   /**
-   * The stream in which `from` counts, as an earlier life was told (`connected`). Default: none is
-   * known, and the server says where it begins, whatever `from` is.
+   * The stream that `from` refers to, from an earlier `connected` event. Default: unknown; the server
+   * chooses the start, and `from` is ignored.
    */
   stream?: string | undefined;
-  /** Default: the one of this runtime. */
+  /** Default: the adapter of this runtime. */
   adapter?: Adapter | undefined;
 }
 
-/** The first wait before connecting again, which doubles up to the longest. */
+/** The pause before a new attempt to connect doubles from the shortest to the longest. */
 const SHORTEST_WAIT_MS = 100;
 const LONGEST_WAIT_MS = 5000;
-/** After a connection of this length the waits start over. */
+/** After a connection of at least this length the pause is the shortest again. */
 const STEADY_MS = 1000;
 
-/** How long the server may take to say where it goes on. */
+/** Time limit for the server's answer in the handshake. */
 const ANSWER_MS = 10_000;
-/** Acknowledgements are not sent more often: those between are gathered in the next. */
+/** Shortest time between two acknowledgements; later positions replace earlier ones meanwhile. */
 const ACK_EVERY_MS = 10;
 
 export class TcpSource implements Source {
@@ -50,14 +50,15 @@ export class TcpSource implements Source {
   readonly #options: TcpSourceOptions;
   readonly #name: string;
   #stream: string | undefined;
-  /** End of what was delivered, and of what of that is safe. */
+  /** Position up to which messages were delivered. */
   #position = 0;
+  /** Position up to which they are safe. */
   #safe = 0;
   #stopped = false;
-  /** Ends a wait in which there is no connection. */
+  /** Ends the current wait for a connection or before a new attempt. */
   #interrupt: (() => void) | undefined;
   #connection: Connection | undefined;
-  #upstream: Upstream | undefined;
+  #acks: AckSender | undefined;
 
   constructor(options: TcpSourceOptions) {
     this.#options = options;
@@ -76,7 +77,7 @@ export class TcpSource implements Source {
       let at: StreamOffset | undefined;
       try {
         connection = await this.#connect(adapter);
-        if (connection !== undefined) at = await this.#introduce(connection);
+        if (connection !== undefined) at = await this.#handshake(connection);
       } catch (thrown) {
         if (!(thrown instanceof NetError)) throw thrown;
         error = thrown.message;
@@ -84,11 +85,11 @@ export class TcpSource implements Source {
       if (this.#stopped) return;
       if (connection !== undefined && error === undefined) {
         const connectedMs = performance.now();
-        await this.#drain(connection, at, sink);
+        await this.#deliver(connection, at, sink);
         if (performance.now() - connectedMs >= STEADY_MS) waitMs = SHORTEST_WAIT_MS;
         if (this.#stopped) return;
       }
-      // Those that lost the same server shall not all come back at the same moment.
+      // Random, so that the clients of a server that restarts do not all reconnect at once.
       const inMs = waitMs * (0.5 + Math.random() / 2);
       waitMs = Math.min(2 * waitMs, LONGEST_WAIT_MS);
       sink.note({ event: "retrying", inMs, ...(error === undefined ? {} : { error }) });
@@ -105,10 +106,10 @@ export class TcpSource implements Source {
   acknowledge(position: number): void {
     if (!this.replayable || position <= this.#safe) return;
     this.#safe = Math.min(position, this.#position);
-    this.#upstream?.acknowledge(this.#safe);
+    this.#acks?.acknowledge(this.#safe);
   }
 
-  /** Undefined: stopped meanwhile; a connection that comes later is closed. */
+  /** Undefined: the source was stopped; a connection established later is closed. */
   #connect(adapter: Adapter): Promise<Connection | undefined> {
     const { host, port } = this.#options;
     return new Promise((resolve, reject) => {
@@ -132,8 +133,8 @@ export class TcpSource implements Source {
     });
   }
 
-  /** Delivers what a connection brings, until it ends. */
-  async #drain(connection: Connection, at: StreamOffset | undefined, sink: Sink): Promise<void> {
+  /** Delivers the messages of a connection until it ends. */
+  async #deliver(connection: Connection, at: StreamOffset | undefined, sink: Sink): Promise<void> {
     const { frame, maxMessage } = this.#options;
     const messages = new Reassembly(createFramer(frame, maxMessage), (bytes, count) => {
       const position = this.#position;
@@ -145,10 +146,10 @@ export class TcpSource implements Source {
       await this.#read(connection, messages, skip);
     } catch (error) {
       if (!(error instanceof FrameError)) throw error;
-      throw new Error(`cannot take what ${this.#name} sends: ${error.message}`, { cause: error });
+      throw new Error(`invalid data from ${this.#name}: ${error.message}`, { cause: error });
     } finally {
-      this.#upstream?.close();
-      this.#connection = this.#upstream = undefined;
+      this.#acks?.close();
+      this.#connection = this.#acks = undefined;
       connection.close();
     }
     const closed = await connection.closed;
@@ -157,23 +158,28 @@ export class TcpSource implements Source {
   }
 
   /**
-   * Where the server goes on; undefined: a plain one. It is asked for all that is not safe, though
-   * that was delivered: what is before the place that it is asked for, it forgets.
+   * Returns the offset at which the server resumes; undefined: a plain server. Requests everything
+   * from the safe position on, including bytes that were delivered already: the server may discard
+   * everything before the requested offset.
    */
-  async #introduce(connection: Connection): Promise<StreamOffset | undefined> {
+  async #handshake(connection: Connection): Promise<StreamOffset | undefined> {
     const { hello } = this.#options;
-    const known = this.#stream === undefined ? {} : { offset: this.#safe, stream: this.#stream };
+    const stored = this.#stream === undefined ? {} : { offset: this.#safe, stream: this.#stream };
     let late = false;
     const timer = setTimeout(() => {
       late = true;
       connection.close();
     }, ANSWER_MS);
     try {
+<<<<<<< HEAD
       return await handshake(connection, hello, this.replayable ? known : undefined);
+=======
+      return await introduce(connection, hello, this.replayable ? stored : undefined);
+>>>>>>> h-textA
     } catch (error) {
       if (this.#stopped) return undefined;
       connection.close();
-      const what = `cannot go on with ${this.#name}`;
+      const what = `cannot resume the stream of ${this.#name}`;
       if (error instanceof ProtocolError || error instanceof OtherStreamError) {
         throw new Error(`${what}: ${error.message}`, { cause: error });
       }
@@ -184,7 +190,7 @@ export class TcpSource implements Source {
     }
   }
 
-  /** Returns how many of the bytes that come next were delivered before. */
+  /** Returns how many of the bytes that follow were delivered before. */
   #connected(connection: Connection, at: StreamOffset | undefined, sink: Sink): number {
     const { remote } = connection;
     if (at === undefined) {
@@ -198,12 +204,12 @@ export class TcpSource implements Source {
     const missed = Math.max(0, offset - this.#position);
     this.#position += missed;
     sink.note({ event: "connected", ...remote, stream, position: this.#position, missed });
-    this.#upstream = new Upstream(connection, offset);
-    this.#upstream.acknowledge(this.#safe);
+    this.#acks = new AckSender(connection, offset);
+    this.#acks.acknowledge(this.#safe);
     return skip;
   }
 
-  /** All that comes, but for the first `skip` bytes. */
+  /** Reads everything, and drops the first `skip` bytes. */
   async #read(
     connection: Connection,
     messages: Reassembly,
@@ -217,7 +223,7 @@ export class TcpSource implements Source {
       let chunk = answer instanceof Promise ? await answer : answer;
       if (chunk === null || this.#stopped) return;
       turnBytes += chunk.length;
-      this.#upstream?.came(chunk.length);
+      this.#acks?.received(chunk.length);
       if (skip > 0) {
         const skipped = Math.min(skip, chunk.length);
         skip -= skipped;
@@ -226,7 +232,7 @@ export class TcpSource implements Source {
       const taking = messages.take(chunk);
       if (taking instanceof Promise) await taking;
       if (turnBytes >= TURN_BYTES || ++turnReads >= TURN_READS) {
-        // Where reads are answered at once, nothing else gives the event loop a turn.
+        // Reads that return synchronously never yield to the event loop.
         await nextTurn();
         turnBytes = turnReads = 0;
       }
@@ -234,10 +240,10 @@ export class TcpSource implements Source {
   }
 }
 
-/** Tells a server what is safe. */
-class Upstream {
+/** Sends acknowledgements to the upstream server. */
+class AckSender {
   readonly #connection: Connection;
-  /** The offset of what comes next: the server takes no acknowledgement of more. */
+  /** Offset of the next byte to be received: the server rejects acknowledgements above it. */
   #received: number;
   #safe = 0;
   #sent: number;
@@ -245,30 +251,30 @@ class Upstream {
   #closed = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
-  /** From `offset` on. */
+  /** `offset`: where the server resumes. */
   constructor(connection: Connection, offset: number) {
     this.#connection = connection;
     this.#received = this.#sent = offset;
   }
 
-  /** So many bytes of the stream. */
-  came(bytes: number): void {
+  /** To be called for all bytes of the stream that were received. */
+  received(bytes: number): void {
     this.#received += bytes;
-    this.#pump();
+    this.#sendIfDue();
   }
 
   acknowledge(position: number): void {
     this.#safe = position;
-    this.#pump();
+    this.#sendIfDue();
   }
 
-  /** No more is sent. */
+  /** Sends no more acknowledgements. */
   close(): void {
     this.#closed = true;
     clearTimeout(this.#timer);
   }
 
-  #pump(): void {
+  #sendIfDue(): void {
     if (this.#sending || this.#closed) return;
     const position = Math.min(this.#safe, this.#received);
     if (position > this.#sent) void this.#send(position);
@@ -285,7 +291,7 @@ class Upstream {
     }
     this.#timer = setTimeout(() => {
       this.#sending = false;
-      this.#pump();
+      this.#sendIfDue();
     }, ACK_EVERY_MS);
   }
 }
