@@ -153,9 +153,8 @@ function fill(page: string, text: string, names: readonly string[]): string {
 
 const spec = {
   name: "readme",
-  summary:
-    "Writes the figures of bench/results/ into README.md and docs/benchmarks.md, and draws\n" +
-    "docs/curve.svg.",
+  summary: "Writes the figures of bench/results/ into README.md and docs/benchmarks.md, and\n" +
+    "draws docs/curve.svg.",
   usage: ["readme [--check]"],
   options: { check: flag("writes nothing; exits 1 when a file does not match the results") },
 };

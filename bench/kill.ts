@@ -23,9 +23,9 @@ import { parseOutFile } from "../src/cli/out_file.ts";
 
 const spec = {
   name: "kill",
-  summary:
-    "Kills a server that spills, or its reader, again and again under load, then looks for\n" +
-    "every message, and tells which guarantees hold. Exits 1 when one does not.",
+  summary: "Kills a server with a durable queue, or its reader, many times under load. Then\n" +
+    "it checks every message and reports which guarantees hold. Exits with 1 if one\n" +
+    "does not.",
   usage: ["kill.ts [OPTIONS]"],
   options: {
     runtime: choice({

@@ -19,7 +19,7 @@ const command = choice({ help: "", choices: ["limit", "report", "serve", "client
 const spec = {
   name: "speedlimit",
   summary: "How fast can this TCP reader go, and what happens when it can't?\n\n" +
-    "  limit   finds the speed limit of a reader: the highest rate at which it keeps up\n" +
+    "  limit   finds the highest rate at which a reader keeps up\n" +
     "  report  shows results of limit --json as text or as a page, or compares them\n" +
     "  serve   the flood server: sends messages to every reader at a fixed rate\n" +
     "  client  the drain client: reads from a TCP server, and reports how fast it was\n" +

@@ -128,7 +128,7 @@ const COMMANDS: readonly { page: string; help: () => Promise<string> }[] = [
 ];
 
 /** Options of runtimes and other programs that are in a command of ours. */
-const FOREIGN: readonly string[] = ["experimental-ffi", "no-warnings", "version"];
+const FOREIGN: readonly string[] = ["allow-ffi", "experimental-ffi", "no-warnings", "version"];
 
 /** Options of the benchmarks and of their readers, as their sources name them. */
 function benchOptions(): string[] {

@@ -222,14 +222,7 @@ describe("server.ts refuses", () => {
       const short = ["--port", "0", "--max-message", "1k"];
       const { status, stderr } = await run(["server.ts", ...args, ...short]);
       assertEquals(status, 1);
-<<<<<<< HEAD
-      assertMatch(
-        stderr,
-        /^server: cannot take what .* holds: a line is longer than 1k, the maximum/,
-      );
-=======
-      assertMatch(stderr, /^server: invalid data in .*: a line is longer than 1k, the most/);
->>>>>>> h-textA
+      assertMatch(stderr, /^server: invalid data in .*: a line is longer than 1k, the maximum/);
       await serving([...args, "--max-message", "2001", ...json], async (program, port) => {
         await within("the feed's end", 5000, program.saw(/"ended","discarded":0/));
         const reader = await connect(port);

@@ -171,11 +171,7 @@ export class TcpSource implements Source {
       connection.close();
     }, ANSWER_MS);
     try {
-<<<<<<< HEAD
-      return await handshake(connection, hello, this.replayable ? known : undefined);
-=======
-      return await introduce(connection, hello, this.replayable ? stored : undefined);
->>>>>>> h-textA
+      return await handshake(connection, hello, this.replayable ? stored : undefined);
     } catch (error) {
       if (this.#stopped) return undefined;
       connection.close();
