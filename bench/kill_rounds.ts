@@ -2,7 +2,7 @@
  * kill -9, again and again, of a server that spills or of its reader, under load; then all is drained
  * to the end, and every message is looked for.
  */
-import { createReadStream } from "node:fs";
+import { createReadStream, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Connection } from "../src/net/net.ts";
 import { loadAdapter } from "../src/net/load.ts";
@@ -64,6 +64,11 @@ export async function killRounds(options: KillOptions): Promise<KillTotals> {
       else await stage.killReader();
       options.onKill?.(done);
     }
+    // A server that ends before its reader is back has generated nothing for it since the kill: not
+    // even the rest of the message that the kill cut off.
+    await growth(() =>
+      sink?.verifier.messages ?? (statSync(stage.file, { throwIfNoEntry: false })?.size ?? 0) / SIZE
+    );
     await stage.drain();
     const verifier = sink?.verifier ?? await verifyFile(stage.file);
     await sink?.settled();
@@ -72,6 +77,16 @@ export async function killRounds(options: KillOptions): Promise<KillTotals> {
   } finally {
     await stage.end();
     await sink?.close();
+  }
+}
+
+/** Waits until a thousand more messages have come. */
+async function growth(messages: () => number): Promise<void> {
+  const before = messages();
+  const end = performance.now() + PATIENCE_S * 1000;
+  while (messages() <= before + 1000) {
+    if (performance.now() > end) throw new Error(`no messages within ${PATIENCE_S} s`);
+    await sleep(5);
   }
 }
 

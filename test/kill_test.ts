@@ -28,10 +28,10 @@ describe(`kill -9 on ${runtime}`, () => {
   for (const { kills, ...kind } of CASES) {
     const { victim, ack, sync } = kind;
     test(`of the ${victim}, ${kills} times: --ack ${ack} --sync ${sync}`, async () => {
-      const figures = await within("all kills", 50_000, killCase(kind, runtime, kills));
+      const figures = await within("all kills", 60_000, killCase(kind, runtime, kills));
       assertEquals(brokenPromises(kind, figures), [], JSON.stringify(figures));
       assertEquals(figures.kills, kills);
-      // Of a second at least: the kills fell into a stream, and not before it.
+      // The kills fell into a stream, and not before it.
       assertGreater(figures.messages, 1000);
     });
   }
