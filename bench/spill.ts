@@ -38,9 +38,9 @@ import { SYNC } from "./spill_server.ts";
 
 const spec = {
   name: "spill",
-  summary:
-    "Measures a server with --overflow spill on Deno, Bun and Node against dd on the same disk,\n" +
-    "against itself without a queue, and against what it promises; tells which targets are met.",
+  summary: "Measures a server with --overflow spill on Deno, Bun and Node: against dd on\n" +
+    "the same disk, against a server without a queue, and against its guarantees.\n" +
+    "Reports which targets are reached.",
   usage: ["spill.ts [OPTIONS]"],
   options: {
     runtime: choice({

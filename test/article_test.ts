@@ -1,5 +1,5 @@
 /**
- * The article, reproduced: at one rate the naive reader is hung up on, and its fix is not.
+ * The article, reproduced: at one rate the naive reader is disconnected, and its fix is not.
  *
  * Nine pairs of runtimes; a suite runs the three whose server is the runtime that runs the suite, so
  * that the three suites together run all of them.

@@ -93,7 +93,7 @@ describe("a reader that stops, without a queue", () => {
   });
 
   for (const overflow of ["close", "reset"] as const) {
-    test(`${overflow}: is hung up on; the next one gets what is new, from a message's start`, async (t) => {
+    test(`${overflow}: is disconnected; the next one gets what is new, from a message's start`, async (t) => {
       if (withoutKernel(t)) return;
       const source = new TestSource();
       const options: Partial<ServeOptions> = { source, overflow, sendBuffer: SMALL };

@@ -147,7 +147,7 @@ describe("a reader that does not say what it has to", () => {
     ["single", "reader", "resume - -", "its offset"],
   ];
   for (const [readerId, ack, said, missing] of cases) {
-    test(`${readerId}, ack ${ack}, ${JSON.stringify(said)}: is hung up on in time`, async () => {
+    test(`${readerId}, ack ${ack}, ${JSON.stringify(said)}: is disconnected in time`, async () => {
       const source = new TestSource();
       const handshakeTimeoutMs = 200;
       const options: Partial<ServeOptions> = { source, readerId, ack, handshakeTimeoutMs };
@@ -273,7 +273,7 @@ describe("what was not delivered is sent again", () => {
       });
     }));
 
-  test("--ack reader: a reader of another stream is told of ours, and hung up on", () =>
+  test("--ack reader: a reader of another stream gets the name of ours, and is disconnected", () =>
     withQueues(async (open) => {
       const queue = await open();
       const options: Partial<ServeOptions> = { overflow: "spill", queue, ack: "reader" };

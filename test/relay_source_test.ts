@@ -274,7 +274,7 @@ describe("a batch that was damaged on the disk", () => {
       });
     }));
 
-  test("ack reader: it is hung up on there, and told by the next `at`", () =>
+  test("ack reader: it is disconnected there, and reported by the next `at`", () =>
     withQueues(async (open, folder) => {
       const { stream, total } = await damaged(() => open(), folder);
       const queue = await open();

@@ -51,7 +51,7 @@ describe("several readers", () => {
     });
   });
 
-  test("maxReaders: a further one is hung up on, until there is room", async () => {
+  test("maxReaders: a further one is disconnected, until there is room", async () => {
     await serving({ rate: 10, maxReaders: 2 }, async ({ connect, saw, all }) => {
       const readers = [await connect(), await connect()];
       await saw("reader", 2);

@@ -407,7 +407,7 @@ describe(`tcp source with acknowledgements on ${runtime}`, () => {
       for (
         const [text, expected] of [
           [`at 500 ${other}\n`, /stream is fedcba9876543210, not 0123456789abcdef/],
-          ["Hello World!\n", /answer "Hello World!" must be "at OFFSET STREAM"/],
+          ["Hello World!\n", /reply "Hello World!" must be "at OFFSET STREAM"/],
           ["x".repeat(5000), /longer than 256 bytes/],
         ] as const
       ) {
@@ -439,7 +439,7 @@ describe(`tcp source with acknowledgements on ${runtime}`, () => {
     });
     assertMatch(
       sink.saw("retrying")[0]!.error!,
-      /^cannot resume the stream of tcp:\/\/127\.0\.0\.1:\d+: .*hung up.* \(EOF\)$/,
+      /^cannot resume the stream of tcp:\/\/127\.0\.0\.1:\d+: .*closed the connection before .* \(EOF\)$/,
     );
     assertEquals(sink.saw("disconnected").length, 0);
   });

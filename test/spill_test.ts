@@ -50,7 +50,7 @@ class Sender {
   /** Messages that its kernel took. */
   sent = 0;
   overflowed = false;
-  /** It has sent all, or has hung up. */
+  /** It has sent all, or has disconnected. */
   over = false;
   readonly #plan: Plan;
   readonly #total: number;
@@ -161,7 +161,7 @@ const eventsOf = ({ stdout }: Program): ServeEvent[] =>
   stdout.trimEnd().split("\n").map((line) => JSON.parse(line));
 
 describe("a reader slower than the spikes, and faster than their average", () => {
-  test("alone: hung up on at the first spike, ECONNRESET, the rest is lost", async (t) => {
+  test("alone: disconnected at the first spike, ECONNRESET, the rest is lost", async (t) => {
     if (withoutKernel(t)) return;
     await staged(new Sender(spikes, TOTAL), async ({ sender, sink, port, read }) => {
       const ended = await within("the reader's end", 15_000, read(port).ended);

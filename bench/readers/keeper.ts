@@ -71,7 +71,7 @@ while (!signal.aborted) {
     // A killed server will be started again: reconnect.
     if (
       !(error instanceof NetError) &&
-      !/hung up|closed the connection/.test((error as Error).message)
+      !/closed the connection/.test((error as Error).message)
     ) throw error;
   }
   if (!signal.aborted) await sleep(RECONNECT_MS);
