@@ -1,6 +1,6 @@
 /**
- * kill -9 of a server that spills, and of its reader, hundreds of times under load: what came whole,
- * what came twice, what did not come, and whether that is what was promised.
+ * Kills (SIGKILL) a server that spills, or its reader, hundreds of times under load. Counts missing,
+ * duplicate, out-of-order and damaged messages, and checks them against the guarantees.
  *
  *     node --no-warnings bench/kill.ts --kills 200 --out kill.json
  */
@@ -29,25 +29,25 @@ const spec = {
   usage: ["kill.ts [OPTIONS]"],
   options: {
     runtime: choice({
-      help: "what both run on",
+      help: "the runtime of server and reader",
       choices: ["all", ...RUNTIMES],
       default: "all",
     }),
     kills: option({
       value: "N",
-      help: "on each runtime, spread over all combinations",
+      help: "number of kills on each runtime, spread over all combinations",
       default: "200",
       parse: (text) => parseCount(text, { most: 100_000 }),
     }),
     out: option({
       value: "FILE.json",
-      help: "writes all figures there, too",
+      help: "also writes all figures to this file",
       parse: parseOutFile,
     }),
   },
 };
 
-/** What is killed, and what was promised to it. */
+/** Which program is killed, and the options that decide the guarantees. */
 export type KillCase = Pick<KillOptions, "victim" | "ack" | "sync">;
 
 const KILL_CASES: readonly KillCase[] = (["server", "reader"] as const).flatMap((victim) =>
@@ -56,22 +56,22 @@ const KILL_CASES: readonly KillCase[] = (["server", "reader"] as const).flatMap(
   )
 );
 
-/** The messages of kill_rounds.ts. Bytes. */
+/** Length of the messages in kill_rounds.ts; bytes. */
 const SIZE = 64;
-/** The flood's. Bytes a second. */
+/** Offered rate; bytes a second. */
 const RATE = 20e6;
-/** Of one stage, whose programs have a deadline. */
+/** Kills in one round: its programs have a deadline. */
 const MOST_KILLS = 25;
 
-/** What came, and what the server thinks of it. */
+/** What the reader received, and what the queue recorded. */
 export interface KillFigures extends KillTotals {
-  /** Messages that are still in the queue, though its server has ended. */
+  /** Messages that are still in the queue after its server has ended. */
   left: number;
-  /** Messages whose delivery the queue has noted. */
+  /** Messages that the queue has recorded as delivered. */
   delivered: number;
 }
 
-/** One round of kills in a folder of its own. */
+/** One round of kills in its own directory. */
 export async function killCase(
   { victim, ack, sync }: KillCase,
   runtime: Runtime,
@@ -91,24 +91,30 @@ export async function killCase(
   }
 }
 
-/** Where the kernel does not tell: the largest receive buffer of Linux's defaults; bytes. */
+/** The largest receive buffer of Linux's defaults, where tcp_rmem cannot be read; bytes. */
 const RECEIVE_BUFFER = 32 << 20;
-/** What a runtime has read ahead, and the client's own read. Bytes. */
+/** Limit for what a killed reader has read but not passed on; bytes. */
 const IN_USER_SPACE = 1 << 20;
-/** A reader that is slow takes so many bytes a second when it catches up (kill_rounds.ts). */
+/** Rate at which the slow reader of kill_rounds.ts catches up; bytes a second. */
 const CATCH_UP = 64 * 1024 / 500e-6;
-/** Until what was delivered is noted: the kernel is asked every 10 ms. Of a busy machine, too. */
+/**
+ * Limit for the time until the server notices a TCP acknowledgement: it polls every 10 ms, but the
+ * machine may be busy.
+ */
 const NOTICED_S = 0.1;
-/** Until the note is on disk: it is gathered for 50 ms, and with --sync interval for 100 more. */
+/**
+ * Limit for the time until a delivery is recorded on disk: it is gathered for 50 ms, and with --sync
+ * interval for 100 ms more.
+ */
 const NOTED_S = 0.5;
 
 /**
- * What of the promises does not hold, a line each; none: all do.
+ * The guarantees that do not hold, a line each; none: all hold.
  *
- * `--ack reader`: each message once, in order, whoever is killed. `--ack tcp`: whole and in order,
- * and where only the server is killed none is missing; what its reader had and the queue had no
- * note of comes again. A reader that is killed loses what its kernel held for it, and gets again
- * what it had and the server had not seen acknowledged.
+ * `--ack reader`: each message exactly once, in order, whichever program is killed. `--ack tcp`:
+ * undamaged and in order. If the server is killed, no message is missing, and messages whose delivery
+ * the queue has not recorded yet are sent again. If the reader is killed, it loses the messages in
+ * its kernel's receive buffer, and those whose acknowledgement the server has not seen are sent again.
  */
 export function brokenPromises({ victim, ack }: KillCase, figures: KillFigures): string[] {
   const { kills, messages, missing, duplicates, outOfOrder, damaged, left, delivered } = figures;
@@ -123,17 +129,17 @@ export function brokenPromises({ victim, ack }: KillCase, figures: KillFigures):
     if (value > most) broken.push(`${value} ${what}, at most ${Math.floor(most)}`);
   };
   check("missing", missing, most.missing);
-  check("twice", duplicates, most.duplicates);
+  check("duplicates", duplicates, most.duplicates);
   check("out of order", outOfOrder, 0);
   check("damaged", damaged, 0);
   check("left in the queue", left, 0);
-  // The end may be missing, too, and nothing that came tells of it. The flood of a server that was
-  // killed goes on where the disk knew of it, and may end before it is where it was.
+  // Missing messages at the end are visible only in the queue's record. The flood of a killed server
+  // resumes at its last position on disk, so that the stream may end after the recorded offset.
   const ended = messages - duplicates + missing;
   if (victim === "server" ? ended < delivered : ended !== delivered) {
-    broken.push(`ends after message ${ended}, the queue's note says ${delivered}`);
+    broken.push(`ends after message ${ended}, but the queue has recorded ${delivered}`);
   }
-  if (messages === 0) broken.push("nothing came");
+  if (messages === 0) broken.push("no messages received");
   return broken;
 }
 
@@ -179,7 +185,7 @@ const HEAD = [
   "kills",
   "messages",
   "missing",
-  "twice",
+  "duplicates",
   "out of order",
   "damaged",
   "verdict",
@@ -191,7 +197,7 @@ function formatRow(row: KillRow): string[] {
   return [
     ...[runtime, victim, ack, sync],
     ...[kills, messages, missing, duplicates, outOfOrder, damaged].map(String),
-    broken.length === 0 ? "met" : `missed: ${broken.join("; ")}`,
+    broken.length === 0 ? "holds" : `broken: ${broken.join("; ")}`,
   ];
 }
 
@@ -209,14 +215,14 @@ async function main(args: readonly string[]): Promise<number> {
       const row = await measure(kind, runtime, share, (done) => {
         progress.update(`${what}: ${done} of ${share} kills`);
       });
-      progress.line(`${what}: ${row.kills} kills, ${row.met ? "met" : "missed"}`);
+      progress.line(`${what}: ${row.kills} kills, guarantee ${row.met ? "holds" : "broken"}`);
       rows.push(row);
     }
   }
   const total = (count: (row: KillRow) => number) => rows.reduce((sum, row) => sum + count(row), 0);
   print(formatTable([HEAD, ...rows.map(formatRow)]));
   print(
-    `\n${total(({ met }) => met ? 1 : 0)} of ${rows.length} guarantees met; ` +
+    `\n${total(({ met }) => met ? 1 : 0)} of ${rows.length} guarantees hold; ` +
       `${total((row) => row.kills)} kills, ${total((row) => row.messages)} messages\n` +
       formatMachine(machine),
   );

@@ -1,6 +1,6 @@
 /**
- * kill -9, again and again, of a server that spills or of its reader, under load; then all is drained
- * to the end, and every message is looked for.
+ * One round of kills (SIGKILL), of a server that spills or of its reader, under load. Then the queue
+ * is drained, and all messages that the reader received are verified.
  */
 import { createReadStream, statSync } from "node:fs";
 import { join } from "node:path";
@@ -13,28 +13,27 @@ import type { Runtime } from "../src/kernel/runtime.ts";
 
 export interface KillOptions {
   runtime: Runtime;
-  /** Who is killed. */
+  /** Which program is killed. */
   victim: "server" | "reader";
   /**
-   * `reader`: bench/readers/keeper.ts, which stores what it gets; `tcp`: client.ts, which passes it
-   * on to this process and keeps nothing.
+   * `reader`: the reader is bench/readers/keeper.ts, which stores all messages; `tcp`: client.ts,
+   * which forwards them to this process and stores nothing.
    */
   ack: "reader" | "tcp";
   /** As in `--sync`. */
   sync: string;
-  /** How often. */
+  /** Number of kills. */
   kills: number;
-  /** Bytes a second. */
+  /** Offered rate; bytes a second. */
   rate: number;
-  /** For the queue and what the reader stores; empty. */
+  /** An empty directory for the queue and for what the reader stores. */
   folder: string;
   onKill?: (kills: number) => void;
 }
 
-/** What came of it. */
 export interface KillTotals {
   kills: number;
-  /** Messages that came, and what was wrong with them: see NumberedTotals. */
+  /** Messages received, and what was wrong with them: see NumberedTotals. */
   messages: number;
   missing: number;
   duplicates: number;
@@ -43,11 +42,11 @@ export interface KillTotals {
 }
 
 const SIZE = 64;
-/** From a start to the kill: uniform, ms. */
+/** Time from a start to the kill, uniformly distributed; ms. */
 const KILL_AFTER_MS = [20, 300] as const;
-/** Of one program, of which the last delivers all that waits. */
-const PATIENCE_S = 60;
-/** The reader's work on a chunk, so that it is slower than the flood when that catches up. */
+/** Deadline of each program: the last server delivers the whole backlog. */
+const DEADLINE_S = 60;
+/** The reader's work on a chunk: makes it slower than a flood that catches up. */
 const WORK_US = 500;
 
 export async function killRounds(options: KillOptions): Promise<KillTotals> {
@@ -80,27 +79,27 @@ export async function killRounds(options: KillOptions): Promise<KillTotals> {
   }
 }
 
-/** Waits until a thousand more messages have come. */
+/** Waits until a thousand more messages have arrived. */
 async function growth(messages: () => number): Promise<void> {
   const before = messages();
-  const end = performance.now() + PATIENCE_S * 1000;
+  const end = performance.now() + DEADLINE_S * 1000;
   while (messages() <= before + 1000) {
-    if (performance.now() > end) throw new Error(`no messages within ${PATIENCE_S} s`);
+    if (performance.now() > end) throw new Error(`no messages within ${DEADLINE_S} s`);
     await sleep(5);
   }
 }
 
-/** The two programs, of which one is killed. */
+/** Server and reader of a round. */
 class Stage {
-  /** What the keeper stores. */
+  /** Where keeper.ts stores the stream. */
   readonly file: string;
   readonly #options: KillOptions;
   readonly #sink: number | undefined;
-  /** The server has the same port in all its lives. */
+  /** A restarted server gets the port of the first one. */
   #port = "0";
   #server!: Program;
   #reader: Program | undefined;
-  #over = false;
+  #ended = false;
 
   constructor(options: KillOptions, sink: number | undefined) {
     this.#options = options;
@@ -108,14 +107,14 @@ class Stage {
     this.file = join(options.folder, "stream");
   }
 
-  async startServer(...more: string[]): Promise<void> {
+  async startServer(...source: string[]): Promise<void> {
     const { runtime, ack, sync, rate, folder } = this.#options;
-    const what = more.length > 0
-      ? more
+    const messages = source.length > 0
+      ? source
       : ["--message", "numbered", "--size", String(SIZE), "--rate", `${rate}B/s`];
     const spill = ["--overflow", "spill", "--spill", join(folder, "queue.db"), "--sync", sync];
-    const args = ["--port", this.#port, "--backlog", "64k", "--ack", ack, ...spill, ...what];
-    this.#server = new Program(commandOn(runtime, "server.ts", ...args), { seconds: PATIENCE_S });
+    const args = ["--port", this.#port, "--backlog", "64k", "--ack", ack, ...spill, ...messages];
+    this.#server = new Program(commandOn(runtime, "server.ts", ...args), { seconds: DEADLINE_S });
     const [, port] = await this.#server.saw(/listening on 127\.0\.0\.1:(\d+)/);
     this.#port = port!;
   }
@@ -137,18 +136,18 @@ class Stage {
         ...[`127.0.0.1:${this.#port}`, "--forward", `127.0.0.1:${this.#sink}`],
         ...["--work", `${WORK_US}us`],
       );
-    const reader = new Program(words, { seconds: PATIENCE_S, statuses: [0, 1] });
+    const reader = new Program(words, { seconds: DEADLINE_S, statuses: [0, 1] });
     this.#reader = reader;
     reader.ended().then(
-      // A client that lost its server comes back.
-      () => ack === "tcp" && !this.#over && this.#reader === reader && this.#comeBack(),
+      // client.ts ends when its server is killed (keeper.ts reconnects): start it again.
+      () => ack === "tcp" && !this.#ended && this.#reader === reader && this.#restartReader(),
       () => {},
     );
   }
 
-  #comeBack(): void {
+  #restartReader(): void {
     setTimeout(() => {
-      if (!this.#over) this.startReader();
+      if (!this.#ended) this.startReader();
     }, 10);
   }
 
@@ -164,7 +163,7 @@ class Stage {
     this.startReader();
   }
 
-  /** No new messages: what waits is delivered, and then the server ends by itself. */
+  /** Restarts the server without new messages: it delivers the backlog and ends. */
   async drain(): Promise<void> {
     this.#server.interrupt();
     await this.#server.ended();
@@ -173,7 +172,7 @@ class Stage {
   }
 
   async end(): Promise<void> {
-    this.#over = true;
+    this.#ended = true;
     for (const program of [this.#server, this.#reader]) {
       if (program !== undefined) await killed(program);
     }
@@ -202,7 +201,7 @@ interface Sink {
   close(): Promise<void>;
 }
 
-/** Takes what readers pass on, one after the other, in whole messages. */
+/** Verifies the messages that readers forward, one connection after the other. */
 async function openSink(): Promise<Sink> {
   const verifier = new NumberedVerifier(SIZE);
   let last: Promise<void> = Promise.resolve();
@@ -225,23 +224,23 @@ async function openSink(): Promise<Sink> {
   };
 }
 
-/** What a killed reader has begun of a message comes again, whole. */
+/** Drops an incomplete message at the end of a connection: the next one sends it again, complete. */
 async function take(connection: Connection, verifier: NumberedVerifier): Promise<void> {
-  const begun = new Uint8Array(SIZE);
-  let begunBytes = 0;
+  const partial = new Uint8Array(SIZE);
+  let partialBytes = 0;
   for (let chunk; (chunk = await connection.read(65_536)) !== null;) {
     let at = 0;
-    if (begunBytes > 0) {
-      at = Math.min(SIZE - begunBytes, chunk.length);
-      begun.set(chunk.subarray(0, at), begunBytes);
-      begunBytes += at;
-      if (begunBytes < SIZE) continue;
-      verifier.push(begun);
+    if (partialBytes > 0) {
+      at = Math.min(SIZE - partialBytes, chunk.length);
+      partial.set(chunk.subarray(0, at), partialBytes);
+      partialBytes += at;
+      if (partialBytes < SIZE) continue;
+      verifier.push(partial);
     }
     const whole = at + Math.floor((chunk.length - at) / SIZE) * SIZE;
     verifier.push(chunk.subarray(at, whole));
-    begun.set(chunk.subarray(whole));
-    begunBytes = chunk.length - whole;
+    partial.set(chunk.subarray(whole));
+    partialBytes = chunk.length - whole;
   }
   connection.close();
 }

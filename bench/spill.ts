@@ -1,6 +1,6 @@
 /**
- * The durable queue in use: how fast a server spills, what that costs its other readers, what is
- * left of a reader that was away, and whether an upstream ever notices a slow one.
+ * Measures the durable queue: how fast a server spills, what that costs its other readers, how a
+ * reader that was disconnected is caught up, and whether an upstream server notices a slow reader.
  *
  *     node --no-warnings bench/spill.ts --folder . --out spill.json
  */
@@ -44,48 +44,48 @@ const spec = {
   usage: ["spill.ts [OPTIONS]"],
   options: {
     runtime: choice({
-      help: "the server's and its reader's",
+      help: "the runtime of server and reader",
       choices: ["all", ...RUNTIMES],
       default: "all",
     }),
     runs: option({
       value: "N",
-      help: "rounds of sustained that count; one more, the first, is dropped",
+      help: "rounds of the part sustained; one more, the first, is not counted",
       default: "5",
       parse: (text) => parseCount(text, { most: 1000 }),
     }),
     bytes: option({
       value: "SIZE",
-      help: "what waits for a reader that is away",
+      help: "backlog of the reader that is disconnected",
       default: "5G",
       parse: (text) => parseBytes(text, { least: 1 << 20 }),
     }),
     rate: option({
       value: "RATE|max",
-      help: "how fast that comes",
+      help: "rate at which that backlog is stored",
       default: "100MB/s",
       parse: (text) => text === "max" ? undefined : parseByteRate(text),
     }),
     folder: option({
       value: "DIR",
-      help: "on the disk that is measured (default: where temporary files go)",
+      help: "a directory on the disk to measure (default: that of temporary files)",
       parse: (text) => text,
     }),
     only: choice({
-      help: "a part of it",
+      help: "measures only one part",
       choices: ["all", "sustained", "away", "window"],
       default: "all",
     }),
     out: option({
       value: "FILE.json",
-      help: "writes all figures there, too",
+      help: "also writes all figures to this file",
       parse: parseOutFile,
     }),
-    quick: flag("one short round of little, to see that it works: no figures to keep"),
+    quick: flag("one short round with little data, as a test: the figures mean nothing"),
   },
 };
 
-/** How long and how much. Bytes and seconds. */
+/** Durations and amounts of all parts; bytes and seconds. */
 interface Sizes {
   runs: number;
   warmUps: number;
@@ -116,11 +116,11 @@ const USUAL: Omit<Sizes, "runs" | "bytes"> = {
   windowSeconds: 30,
 };
 
-/** Each of two readers is sent this share of what a spilling one takes alone, at most. */
+/** Rate to each of two readers, as a share of the rate at which one reader alone is spilled. */
 const BESIDE_SHARE = 0.6;
-/** What the upstream sends. Bytes a second. */
+/** Rate of the upstream; bytes a second. */
 const UPSTREAM_RATE = 50e6;
-/** In the order of the table; the first is what is promised. */
+/** In the order of the table; only the first has a target. */
 const SYNCS = [SYNC, "always", "off"];
 
 async function main(args: readonly string[]): Promise<void> {
@@ -141,7 +141,7 @@ async function main(args: readonly string[]): Promise<void> {
   if (only === "all" || only === "away") {
     const { bytes, floodSeconds: seconds, pacedSeconds } = sizes;
     const paced = await compileC(new URL("readers/paced.c", import.meta.url));
-    const how = rate === undefined ? "as fast as it goes" : `at ${formatByteRate(rate)}`;
+    const how = rate === undefined ? "as fast as possible" : `at ${formatByteRate(rate)}`;
     progress.line(`away: ${formatBytes(bytes)} ${how} for each of ${runtimes.length} runtimes`);
     const runs = new Map<Runtime, AwayRun>();
     for (const runtime of runtimes) {
@@ -169,8 +169,8 @@ async function main(args: readonly string[]): Promise<void> {
   const met = judged.filter((row) => row.met).length;
   print(formatTable([ROW_HEAD, ...rows.map(formatSpillRow)]));
   print(
-    `\n${met} of ${judged.length} targets met; sustained: median (least-most) of ${sizes.runs}, ` +
-      `${sizes.seconds} s each, the rest once${quick ? "; quick: no figures to keep" : ""}\n` +
+    `\n${met} of ${judged.length} targets reached; sustained: median (least-most) of ${sizes.runs}, ` +
+      `${sizes.seconds} s each, the rest once${quick ? "; quick: figures mean nothing" : ""}\n` +
       (cut === undefined ? "" : `${cut}\n`) + formatMachine(machine),
   );
   if (options.out === undefined) return;
@@ -183,13 +183,13 @@ async function main(args: readonly string[]): Promise<void> {
   });
 }
 
-/** At most half of what the disk has free; what is to be said about that. */
+/** Limits the backlog to half of the free disk space; returns a line about that if it did. */
 function cutToDisk(sizes: Sizes, { free }: Folder): string | undefined {
   if (sizes.bytes * 2 <= free) return undefined;
-  const asked = sizes.bytes;
+  const requested = sizes.bytes;
   sizes.bytes = Math.floor(free / 2);
-  return `the disk has ${formatBytes(free)} free: ${formatBytes(sizes.bytes)} wait for a reader ` +
-    `that is away, not ${formatBytes(asked)}`;
+  return `the disk has ${formatBytes(free)} free: the backlog is reduced to ` +
+    `${formatBytes(sizes.bytes)} from ${formatBytes(requested)}`;
 }
 
 interface Stage {
@@ -203,7 +203,7 @@ async function sustained({ runtimes, folder, sizes, progress }: Stage): Promise<
   const { runs, warmUps, seconds, ddMebibytes } = sizes;
   const rates = new Map<Runtime, number>();
   for (const runtime of runtimes) {
-    progress.update(`sustained: what ${runtime} spills alone`);
+    progress.update(`sustained: how fast ${runtime} spills alone`);
     const { spilled } = await runSpill({ runtime, folder, seconds });
     rates.set(runtime, spilled! * BESIDE_SHARE);
   }
@@ -223,7 +223,7 @@ async function sustained({ runtimes, folder, sizes, progress }: Stage): Promise<
     }),
   ];
   const rounds = warmUps + runs;
-  // A start, an end, and the disk's rest.
+  // Including start, end and the pause for the disk.
   const perRun = seconds + 1 + folder.settleSeconds;
   const longest = Math.ceil(rounds * cells.length * perRun / 60);
   progress.line(

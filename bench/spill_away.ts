@@ -1,4 +1,4 @@
-/** A reader that was away, as bench/spill.ts runs it: what its server stores, and how that goes out. */
+/** A disconnected reader, for bench/spill.ts: how its backlog is stored, and how it is delivered. */
 import { statSync } from "node:fs";
 import type { DrainResult } from "../src/read/drain.ts";
 import { commandOn, Program } from "./programs.ts";
@@ -6,36 +6,36 @@ import type { Runtime } from "../src/kernel/runtime.ts";
 import { type Folder, PATIENCE, pause, runColdRead } from "./spill_disk.ts";
 import { type Memory, MemoryWatch, rateOption, ServerRun, storedIn, SYNC } from "./spill_server.ts";
 
-/** How often a file's size is looked at. */
+/** How often the size of a file is polled. */
 const POLL_MS = 20;
 
-/** What became of a reader that was away. */
+/** The figures of one run. */
 export interface AwayRun {
-  /** Of the server, while its reader was away. */
+  /** Memory of the server while its reader was disconnected. */
   awayMemory: Memory;
-  /** Bytes a second that it stored. */
+  /** Rate at which the server stored the backlog; bytes a second. */
   stored: number;
-  /** Bytes that waited for the reader after the kill, and its file then. */
+  /** Backlog in the queue after the server was killed; bytes. */
   waiting: number;
+  /** Size of the queue's file at that time. */
   fileBytes: number;
-  /** From its start until it listened again. */
+  /** Time from a server's restart until it listened. */
   restartSeconds: number;
-  /** What readers took that were no faster than that. */
+  /** Readers with a limit: the limit and the drained rate; bytes a second. */
   paced: { rate: number; drained: number }[];
-  /** Bytes a second at which the disk gives the file, of which nothing is in memory. */
+  /** Rate at which dd reads the file, which is not in the page cache; bytes a second. */
   coldRead: number;
-  /**
-   * Bytes a second that the fastest reader took of the rest, of which nothing was in memory either, of
-   * a plain flood, which is one buffer again and again, and of one that goes through a delivery's
-   * memory as what waits does.
-   */
+  /** Rate at which the fastest reader drained the rest, not in the page cache; bytes a second. */
   drained: number;
+  /** For comparison: drained rates of a plain flood, which sends one buffer repeatedly. */
   flooded: number[];
+  /** For comparison: drained rates of a flood that passes through the memory of a delivery. */
   relayed: number[];
-  /** Of the server, while the reader took what waited. */
+  /** Memory of the server while the backlog was drained. */
   drainMemory: Memory;
-  /** The file when all was delivered, and once the server had ended. */
+  /** Size of the file once all was delivered. */
   fileBytesLeft: number;
+  /** Size of the file after the server had ended. */
   fileBytesClosed: number;
 }
 
@@ -43,21 +43,22 @@ export interface AwayOptions {
   runtime: Runtime;
   folder: Folder;
   bytes: number;
-  /** Bytes a second; default: as fast as it goes. */
+  /** Offered rate; bytes a second; default: as fast as possible. */
   rate?: number | undefined;
-  /** Of each plain flood. */
+  /** Duration of each flood that is used for comparison. */
   seconds: number;
-  /** A reader, compiled, that has a limit; for so long at each, at most half of what waits. */
+  /** A compiled reader with a speed limit. */
   paced: string;
+  /** How long it runs with each limit; together these drain at most half of the backlog. */
   pacedSeconds: number;
 }
 
-/** The limits of readers that have one. Bytes a second. */
+/** Speed limits of the paced reader; bytes a second. */
 const PACED_RATES = [100e6, 200e6, 400e6];
-/** From the start of such a reader to its first byte. */
+/** Time from the start of the paced reader to its first byte. */
 const CONNECT_MS = 50;
 
-/** Below this, a server that stores is as good as stuck. Bytes a second. */
+/** A server that stores more slowly than this counts as hung; bytes a second. */
 const LEAST_RATE = 20e6;
 
 export async function runAway(options: AwayOptions): Promise<AwayRun> {
@@ -78,11 +79,11 @@ export async function runAway(options: AwayOptions): Promise<AwayRun> {
     const fileBytes = statSync(file).size;
 
     await runColdRead(file);
-    // A reader that acknowledges nothing is told so at once.
+    // With --ack the server does not wait for an optional resume line.
     const again = ["--source", "none", "--ack", "tcp", ...queue];
     server = await ServerRun.start(runtime, longest, again);
     const { startSeconds: restartSeconds } = server;
-    // Nothing writes now, so that the file can be looked into.
+    // No process writes the file now, so that its figures are exact.
     const waiting = await storedIn(file);
     const pacing = new MemoryWatch(server.program.pid);
     const pacedRuns: AwayRun["paced"] = [];
@@ -104,7 +105,9 @@ export async function runAway(options: AwayOptions): Promise<AwayRun> {
     const drainMemory = draining.stop();
     const fileBytesLeft = statSync(file).size;
     if (taken !== rest) {
-      throw new Error(`${rest} bytes waited, but the reader got ${taken} (${runtime})`);
+      throw new Error(
+        `the backlog was ${rest} bytes, but the reader received ${taken} (${runtime})`,
+      );
     }
     await program.ended();
     const fileBytesClosed = statSync(file).size;
@@ -134,7 +137,7 @@ export async function runAway(options: AwayOptions): Promise<AwayRun> {
   }
 }
 
-/** Bytes a second that a reader with a limit took, from its first byte on. */
+/** The drained rate of a reader with a speed limit, from its first byte on; bytes a second. */
 async function runPaced(
   reader: string,
   port: string,
@@ -149,7 +152,7 @@ async function runPaced(
     program.terminate();
     const { stderr } = await program.ended();
     const [, drained] = / s, (\d+) bytes\/s, ended by SIGTERM/.exec(stderr) ?? [];
-    if (drained === undefined) throw new Error(`the paced reader said: ${stderr.trim()}`);
+    if (drained === undefined) throw new Error(`the paced reader printed: ${stderr.trim()}`);
     return Number(drained);
   } finally {
     program.kill();
@@ -166,7 +169,7 @@ async function drain(
   return await new Program(words, { seconds: seconds + PATIENCE }).figures() as DrainResult;
 }
 
-/** Bytes a second that a reader takes of a flood without a queue. */
+/** The drained rate of a flood without a queue; bytes a second. */
 async function runFlood(runtime: Runtime, seconds: number, ...more: string[]): Promise<number> {
   const args = ["--rate", "max", "--overflow", "block"];
   const server = await ServerRun.start(runtime, seconds, [...args, ...more]);

@@ -1,4 +1,4 @@
-/** The disk that bench/spill.ts measures: a folder on it, and what it writes and reads without a queue. */
+/** The disk that bench/spill.ts measures: a directory on it, and its speed as dd measures it. */
 import { mkdtempSync, rmSync, statfsSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import process from "node:process";
@@ -9,26 +9,26 @@ import { Program } from "./programs.ts";
 /** A program that hangs is killed this long after it should have ended. Seconds. */
 export const PATIENCE = 30;
 /**
- * What a run wrote is deleted, and so long later the next one begins: ext4 with `discard` gives
- * blocks back to a thin disk some 2 s later, and one that is still there takes a write several times
- * as fast as one that has to be made (2.9 GB/s, not 0.7).
+ * Pause after a run's files are deleted. On a thin-provisioned disk ext4 with `discard` returns blocks
+ * some 2 s after a delete. A write to blocks that are still allocated is several times as fast as one
+ * to new blocks (2.9 GB/s, not 0.7), and would distort the next run.
  */
 const SETTLE_SECONDS = 4;
-/** What a run may leave behind without a rest. Bytes. */
+/** After a run that wrote less than this there is no pause. Bytes. */
 const LITTLE = 16 << 20;
 
-/** A folder of our own, which is gone when this process ends, however it is told to. */
+/** A temporary directory, deleted when this process exits. */
 export class Folder {
   readonly path: string;
-  /** How long the disk rests after each run. */
+  /** Pause after each run. */
   readonly settleSeconds: number;
 
-  /** Throws an Error where what is written stays in memory. */
+  /** Throws an Error if the parent is on a file system in memory. */
   constructor(parent: string, { settle }: { settle: boolean }) {
     this.settleSeconds = settle ? SETTLE_SECONDS : 0;
     if (IN_MEMORY.has(statfsSync(parent).type)) {
       throw new Error(
-        `cannot measure a disk in ${parent}: it is in memory; --folder names another`,
+        `cannot measure a disk: ${parent} is in memory; choose another directory with --folder`,
       );
     }
     this.path = mkdtempSync(join(resolve(parent), "speedlimit-spill-"));
@@ -45,7 +45,7 @@ export class Folder {
     return join(this.path, name);
   }
 
-  /** Deletes a file that a run wrote, and waits until its blocks are as free as others. */
+  /** Deletes a file that a run wrote, and waits until the disk has freed its blocks. */
   async clear(name: string): Promise<void> {
     const bytes = statSync(this.file(name), { throwIfNoEntry: false })?.size ?? 0;
     for (const end of ["", "-journal"]) rmSync(this.file(name) + end, { force: true });
@@ -63,7 +63,7 @@ export async function pause(ms: number): Promise<void> {
   interrupted().throwIfAborted();
 }
 
-/** Bytes a second of `dd`, to stable storage. */
+/** The rate at which dd writes to stable storage; bytes a second. */
 export async function runDd(folder: Folder, mebibytes: number): Promise<number> {
   const file = folder.file("dd");
   const words = [`of=${file}`, "bs=1M", `count=${mebibytes}`, "conv=fdatasync"];
@@ -72,7 +72,7 @@ export async function runDd(folder: Folder, mebibytes: number): Promise<number> 
   return rate;
 }
 
-/** Bytes a second at which `dd` reads a file of which nothing is in memory; nor is it afterwards. */
+/** The rate at which dd reads a file that is not in the page cache, before or after; bytes a second. */
 export async function runColdRead(file: string): Promise<number> {
   await dropCache(file);
   const seconds = PATIENCE + statSync(file).size / 20e6;
@@ -81,7 +81,7 @@ export async function runColdRead(file: string): Promise<number> {
   return rate;
 }
 
-/** Takes a file out of the page cache: all of it is on the disk then. */
+/** Writes a file to the disk completely and removes it from the page cache. */
 async function dropCache(file: string): Promise<void> {
   const words = [`of=${file}`, "oflag=nocache", "conv=notrunc,fdatasync", "count=0"];
   await new Program(["dd", ...words], { seconds: PATIENCE }).ended();
@@ -90,6 +90,6 @@ async function dropCache(file: string): Promise<void> {
 async function dd(words: readonly string[], seconds: number): Promise<number> {
   const { stderr } = await new Program(["env", "LC_ALL=C", "dd", ...words], { seconds }).ended();
   const [, bytes, took] = /^(\d+) bytes.* copied, ([\d.e+-]+) s,/m.exec(stderr) ?? [];
-  if (took === undefined) throw new Error(`dd said no time: ${stderr}`);
+  if (took === undefined) throw new Error(`dd printed no time: ${stderr}`);
   return Number(bytes) / Number(took);
 }

@@ -1,4 +1,4 @@
-/** A figure of the durable queue in use, as bench/spill.ts tells it. */
+/** The rows of the table that bench/spill.ts prints, and their targets. */
 import { formatByteRate, formatBytes, formatSeconds } from "../src/text/units.ts";
 import type { Runtime } from "../src/kernel/runtime.ts";
 import { median, spread } from "../src/measure/statistics.ts";
@@ -7,10 +7,10 @@ import type { AwayRun } from "./spill_away.ts";
 import type { SpillRun, WindowRun } from "./spill_runs.ts";
 import { type Memory, SYNC } from "./spill_server.ts";
 
-/** What a figure counts; `times`: how often something happened. */
+/** The unit of a figure; `times`: a number of events. */
 export type SpillUnit = "bytes/s" | "bytes" | "s" | "times";
 
-/** What a figure is measured against, in the same run. */
+/** A figure of the same run to compare with. */
 export interface Reference {
   name: string;
   runs: readonly number[];
@@ -24,30 +24,30 @@ export interface SpillRow {
   /** The median of `runs`. */
   value: number;
   runs: number[];
-  /** What the reference is; absent where the figure stands for itself. */
+  /** Name of the reference; absent if there is none. */
   against?: string;
   /** The median of `referenceRuns`. */
   reference?: number;
   referenceRuns?: number[];
   /** value / reference */
   ratio?: number;
-  /** What `ratio` must be, or without a reference `value`; empty: there is no target. */
+  /** Target of `ratio`, or of `value` if there is no reference; empty: no target. */
   target: Target;
-  /** Null without a target. */
+  /** Whether the target is reached; null without a target. */
   met: boolean | null;
   note?: string;
-  /** All else that was seen of the runs. */
+  /** Further figures of the runs, for the JSON file. */
   details?: unknown;
 }
 
-/** What a row is made of. */
+/** The data of a row. */
 export interface Figure
   extends Pick<SpillRow, "what" | "runtime" | "unit" | "runs" | "target" | "details"> {
   note?: string | undefined;
   reference?: Reference;
 }
 
-/** A row from its runs, with the verdict on it. */
+/** Makes a row: computes its median, its ratio, and whether the target is reached. */
 export function judge(
   { what, runtime, unit, runs, target, note, details, reference }: Figure,
 ): SpillRow {
@@ -67,12 +67,12 @@ export function judge(
   return row;
 }
 
-/** A line of the table. */
+/** The cells of a row in the table. */
 export function formatSpillRow(row: SpillRow): string[] {
   const { what, runtime, unit, value, runs, against, reference, ratio, met, note } = row;
   const show = (figure: number) => formatFigure(figure, unit);
   const { min, max } = spread(runs);
-  const verdict = met === null ? "" : met ? "met" : formatMiss(row);
+  const verdict = met === null ? "" : met ? "reached" : formatMiss(row);
   return [
     what,
     runtime,
@@ -107,25 +107,25 @@ function formatTarget({ target: { least, most }, ratio, unit }: SpillRow): strin
 function formatMiss({ target, value, ratio, unit }: SpillRow): string {
   const missed = missedBy(ratio ?? value, target);
   const bound = target.least ?? target.most!;
-  if (bound === 0) return `missed by ${formatFigure(missed, unit)}`;
-  return `missed by ${(missed / bound * 100).toFixed(1)} %`;
+  if (bound === 0) return `not reached, by ${formatFigure(missed, unit)}`;
+  return `not reached, by ${(missed / bound * 100).toFixed(1)} %`;
 }
 
-/** What a server may take in memory, whatever waits. Bytes. */
+/** Target for a server's memory, whatever the backlog. Bytes. */
 const MOST_MEMORY = 200e6;
-/** What a queue's file may keep when nothing is in it. Bytes. */
+/** Target for the size of an empty queue's file. Bytes. */
 const MOST_LEFT = 4e6;
 
 export interface Sustained {
   runtimes: readonly Runtime[];
   syncs: readonly string[];
-  /** Bytes a second to each of two readers. */
+  /** Rate to each of two readers; bytes a second. */
   rates: ReadonlyMap<Runtime, number>;
-  /** Of what a spilling reader takes alone: how the rates were chosen. */
+  /** These rates as a share of the rate at which one reader alone is spilled. */
   share: number;
 }
 
-/** The rows of what the cells gave, by their names. */
+/** The rows of the part sustained, from the runs by the names of their cells. */
 export function sustainedRows(
   results: ReadonlyMap<string, SpillRun[]>,
   { runtimes, syncs, rates, share }: Sustained,
@@ -162,7 +162,7 @@ export function sustainedRows(
   return [...spilling, ...beside];
 }
 
-/** `how`: at which rate it was stored. */
+/** `how`: the rate at which the backlog was stored, in words. */
 export function awayRows(results: ReadonlyMap<Runtime, AwayRun>, how: string): SpillRow[] {
   const rows = [...results].map(([runtime, run]): SpillRow[] => {
     const memory = (what: string, memory: Memory) =>
@@ -177,7 +177,7 @@ export function awayRows(results: ReadonlyMap<Runtime, AwayRun>, how: string): S
       });
     const drain = (name: string, runs: readonly number[], target: Target) =>
       judge({
-        what: "drain of what waits, nothing of it in memory",
+        what: "drain of the backlog, nothing in the page cache",
         runtime,
         unit: "bytes/s",
         runs: [run.drained],
@@ -185,18 +185,18 @@ export function awayRows(results: ReadonlyMap<Runtime, AwayRun>, how: string): S
         target,
       });
     return [
-      memory(`memory, reader away, ${how}`, run.awayMemory),
+      memory(`memory, reader disconnected, ${how}`, run.awayMemory),
       judge({
         what: "listens again after kill -9",
         runtime,
         unit: "s",
         runs: [run.restartSeconds],
         target: { most: 1 },
-        note: `${formatBytes(run.waiting)} waiting`,
+        note: `backlog ${formatBytes(run.waiting)}`,
       }),
       ...run.paced.map(({ rate, drained }) =>
         judge({
-          what: "drain of what waits, by a reader with a limit",
+          what: "drain of the backlog, by a reader with a limit",
           runtime,
           unit: "bytes/s",
           runs: [drained],
@@ -221,7 +221,7 @@ export function awayRows(results: ReadonlyMap<Runtime, AwayRun>, how: string): S
       }),
     ];
   });
-  // By figure, then by runtime, as the others are.
+  // By figure, then by runtime, like the rows of the other parts.
   return (rows[0] ?? []).flatMap((_, i) => rows.map((each) => each[i]!));
 }
 
@@ -245,8 +245,8 @@ export function windowRows(
 }
 
 /**
- * The kernel's counter misses none, but has those of all sockets here; where the upstream's own saw
- * none, and was never held by the window, they were others'.
+ * The kernel's counter misses no zero window, but counts those of all sockets here. It is ignored if
+ * the upstream's own connection had none in its samples and was never limited by the window.
  */
 function zeroWindows({ zeroWindows, windowLimitedUs, fromZeroWindow }: WindowRun): number {
   const own = zeroWindows > 0 || windowLimitedUs > 0;

@@ -1,4 +1,4 @@
-/** Servers that spill for a stopped reader: how fast, and what others notice of it. */
+/** Servers that spill for a stopped reader: how fast, and how that affects others. */
 import { readFileSync } from "node:fs";
 import type { DrainResult } from "../src/read/drain.ts";
 import type { Connection } from "../src/net/net.ts";
@@ -8,11 +8,10 @@ import type { Runtime } from "../src/kernel/runtime.ts";
 import { type Folder, PATIENCE, pause } from "./spill_disk.ts";
 import { connectStopped, rateOption, ServerRun, storedIn, SYNC } from "./spill_server.ts";
 
-/** What a spilling server did in some seconds. */
 export interface SpillRun {
-  /** Bytes that a SIGKILL left in the queue, for each second of the time until then. */
+  /** Bytes in the queue after SIGKILL, per second of the run; absent without a stopped reader. */
   spilled?: number;
-  /** Bytes a second that a second reader took; absent without one. */
+  /** Drained rate of a second reader, bytes a second; absent without one. */
   fast?: number;
 }
 
@@ -21,19 +20,19 @@ export interface SpillRunOptions {
   folder: Folder;
   seconds: number;
   sync?: string;
-  /** Bytes a second to each reader; default: as fast as it goes. */
+  /** Offered rate to each reader, bytes a second; default: as fast as possible. */
   rate?: number;
-  /** A reader is connected and has stopped; default true. */
+  /** One reader connects and never reads; default true. */
   stopped?: boolean;
-  /** Another one takes all; default false. */
+  /** Another reader reads everything; default false. */
   fast?: boolean;
 }
 
-const HEARD = /"event":"spilling"/;
+const SPILLING = /"event":"spilling"/;
 
 /**
- * A flood for a reader that connects and never reads: what the queue holds after a kill was told of
- * as stored, or was about to be. From the connection on: no start and no warming up is left out.
+ * Measures how fast a server spills a flood for a reader that never reads: bytes in the queue after a
+ * SIGKILL, divided by the time since the reader connected. The time includes the warm-up.
  */
 export async function runSpill(options: SpillRunOptions): Promise<SpillRun> {
   const { runtime, folder, seconds, sync = SYNC, rate, stopped = true, fast = false } = options;
@@ -47,7 +46,7 @@ export async function runSpill(options: SpillRunOptions): Promise<SpillRun> {
     const run: SpillRun = {};
     if (stopped) {
       slow = await connectStopped(server.port, "slow");
-      await server.program.saw(HEARD);
+      await server.program.saw(SPILLING);
     }
     if (fast) {
       const at = `127.0.0.1:${server.port}`;
@@ -71,11 +70,11 @@ export async function runSpill(options: SpillRunOptions): Promise<SpillRun> {
   }
 }
 
-/** What an upstream saw while the reader behind the server had stopped. */
+/** What an upstream saw while the server's reader had stopped. */
 export interface WindowRun extends UpstreamFigures {
   /**
-   * TcpExt of /proc/net/netstat, of all sockets here: windows that opened again, and that closed;
-   * the stopped reader closes its own once.
+   * TcpExt of /proc/net/netstat, for all sockets in this network namespace: windows that left zero,
+   * and that became zero. The stopped reader's own window becomes zero once.
    */
   fromZeroWindow: number;
   toZeroWindow: number;
@@ -94,7 +93,7 @@ export interface WindowOptions {
 export async function runWindow(options: WindowOptions): Promise<WindowRun> {
   const { runtime, folder, seconds, rate } = options;
   const pace = ["--rate", `${rate}B/s`, "--size", "64", "--seconds", `${seconds}s`];
-  // On Node, which is told to load libc: what it runs on matters to nobody here.
+  // Always on Node: the upstream's runtime does not matter, and it needs libc.
   const upstream = new Program(commandOn("node", "bench/peers/upstream.ts", ...pace), {
     seconds: seconds + PATIENCE,
   });
@@ -125,7 +124,7 @@ export async function runWindow(options: WindowOptions): Promise<WindowRun> {
   }
 }
 
-/** Counters of this network namespace by their names. */
+/** The TcpExt counters of this network namespace, by name. */
 function readTcpExt(): Map<string, number> {
   const lines = readFileSync("/proc/net/netstat", "latin1").split("\n");
   const [names = [], values = []] = lines

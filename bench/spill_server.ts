@@ -1,4 +1,4 @@
-/** Servers that spill, and their readers, as bench/spill.ts runs them. */
+/** Starts and observes the servers and readers of bench/spill.ts. */
 import { readFileSync } from "node:fs";
 import { formatHello } from "../src/message/protocol.ts";
 import type { Connection } from "../src/net/net.ts";
@@ -13,13 +13,13 @@ import { PATIENCE } from "./spill_disk.ts";
 /** The server's default. */
 export const SYNC = "interval:100ms";
 
-/** A server.ts, from its start to its end. */
+/** A running server.ts. */
 export class ServerRun {
   readonly program: Program;
   readonly port: string;
-  /** Rejects when it ends before it is killed. */
+  /** Rejects when the server ends. */
   readonly ended: Promise<never>;
-  /** From its start until it listened. */
+  /** Time from its start until it listened. */
   readonly startSeconds: number;
 
   private constructor(program: Program, port: string, startSeconds: number) {
@@ -27,7 +27,7 @@ export class ServerRun {
     this.port = port;
     this.startSeconds = startSeconds;
     this.ended = program.ended().then(() => {
-      throw new Error("the server ended by itself");
+      throw new Error("the server ended unexpectedly");
     });
     this.ended.catch(() => {});
   }
@@ -44,12 +44,12 @@ export class ServerRun {
     return new ServerRun(program, port!, (performance.now() - startMs) / 1000);
   }
 
-  /** Waits; rejects if the server ends meanwhile. */
+  /** Waits for a promise; rejects if the server ends before. */
   async during<T>(what: Promise<T>): Promise<T> {
     return await Promise.race([what, this.ended]);
   }
 
-  /** SIGKILL; what it had not stored is lost. */
+  /** Sends SIGKILL, and waits for the end. Messages that were not stored are lost. */
   async kill(): Promise<void> {
     this.program.kill();
     await this.program.ended().catch(() => {});
@@ -68,7 +68,7 @@ export const rateOption = (rate: number | undefined): string[] => [
   rate === undefined ? "max" : `${Math.round(rate)}B/s`,
 ];
 
-/** Connects as one reader of several, and reads nothing. */
+/** Connects as a reader, with a name if there are several, and reads nothing. */
 export async function connectStopped(port: string, name?: string): Promise<Connection> {
   const net = await loadAdapter();
   const connection = await net.connect({ host: "127.0.0.1", port: Number(port) });
@@ -78,7 +78,7 @@ export async function connectStopped(port: string, name?: string): Promise<Conne
 
 /** The memory of a process. */
 export interface Memory {
-  /** VmHWM: the most that it ever was, seen or not. Bytes. */
+  /** VmHWM: the peak over the whole life of the process. Bytes. */
   most: number;
   /** VmRSS every 100 ms. Bytes. */
   samples: number[];
@@ -102,7 +102,7 @@ export class MemoryWatch {
     try {
       text = readFileSync(`/proc/${this.#pid}/status`, "latin1");
     } catch {
-      // It has ended.
+      // The process has ended.
       return;
     }
     const bytes = (name: string) =>

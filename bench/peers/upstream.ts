@@ -1,6 +1,6 @@
 /**
- * A server that will not wait: sends messages at a fixed rate to the first who connects, and tells
- * what its kernel saw of the window that it sends into. Needs libc (see src/kernel/libc.ts).
+ * A server that sends messages at a fixed rate to the first reader that connects, and reports what its
+ * kernel saw of that reader's window. Needs libc (see src/kernel/libc.ts).
  *
  *     bun bench/peers/upstream.ts --rate 50MB/s --size 64 --seconds 30s
  *
@@ -15,25 +15,26 @@ import { print, runMain } from "../../src/cli/program.ts";
 import { parseByteRate, parseBytes, parseDuration } from "../../src/text/units.ts";
 import { acceptOne, checkEnd } from "./accept_one.ts";
 
-/** What it prints at its end. */
+/** The JSON line that it prints at its end. */
 export interface UpstreamFigures {
-  /** All that its kernel accepted, and how long that took. */
+  /** Bytes that its kernel accepted, and in which time. */
   bytes: number;
   seconds: number;
-  /** How often the window was looked at. */
+  /** How often the window was sampled. */
   samples: number;
-  /** Of these: how often it was zero, and the smallest that it was. Bytes. */
+  /** Samples in which the window was zero. */
   zeroWindows: number;
+  /** The smallest window in a sample; bytes. */
   leastWindow: number;
-  /** The time in which the window was what kept it from sending: tcpi_rwnd_limited. */
+  /** Time in which the window limited sending: tcpi_rwnd_limited. */
   windowLimitedUs: number;
-  /** The share of the samples that found its kernel taking no more. */
+  /** Share of the samples in which its kernel accepted no more bytes. */
   blocked: number;
 }
 
 const spec = {
   name: "upstream",
-  summary: "Floods the first who connects to 127.0.0.1, and tells what became of its window.",
+  summary: "Floods the first reader that connects to 127.0.0.1, and reports its window.",
   usage: ["upstream.ts [OPTIONS]"],
   options: {
     rate: option({
@@ -44,7 +45,7 @@ const spec = {
     }),
     size: option({
       value: "SIZE",
-      help: "bytes of a message",
+      help: "length of a message",
       default: "64",
       parse: (text) => parseBytes(text, { most: 1 << 20 }),
     }),
@@ -89,7 +90,7 @@ async function main(args: readonly string[]): Promise<void> {
   const closed = await flood.done;
   clearTimeout(timer);
   checkEnd(closed);
-  if (figures.samples === 0) throw new Error("the kernel does not tell of the window here");
+  if (figures.samples === 0) throw new Error("this kernel does not report the window");
   figures.bytes = flood.accepted;
   figures.seconds = (performance.now() - startMs) / 1000;
   figures.blocked = blocked / figures.samples;

@@ -1,4 +1,4 @@
-/** What `serve` is asked for. */
+/** The options of `serve`. */
 import type { Message } from "../message/message.ts";
 import type { Frame } from "../message/frame.ts";
 import type { Adapter } from "../net/net.ts";
