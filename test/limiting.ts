@@ -84,7 +84,7 @@ export const parse = ({ stdout, stderr }: RunResult): LimitResult => {
 
 /** No option is first: Bun takes a `--` that comes first for its own. */
 export const limitOf = (reader: readonly string[], ...options: string[]): Promise<RunResult> =>
-  run([LIMIT, "--json", ...options, "--", ...reader], { timeoutMs: 60_000 });
+  run([LIMIT, "--json", ...options, "--", ...reader], { timeoutMs: 120_000 });
 
 /** bin/limit.ts that waits for readers, and the port that they may come to. */
 export async function attaching(
@@ -92,7 +92,7 @@ export async function attaching(
   use: (program: Program, port: number) => Promise<void>,
 ): Promise<void> {
   const args = [LIMIT, "--attach", "--listen", "127.0.0.1:0", "--json", ...options];
-  const program = start(args, { timeoutMs: 60_000 });
+  const program = start(args, { timeoutMs: 120_000 });
   try {
     const waiting = /waiting for readers on 127\.0\.0\.1:(\d+)/;
     const [, port] = await within("listening", 10_000, program.saw(waiting));

@@ -37,9 +37,11 @@ export function readReport(report: string, output: string): Report {
   if (report.includes('name="deno test"')) {
     counts.passed -= printed.length;
     counts.skipped += printed.length;
+    counts.skips.unshift(...printed);
+  } else if (printed.length >= counts.skips.length) {
+    // Bun's report names the test and no reason; what was printed has it.
+    counts.skips = printed;
   }
-  // Bun's report names the test and no reason; what was printed has it.
-  if (printed.length >= counts.skips.length) counts.skips = printed;
   return counts;
 }
 
