@@ -15,26 +15,24 @@ const ROOT = resolve(import.meta.dirname!, "..");
 const PICTURE = "docs/rooms.svg";
 
 const ROW = 46;
-const BOX = { left: 20, width: 330, height: 36 };
-const WIDTH = 860;
+const BOX = { left: 20, width: 480, height: 36 };
+const WIDTH = 1000;
 const TOP = 44;
 
 interface Floor {
   name: string;
   files: number;
-  lines: number;
   /** How many imports of files it takes from each floor below it. */
   uses: Map<number, number>;
 }
 
 /** All floors from the ground up, with what they import. */
 function readFloors(root: string): Floor[] {
-  const floors = FLOORS.map((name): Floor => ({ name, files: 0, lines: 0, uses: new Map() }));
+  const floors = FLOORS.map((name): Floor => ({ name, files: 0, uses: new Map() }));
   for (const [file, targets] of readImports(root)) {
     const at = floorOf(file)!;
     const floor = floors[at]!;
     floor.files++;
-    floor.lines += readFileSync(join(root, file), "utf8").split("\n").length - 1;
     for (const target of targets) {
       const below = floorOf(target)!;
       if (below !== at) floor.uses.set(below, (floor.uses.get(below) ?? 0) + 1);
@@ -70,7 +68,9 @@ function formatPicture(root: string): string {
       const y2 = top(to) + BOX.height * (users.length - place) / (users.length + 1);
       const reach = right + 30 + (from - to) * 30;
       arrows.push(
-        `<path class="f${from}" stroke-width="${(0.7 + Math.log2(1 + count) / 3).toFixed(1)}" ` +
+        `<path${from < ROOMS.length ? "" : ' class="far"'} stroke-width="${
+          (0.7 + Math.log2(1 + count) / 3).toFixed(1)
+        }" ` +
           `d="M${right} ${y1.toFixed(1)}C${reach} ${y1.toFixed(1)} ${reach} ${y2.toFixed(1)} ${
             right + 7
           } ${y2.toFixed(1)}" marker-end="url(#head)">` +
@@ -78,11 +78,11 @@ function formatPicture(root: string): string {
       );
     });
   });
-  const boxes = floors.map(({ name, files, lines }, floor) => {
+  const boxes = floors.map(({ name, files }, floor) => {
     const y = top(floor);
     const inside = floor < ROOMS.length;
     const title = inside ? `src/${name}/` : name.includes(".") ? name : `${name}/`;
-    const figures = `${files} files, ${lines} lines`;
+    const figures = `${files} files`;
     return `<rect class="${inside ? "room" : "outside"}" x="${BOX.left}" y="${y}" ` +
       `width="${BOX.width}" height="${BOX.height}" rx="4"/>` +
       `<text class="name" x="${BOX.left + 10}" y="${y + 15}">${title}</text>` +
@@ -99,7 +99,7 @@ function formatPicture(root: string): string {
 text { font: 11px ui-sans-serif, system-ui, sans-serif; fill: #1f2328 }
 .name { font-weight: 600; font-size: 13px } .figures { text-anchor: end; fill: #59636e }
 .purpose, .note { fill: #59636e } .room { fill: #ddf4ff; stroke: #54aeff }
-.outside { fill: #f6f8fa; stroke: #d1d9e0 } path { fill: none; stroke: #57606a; opacity: .55 }
+.outside { fill: #f6f8fa; stroke: #d1d9e0 } path { fill: none; stroke: #57606a; opacity: .6 } .far { opacity: .25 }
 #head path { fill: #57606a; stroke: none; opacity: .9 }
 @media (prefers-color-scheme: dark) { text { fill: #f0f6fc } .figures, .purpose, .note { fill: #9198a1 }
 .room { fill: #0c2d6b; stroke: #388bfd } .outside { fill: #151b23; stroke: #3d444d }
@@ -115,7 +115,7 @@ ${boxes.join("\n")}
 
 /** Ends where the box does. */
 function shortened(text: string): string {
-  const longest = 58;
+  const longest = 80;
   return text.length <= longest ? text : `${text.slice(0, text.lastIndexOf(" ", longest - 1))} …`;
 }
 
