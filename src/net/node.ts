@@ -40,7 +40,7 @@ class NodeConnection implements Connection {
   protected ended = false;
   #writer: (() => void) | undefined;
   #reader: (() => void) | undefined;
-  // The "drain" event would not do: it comes only for chunks above the stream's high-water mark.
+  // Not the "drain" event: it is emitted only for chunks above the stream's high-water mark.
   readonly #onWritten = (error?: Error | null) => {
     if (error) this.#fail(error);
     else this.#wakeWriter();

@@ -125,8 +125,8 @@ export class Acknowledger {
   #finished = false;
 
   /**
-   * `at`: the offset at which the server begins. `unit`: only multiples of so many bytes are stored, so
-   * that a message is never stored in part; 1 for a stream without messages.
+   * `at`: the offset at which the server begins. `unit`: only offsets that are multiples of it are
+   * stored, so that a message is never acknowledged in part: bytes, 1 for a stream without messages.
    */
   constructor(connection: Connection, at: StreamOffset, unit: number, options: AckOptions) {
     this.#connection = connection;

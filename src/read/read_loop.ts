@@ -71,8 +71,8 @@ export class ReadLoop {
   async run(): Promise<"count" | undefined> {
     const counts = this.#counts;
     const works = this.#workMs > 0 || this.#handler !== undefined;
-    // Storing needs turns of the event loop, and meanwhile nothing is acknowledged, so with
-    // acknowledgements the turns are shorter.
+    // Storing an offset needs turns of the event loop, and nothing is acknowledged until it is done.
+    // So with acknowledgements the loop yields more often.
     const mostBytes = this.#acks === undefined ? TURN_BYTES : ACK_BYTES;
     let turnReads = 0;
     let turnBytes = 0;

@@ -37,7 +37,7 @@ export interface OverflowPolicy {
   readonly needsQueue?: true;
 }
 
-/** The policies that need no queue: what a plain flood can have. */
+/** The policies that need no queue. A flood without a queue can have only these. */
 export type FloodPolicy = "close" | "reset" | "block" | "drop";
 
 /** The policies that need a queue on disk. */
