@@ -12,7 +12,7 @@ import { formatInterval } from "../src/report/limit_table.ts";
 import { formatMachine } from "../src/report/machine.ts";
 import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
 import { parseOutFile } from "../src/cli/out_file.ts";
-import { print, runMain } from "../src/cli/program.ts";
+import { printLine, runMain } from "../src/cli/program.ts";
 import {
   ACCURACY_HEAD,
   type AccuracyRow,
@@ -117,12 +117,12 @@ async function main(args: readonly string[]): Promise<void> {
 
   const judged = rows.filter(({ met }) => met !== null);
   const met = judged.filter((row) => row.met).length;
-  print(formatTable([ACCURACY_HEAD, ...rows.map(formatAccuracyRow)]));
+  printLine(formatTable([ACCURACY_HEAD, ...rows.map(formatAccuracyRow)]));
   const skipped = python !== undefined && "skipped" in python ? python.skipped : undefined;
   if (skipped !== undefined) {
-    print(`\nskipped: the article's readers in Python (${skipped})`);
+    printLine(`\nskipped: the article's readers in Python (${skipped})`);
   }
-  print(
+  printLine(
     `\n${met} of ${judged.length} targets met${
       quick ? "; quick run: these figures are not precise" : ""
     }\n` +

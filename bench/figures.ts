@@ -13,7 +13,7 @@ import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { flag, parseCommandLine } from "../src/cli/command_line.ts";
 import { formatInterval } from "../src/report/limit_table.ts";
-import { print, runMain } from "../src/cli/program.ts";
+import { printLine, runMain } from "../src/cli/program.ts";
 import { formatByteRate, formatCount, formatSeconds } from "../src/text/units.ts";
 import { ACCURACY_HEAD, type AccuracyRow, formatAccuracyRow } from "./accuracy_rows.ts";
 import { captionOf, readResults, type Results as Report } from "../src/report/report.ts";
@@ -178,12 +178,12 @@ function main(args: readonly string[]): number {
   for (const [name, text] of Object.entries(wanted)) {
     const file = fileURLToPath(new URL(name, ROOT));
     if (existsSync(file) && readFileSync(file, "utf8") === text) {
-      print(`${name} matches bench/results/`);
+      printLine(`${name} matches bench/results/`);
     } else if (options.check) {
       throw new Error(`${name} does not match bench/results/: run npm run readme`);
     } else {
       writeFileSync(file, text);
-      print(`${name}: written`);
+      printLine(`${name}: written`);
     }
   }
   return 0;

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { choice, option, parseCommandLine } from "../src/cli/command_line.ts";
 import { environment } from "../src/kernel/environment.ts";
-import { print, runMain } from "../src/cli/program.ts";
+import { printLine, runMain } from "../src/cli/program.ts";
 import { ProgressLine } from "../src/text/progress.ts";
 import { openSqliteQueue } from "../src/queue/sqlite_queue.ts";
 import { formatTable } from "../src/text/table.ts";
@@ -220,8 +220,8 @@ async function main(args: readonly string[]): Promise<number> {
     }
   }
   const total = (count: (row: KillRow) => number) => rows.reduce((sum, row) => sum + count(row), 0);
-  print(formatTable([HEAD, ...rows.map(formatRow)]));
-  print(
+  printLine(formatTable([HEAD, ...rows.map(formatRow)]));
+  printLine(
     `\n${total(({ met }) => met ? 1 : 0)} of ${rows.length} guarantees hold; ` +
       `${total((row) => row.kills)} kills, ${total((row) => row.messages)} messages\n` +
       formatMachine(machine),

@@ -25,7 +25,7 @@ import type { LimitResult } from "../src/measure/limit_result.ts";
 import type { BenchLatency } from "../src/report/bench_result.ts";
 import { formatMachine } from "../src/report/machine.ts";
 import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
-import { print, runMain } from "../src/cli/program.ts";
+import { printLine, runMain } from "../src/cli/program.ts";
 import { commandOn, Program, runPair, RUNTIMES } from "./programs.ts";
 import { compileC } from "./readers/compile.ts";
 import { describeMachine } from "./rows.ts";
@@ -219,7 +219,7 @@ async function main(args: readonly string[]): Promise<void> {
   if (json) {
     const corrected = "planned send time";
     const conditions = { runtime, mode, server, size, limit, seconds, work: work ?? null };
-    print(JSON.stringify({
+    printLine(JSON.stringify({
       ...{ schema: "speedlimit/latency@1", unit: "seconds", corrected, ...conditions },
       ...{ rows, skipped, environment: machine },
     }));
@@ -232,7 +232,7 @@ async function main(args: readonly string[]): Promise<void> {
     formatCount(row.messages),
     ...formatPercentiles(row),
   ]);
-  print(
+  printLine(
     `${reader} on ${runtime}, messages of ${formatSize(size)}, speed limit ${
       formatByteRate(limit)
     }\n` +

@@ -27,7 +27,7 @@ import type { QueueReader } from "../src/queue/queue.ts";
 import { openSqliteQueue, takeBuffer } from "../src/queue/sqlite_queue.ts";
 import { median } from "../src/measure/statistics.ts";
 import { flag, option, parseCommandLine } from "../src/cli/command_line.ts";
-import { interrupted, print, runMain } from "../src/cli/program.ts";
+import { interrupted, printLine, runMain } from "../src/cli/program.ts";
 import { BARE_API, checksum, type Lane, openLanes } from "./micro_lanes.ts";
 import { compileC } from "./readers/compile.ts";
 
@@ -135,13 +135,13 @@ async function measureAll(
     try {
       if (json) {
         const singles = await measureSingles(single, quick);
-        print(JSON.stringify({
+        printLine(JSON.stringify({
           ...{ schema: "speedlimit/micro@1", runtime, bare: BARE_API, rounds, quick },
           ...{ rows, singles, skipped: single.skipped, environment: environment() },
         }));
       } else {
         await chart(comparisons, single, quick);
-        print(describe(rows, single.skipped, rounds, quick));
+        printLine(describe(rows, single.skipped, rounds, quick));
       }
     } finally {
       single.close();

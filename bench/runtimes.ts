@@ -23,7 +23,7 @@ import {
   type BenchRun,
 } from "../src/report/bench_result.ts";
 import { flag, option, parseCommandLine, UsageError } from "../src/cli/command_line.ts";
-import { interrupted, print, runMain } from "../src/cli/program.ts";
+import { interrupted, printLine, runMain } from "../src/cli/program.ts";
 import {
   findInstalled,
   type Installed,
@@ -257,7 +257,7 @@ export async function main(args: readonly string[]): Promise<number> {
   const result = assemble(header, runs, end);
   const latest = join(options.out, "latest.json");
   writeFileSync(latest, `${JSON.stringify(result)}\n`);
-  print(options.json ? JSON.stringify(result) : formatBench(result));
+  printLine(options.json ? JSON.stringify(result) : formatBench(result));
   progress.line(`written: ${latest} (the result) and ${writer.path} (each run)`);
   return result.rows.every(({ rate }) => rate !== null) ? 0 : 1;
 }

@@ -10,7 +10,7 @@ import { parseCount, parseDuration } from "../src/text/units.ts";
 import { formatMachine } from "../src/report/machine.ts";
 import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
 import { parseOutFile } from "../src/cli/out_file.ts";
-import { print, runMain } from "../src/cli/program.ts";
+import { printLine, runMain } from "../src/cli/program.ts";
 import { paceCells, paceRows } from "./pace.ts";
 import { RUNTIMES } from "./programs.ts";
 import { compileC } from "./readers/compile.ts";
@@ -87,8 +87,8 @@ async function main(args: readonly string[]): Promise<void> {
 
   const judged = rows.filter(({ met }) => met !== null);
   const met = judged.filter((row) => row.met).length;
-  print(formatTable([ROW_HEAD, ...rows.map(formatSpeedRow)]));
-  print(
+  printLine(formatTable([ROW_HEAD, ...rows.map(formatSpeedRow)]));
+  printLine(
     `\n${met} of ${judged.length} targets met; median (least-most) of ${runs} runs of ${seconds} s, ` +
       `${paceSeconds} s for the pacer${
         quick ? "; quick run: these figures are not precise" : ""

@@ -6,7 +6,7 @@
  */
 import { tmpdir } from "node:os";
 import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
-import { print, runMain } from "../src/cli/program.ts";
+import { printLine, runMain } from "../src/cli/program.ts";
 import { ProgressLine } from "../src/text/progress.ts";
 import { formatTable } from "../src/text/table.ts";
 import {
@@ -167,8 +167,8 @@ async function main(args: readonly string[]): Promise<void> {
 
   const judged = rows.filter(({ met }) => met !== null);
   const met = judged.filter((row) => row.met).length;
-  print(formatTable([ROW_HEAD, ...rows.map(formatSpillRow)]));
-  print(
+  printLine(formatTable([ROW_HEAD, ...rows.map(formatSpillRow)]));
+  printLine(
     `\n${met} of ${judged.length} targets reached; sustained: median (least-most) of ${sizes.runs}, ` +
       `${sizes.seconds} s each, the rest once${quick ? "; quick: figures mean nothing" : ""}\n` +
       (cut === undefined ? "" : `${cut}\n`) + formatMachine(machine),

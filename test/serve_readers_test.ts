@@ -7,8 +7,8 @@ import { libc } from "../src/kernel/libc.ts";
 import { textMessage } from "../src/message/message.ts";
 import { NetError } from "../src/net/net.ts";
 import { serve, type Server } from "../src/relay/serve.ts";
-import { type ServeEvent } from "../src/relay/serve_event.ts";
-import { type ServeOptions } from "../src/relay/serve_options.ts";
+import type { ServeEvent } from "../src/relay/serve_event.ts";
+import type { ServeOptions } from "../src/relay/serve_options.ts";
 import {
   type Event,
   MESSAGE,

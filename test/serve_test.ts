@@ -9,7 +9,7 @@ import {
   assertLessOrEqual,
 } from "#std/assert";
 import { LONGEST_WRITE } from "../src/message/message.ts";
-import { type Adapter, type Closed, type Connection } from "../src/net/net.ts";
+import type { Adapter, Closed, Connection } from "../src/net/net.ts";
 import {
   assertUnbroken,
   type Read,

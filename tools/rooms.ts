@@ -7,7 +7,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { flag, parseCommandLine } from "../src/cli/command_line.ts";
-import { print, runMain } from "../src/cli/program.ts";
+import { printLine, runMain } from "../src/cli/program.ts";
 import { escapeMarkup } from "../src/text/escape.ts";
 import { findCycles, findUpwardImports, floorOf, FLOORS, readImports, ROOMS } from "./imports.ts";
 
@@ -137,10 +137,10 @@ function main(args: readonly string[]): number {
     if (readFileSync(file, "utf8") !== picture) {
       throw new Error(`${PICTURE} is not current: run npm run rooms`);
     }
-    print(`${PICTURE} is current`);
+    printLine(`${PICTURE} is current`);
   } else {
     writeFileSync(file, picture);
-    print(`${PICTURE} written`);
+    printLine(`${PICTURE} written`);
   }
   return 0;
 }

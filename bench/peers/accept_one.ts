@@ -1,7 +1,7 @@
 /** Start and end of a peer in TypeScript, the same as in the C peers. */
 import { loadAdapter } from "../../src/net/load.ts";
 import type { Closed, Connection } from "../../src/net/net.ts";
-import { print } from "../../src/cli/program.ts";
+import { printLine } from "../../src/cli/program.ts";
 
 /** Listens on 127.0.0.1, prints "listening PORT", accepts one connection and stops listening. */
 export async function acceptOne(): Promise<Connection> {
@@ -12,7 +12,7 @@ export async function acceptOne(): Promise<Connection> {
     port: 0,
     onConnection: accepted.resolve,
   });
-  print(`listening ${listener.address.port}`);
+  printLine(`listening ${listener.address.port}`);
   const connection = await accepted.promise;
   await listener.close();
   return connection;

@@ -18,7 +18,7 @@ import {
 import { Flood } from "../../src/send/flood.ts";
 import { nextTurn, Ticker } from "../../src/send/pacer.ts";
 import { option, parseCommandLine } from "../../src/cli/command_line.ts";
-import { print, runMain } from "../../src/cli/program.ts";
+import { printLine, runMain } from "../../src/cli/program.ts";
 import { acceptOne, checkEnd } from "./accept_one.ts";
 
 /** The JSON that is printed at the end. */
@@ -128,7 +128,7 @@ async function main(args: readonly string[]): Promise<void> {
     blocked,
     busy: (second.busyMs - first.busyMs) / (second.ms - first.ms),
   };
-  print(JSON.stringify(figures));
+  printLine(JSON.stringify(figures));
 }
 
 if (import.meta.main) await runMain("flood", main);

@@ -11,7 +11,7 @@ import { Flood } from "../../src/send/flood.ts";
 import { tcpInfo } from "../../src/kernel/tcp_info.ts";
 import { fillerMessage } from "../../src/message/message.ts";
 import { Ticker } from "../../src/send/pacer.ts";
-import { print, runMain } from "../../src/cli/program.ts";
+import { printLine, runMain } from "../../src/cli/program.ts";
 import { parseByteRate, parseBytes, parseDuration } from "../../src/text/units.ts";
 import { acceptOne, checkEnd } from "./accept_one.ts";
 
@@ -94,7 +94,7 @@ async function main(args: readonly string[]): Promise<void> {
   figures.bytes = flood.accepted;
   figures.seconds = (performance.now() - startMs) / 1000;
   figures.blocked = blocked / figures.samples;
-  print(JSON.stringify(figures));
+  printLine(JSON.stringify(figures));
 }
 
 if (import.meta.main) await runMain("upstream", main);

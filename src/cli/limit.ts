@@ -32,7 +32,7 @@ import { choice, flag, option, parseCommandLine, UsageError } from "./command_li
 import { chooseMessage, MESSAGE_OPTIONS } from "./message_options.ts";
 import { parseOutFile } from "./out_file.ts";
 import { terminal, writeText } from "./output.ts";
-import { interrupted, print } from "./program.ts";
+import { interrupted, printLine } from "./program.ts";
 
 const MOST_READERS = 1000;
 /** Duration of each of the two trials that a page shows over time. */
@@ -161,11 +161,11 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
   }
   const report = fromLimits(results, repeatCommand(args, called));
   if (!json) {
-    print(formatLimits(results));
+    printLine(formatLimits(results));
     const drawn = report.readers.filter(({ curve }) => curve.line.length > 1);
-    if (drawn.length > 0) print(`\n${formatTextCurve(drawn, terminal())}`);
-  } else if (attach || command !== undefined) print(JSON.stringify(results[0]));
-  else print(JSON.stringify({ schema: LIMITS_SCHEMA, results }));
+    if (drawn.length > 0) printLine(`\n${formatTextCurve(drawn, terminal())}`);
+  } else if (attach || command !== undefined) printLine(JSON.stringify(results[0]));
+  else printLine(JSON.stringify({ schema: LIMITS_SCHEMA, results }));
   if (html !== undefined) writeText(html, formatPage!(report));
   if (results.some(({ interrupted }) => interrupted)) return 130;
   return results.every(({ outcome }) => outcome === "found" || outcome === "generator-limited")

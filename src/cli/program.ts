@@ -49,8 +49,6 @@ export function logLine(line: string): void {
   write(process.stderr, `${line}\n`);
 }
 
-export { logLine as report, printLine as print };
-
 function write(stream: NodeJS.WriteStream, text: string): void {
   if (!closedOutputs.has(stream)) stream.write(text);
 }

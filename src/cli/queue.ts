@@ -16,7 +16,7 @@ import {
   parseCommandLine,
   UsageError,
 } from "./command_line.ts";
-import { interrupted, print, report } from "./program.ts";
+import { interrupted, logLine, printLine } from "./program.ts";
 import { type Damage, QueueError } from "../queue/queue.ts";
 import { toNumber } from "../queue/sqlite_batch.ts";
 import {
@@ -78,7 +78,7 @@ const COMMANDS: Record<Name, (args: readonly string[], called: string) => Promis
       options: { json: flag("prints one JSON object") },
     });
     const status = await queueStatus(await loadSqlite(), file);
-    print(options.json ? JSON.stringify(status) : statusText(status));
+    printLine(options.json ? JSON.stringify(status) : statusText(status));
     return 0;
   },
 
@@ -90,12 +90,12 @@ const COMMANDS: Record<Name, (args: readonly string[], called: string) => Promis
       options: {},
     });
     const found = checkQueue(await loadSqlite(), file);
-    for (const line of findings(found)) print(line);
+    for (const line of findings(found)) printLine(line);
     for (const { reader, offset, bytes } of found.gaps) {
-      print(`gap: reader ${quoted(reader)}, ${bytes} bytes at offset ${offset} are not stored`);
+      printLine(`gap: reader ${quoted(reader)}, ${bytes} bytes at offset ${offset} are not stored`);
     }
     const damaged = found.broken.length + found.damages.length + found.setAside.length > 0;
-    print(`${damaged ? "intact" : "no damage"}: ${amount(found.intact)}`);
+    printLine(`${damaged ? "intact" : "no damage"}: ${amount(found.intact)}`);
     return damaged ? 1 : 0;
   },
 
@@ -137,17 +137,19 @@ const COMMANDS: Record<Name, (args: readonly string[], called: string) => Promis
     });
     const sqlite = await loadSqlite();
     const plan = planRepair(sqlite, file);
-    for (const line of plan.found === undefined ? [] : findings(plan.found)) print(line);
+    for (const line of plan.found === undefined ? [] : findings(plan.found)) printLine(line);
     if (!options.apply || plan.kind === "nothing") {
-      print(PLANS[plan.kind]);
-      if (plan.kind !== "nothing") print(`not changed; to repair it: ${called} ${file} --apply`);
+      printLine(PLANS[plan.kind]);
+      if (plan.kind !== "nothing") {
+        printLine(`not changed; to repair it: ${called} ${file} --apply`);
+      }
       return 0;
     }
     const { damages, oldFile } = repairQueue(sqlite, file, plan);
-    if (plan.kind === "roll-back") print("rolled back: an interrupted transaction");
-    for (const damage of damages) print(`set aside: ${damageText(damage)}`);
+    if (plan.kind === "roll-back") printLine("rolled back: an interrupted transaction");
+    for (const damage of damages) printLine(`set aside: ${damageText(damage)}`);
     if (oldFile !== undefined) {
-      print(`copied: a new file has all that was intact; the old file is ${oldFile}`);
+      printLine(`copied: a new file has all that was intact; the old file is ${oldFile}`);
     }
     return 0;
   },
@@ -246,13 +248,13 @@ async function exportReader(
     if (reader?.name !== name) continue;
     const offset = toNumber(row.offset);
     if (typeof bytes === "string") {
-      report(`missing: ${toNumber(row.length)} bytes at offset ${offset}: ${bytes}`);
+      logLine(`missing: ${toNumber(row.length)} bytes at offset ${offset}: ${bytes}`);
       // Not reported as a gap too: the numbers of a damaged batch may be wrong.
       end = undefined;
       continue;
     }
     if (end !== undefined && offset > end) {
-      report(`missing: ${offset - end} bytes at offset ${end}`);
+      logLine(`missing: ${offset - end} bytes at offset ${end}`);
     }
     end = offset + bytes.length;
     if (!stream.write(bytes)) {
@@ -262,11 +264,11 @@ async function exportReader(
     total.bytes += bytes.length;
     total.messages += toNumber(row.messages);
   }
-  for (const line of content.broken) report(`broken: ${line}`);
+  for (const line of content.broken) logLine(`broken: ${line}`);
   if (out !== "-") {
     stream.end();
     await Promise.race([finished(stream), failed.promise]);
   }
-  report(`exported ${amount(total)}`);
+  logLine(`exported ${amount(total)}`);
   return 0;
 }

@@ -32,7 +32,7 @@ import { formatTextCurve, printable } from "../report/text_curve.ts";
 import { flag, option, parseCommandLine, UsageError } from "./command_line.ts";
 import { parseOutFile } from "./out_file.ts";
 import { terminal, writeText } from "./output.ts";
-import { print, report } from "./program.ts";
+import { logLine, printLine } from "./program.ts";
 
 const spec = {
   name: "report",
@@ -94,17 +94,17 @@ export async function main(args: readonly string[], called = "report.ts"): Promi
   if (html !== undefined) {
     const formatPage = await preparePage();
     writeText(html, formatPage(results));
-    report(`${html}: open it in a browser`);
+    logLine(`${html}: open it in a browser`);
   }
   if (svg !== undefined) {
     writeText(
       svg,
       formatSvg(results.readers, { title: results.title, caption: captionOf(results) }),
     );
-    report(`${svg}: written`);
+    logLine(`${svg}: written`);
   }
   if (html === undefined && svg === undefined) {
-    print(formatResults(results, { ...terminal(), ...(width === undefined ? {} : { width }) }));
+    printLine(formatResults(results, { ...terminal(), ...(width === undefined ? {} : { width }) }));
   }
   return 0;
 }
@@ -156,16 +156,16 @@ function printComparison(before: Results, after: Results, threshold: number | un
     ratio === null ? "-" : formatBounds(ratio.lower, ratio.upper),
     printable(note ?? ""),
   ];
-  print(formatTable([
+  printLine(formatTable([
     ["name", "message", "change", "by", "95 % interval", ""],
     ...cells.map(row),
   ]));
-  print(`\n${METHOD}`);
+  printLine(`\n${METHOD}`);
   for (const [which, { caveats }] of [["old", before], ["new", after]] as const) {
-    for (const caveat of caveats) print(`the ${which} file: ${printable(caveat)}`);
+    for (const caveat of caveats) printLine(`the ${which} file: ${printable(caveat)}`);
   }
   if (differences.length > 0) {
-    print(
+    printLine(
       `the two files come from different machines, which also affects the comparison: ${
         printable(differences.join("; "))
       }`,
@@ -173,13 +173,13 @@ function printComparison(before: Results, after: Results, threshold: number | un
   }
   if (threshold === undefined) return 0;
   if (differences.length > 0) {
-    report("report: cannot look for regressions, because the files come from different machines");
+    logLine("report: cannot look for regressions, because the files come from different machines");
     return 1;
   }
   const slower = regressions(cells, threshold).map(({ name }) => name);
   const failed = [...slower, ...lost(before, after)];
   if (failed.length === 0) return 0;
-  report(
+  logLine(
     `report: slower by more than ${formatPercent(threshold)}, or no longer measured: ${
       printable(failed.join(", "))
     }`,

@@ -8,7 +8,7 @@ import { closeSync, openSync, statSync } from "node:fs";
 import { FileSource } from "../source/file_source.ts";
 import type { Frame } from "../message/frame.ts";
 import { readOffset, writeOffset } from "../message/offset_file.ts";
-import { interrupted, print, report } from "./program.ts";
+import { interrupted, logLine, printLine } from "./program.ts";
 import type { Queue } from "../queue/queue.ts";
 import { printEvent, type ServerDescription } from "./server_events.ts";
 import { Log } from "./server_log.ts";
@@ -85,7 +85,7 @@ async function openQueue({ spill, sync, spillMax }: ServerCommand): Promise<Queu
     sync: sync ?? { intervalMs: 100 },
     ...(spillMax === undefined ? {} : { maxBytes: spillMax }),
     onDamage: ({ reader, offset, bytes, reason }) =>
-      report(
+      logLine(
         `${spill}: damaged: ${formatBytes(bytes)} of reader ${reader} at offset ${offset} ` +
           `were set aside: ${reason}`,
       ),
@@ -105,7 +105,7 @@ export async function main(args: readonly string[], called = "server.ts"): Promi
   const source = openSource(options);
   const description = describeServer(options, message, rate);
   const show = options.json
-    ? (event: ServeEvent) => print(JSON.stringify(event))
+    ? (event: ServeEvent) => printLine(JSON.stringify(event))
     : (event: ServeEvent) => printEvent(event, description);
   let queue: Queue | undefined;
   try {
@@ -136,7 +136,7 @@ export async function main(args: readonly string[], called = "server.ts"): Promi
       onEvent(event) {
         log?.write(event);
         if (options.spill !== undefined) {
-          storeUpstream(options.spill, event).catch((error) => report(error.message));
+          storeUpstream(options.spill, event).catch((error) => logLine(error.message));
         }
         if (event.event !== "sent") show(event);
       },

@@ -2,7 +2,7 @@
 import { formatFrame, type Frame } from "../message/frame.ts";
 import { policyOf } from "../send/overflow.ts";
 import { runtime } from "../kernel/runtime.ts";
-import { print, report } from "./program.ts";
+import { logLine, printLine } from "./program.ts";
 import type { ServeEvent } from "../relay/serve_event.ts";
 import type { SourceEvent } from "../source/source.ts";
 import {
@@ -26,65 +26,65 @@ export interface ServerDescription {
 export function printEvent(event: ServeEvent, server: ServerDescription): void {
   switch (event.event) {
     case "listening":
-      return print(
+      return printLine(
         `listening on ${formatHostPort(event)} (${runtime}): ${describe(server)}, ` +
           `on overflow ${server.policy}`,
       );
     case "reader":
-      return print(`reader ${event.reader} connected from ${formatHostPort(event)}`);
+      return printLine(`reader ${event.reader} connected from ${formatHostPort(event)}`);
     case "refused":
-      return report(
+      return logLine(
         `rejected ${formatHostPort(event)}: ${event.readers} readers are connected already`,
       );
     case "overflow":
-      return print(`reader ${event.reader}: ${overflowLine(event)}`);
+      return printLine(`reader ${event.reader}: ${overflowLine(event)}`);
     case "spilling":
-      return print(
+      return printLine(
         `${event.name}: backlog of ${formatBytes(event.backlog)}: storing to disk from now on`,
       );
     case "caught-up":
-      return print(
+      return printLine(
         `${event.name}: caught up: delivering from memory again after ` +
           `${formatBytes(event.spilled)} through the disk`,
       );
     case "queue-full": {
       const why = event.why === "max" ? "the queue has reached --spill-max" : "the disk is full";
       const then = event.then === "block" ? "the source has to wait" : "dropping new messages";
-      return report(`${event.name}: ${why}: ${then}`);
+      return logLine(`${event.name}: ${why}: ${then}`);
     }
     case "queue-room":
-      return report(
+      return logLine(
         `${event.name}: the queue has room again` +
           (event.dropped > 0 ? `; ${event.dropped} messages were dropped` : ""),
       );
     case "gap":
-      return report(
+      return logLine(
         `${event.name}: ${
           formatBytes(event.to - event.from)
         } from offset ${event.from} on are lost: ` +
           "they are neither in memory nor on disk",
       );
     case "lost":
-      return report(
+      return logLine(
         `${event.name}: ${formatBytes(event.bytes)} are lost: there was no room on disk`,
       );
     case "dead":
-      return report(
+      return logLine(
         `${event.name}: window was zero for ${formatSeconds(event.seconds)}: ` +
           "resetting the connection",
       );
     case "protocol":
-      return report(`protocol error, resetting the connection: ${event.error}`);
+      return logLine(`protocol error, resetting the connection: ${event.error}`);
     case "source":
       return printSourceEvent(event.what, server.source?.name ?? "flood");
     case "closed":
-      return print(
+      return printLine(
         `reader ${event.reader}: ${closedLine(event)} after ${formatSeconds(event.seconds)}: ` +
           `${event.messages} messages, ${formatBytes(event.bytes)}` +
           (event.dropped > 0 ? `, ${event.dropped} dropped` : ""),
       );
     case "done":
-      return print(
+      return printLine(
         `done: ${event.readers} readers, ${event.messages} messages` +
           (event.dropped > 0 ? `, ${event.dropped} dropped` : ""),
       );
@@ -109,15 +109,15 @@ function printSourceEvent(event: SourceEvent, name: string): void {
     : "";
   switch (event.event) {
     case "connected":
-      return print(`${name}: connected`);
+      return printLine(`${name}: connected`);
     case "disconnected":
-      return report(`${name}: disconnected (${event.errno ?? event.reason})${lost}`);
+      return logLine(`${name}: disconnected (${event.errno ?? event.reason})${lost}`);
     case "retrying":
-      return report(
+      return logLine(
         `${event.error ?? name}: retrying in ${formatSeconds(event.inMs / 1000)}`,
       );
     case "ended":
-      return print(`${name}: ended${lost}`);
+      return printLine(`${name}: ended${lost}`);
   }
 }
 
