@@ -23,6 +23,7 @@ import process from "node:process";
 import { stripVTControlCharacters } from "node:util";
 import { build as esbuild, type BuildOptions, type Plugin } from "esbuild";
 import { flag, option, parseCommandLine } from "../src/cli/command_line.ts";
+import { COMMANDS } from "../src/cli/commands.ts";
 import { logLine, printLine, runMain } from "../src/cli/program.ts";
 import { readPageFiles } from "../src/report/page_files.ts";
 import { formatBytes } from "../src/text/units.ts";
@@ -45,12 +46,10 @@ const spec = {
 };
 
 /** The programs: names in dist/ and modules. */
-const PROGRAMS = {
-  server: "src/cli/server.ts",
-  client: "src/cli/client.ts",
-  limit: "src/cli/limit.ts",
-  report: "src/cli/report.ts",
-  queue: "src/cli/queue.ts",
+const PROGRAMS: Record<string, string> = {
+  ...Object.fromEntries(
+    Object.values(COMMANDS).map(({ file }) => [file, `src/cli/${file}.ts`]),
+  ),
   speedlimit: "bin/speedlimit.ts",
 };
 

@@ -294,7 +294,8 @@ function quoted(text: string): string {
 const DASHED_VALUE = /^-(?:[\d.]|$)/;
 const dashed = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 const times = (count: number) => count === 2 ? "twice" : `${count} times`;
-const listed = (words: readonly string[]) =>
+/** `a, b or c` */
+export const listed = (words: readonly string[]): string =>
   words.length < 2 ? words.join() : `${words.slice(0, -1).join(", ")} or ${words.at(-1)}`;
 
 /** Help texts are wrapped to this width. */
