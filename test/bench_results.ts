@@ -9,6 +9,7 @@ import {
 import { assemble } from "../src/report/bench_file.ts";
 import type { LimitResult, Trial } from "../src/measure/limit_result.ts";
 import type { TrialSeries } from "../src/measure/series.ts";
+import { trialFigures } from "../src/measure/trial_figures.ts";
 
 export interface MadeReader {
   who: string;
@@ -39,6 +40,7 @@ export function madeFigures(limit: number, drains = limit): ReaderFigures {
     achieved: offered,
     drained,
     backlogSlope: offered - drained,
+    ...trialFigures(undefined, undefined),
     stalled: drained < offered ? 0.9 : 0,
     seconds: purpose === "ramp" ? 0.3 : 1.2,
     verdict: drained < offered ? "falls-behind" : "keeps-up",
