@@ -49,10 +49,9 @@ const spec = {
       parse: parseRate,
     }),
     message: option({
-      value: "TEXT|numbered",
-      help: "the text of each message, with \\n, \\t, \\0 and \\\\ as in C (default " +
-        "Hello World!\\0); numbered: messages with a number and a checksum, the default with " +
-        "--overflow spill",
+      value: `${MESSAGE_OPTIONS.message.value}|numbered`,
+      help: `${MESSAGE_OPTIONS.message.help}; numbered: messages with a number and a checksum, ` +
+        "the default with --overflow spill",
       // seq: the old name of numbered.
       parse: (text) =>
         text === "numbered" || text === "seq" ? "numbered" as const : parseMessage(text),
