@@ -4,11 +4,11 @@ import { embeddedJson, escapeMarkup } from "../text/escape.ts";
 import { formatByteRate, formatCount, formatSeconds } from "../text/units.ts";
 import { makeLogScale } from "./log_scale.ts";
 import { makeCurveChart } from "./page_curve.ts";
-import { pageData, type PageReader } from "./page_data.ts";
+import { type PageData, pageData } from "./page_data.ts";
 import { type PageFiles, readPageFiles } from "./page_files.ts";
 import { runPage } from "./page_main.ts";
 import { PAGE_STYLE } from "./page_style.ts";
-import { sortTables } from "./page_table.ts";
+import { sortTables, table } from "./page_table.ts";
 import { makeTimeChart } from "./page_time.ts";
 import { formatMessageSize, type Results } from "./report.ts";
 import type { ReaderStyle } from "./styles.ts";
@@ -22,7 +22,6 @@ import {
   readerCells,
   SENDER_HEAD,
   senderCells,
-  type TableCell,
 } from "./table.ts";
 import { formatEstimate } from "./text_curve.ts";
 
@@ -35,10 +34,15 @@ export async function preparePage(): Promise<(results: Results) => string> {
   return (results) => compose(results, files);
 }
 
+/** A panel as markup; empty where the results have nothing for it. */
+type Panel = (results: Results, data: PageData) => string;
+
+/** In the order of the page. */
+const PANELS: readonly Panel[] = [curvePanel, figuresPanel, timePanel, measuredWithPanel];
+
 function compose(results: Results, uplot: PageFiles): string {
-  const { title, readers, senders, caveats, command, date } = results;
+  const { title, caveats } = results;
   const data = pageData(results);
-  const latencies = readers.flatMap(latencyRows);
   const program =
     `(${runPage})({ uPlot, scale: (${makeLogScale})(), makeCurveChart: ${makeCurveChart},
     makeTimeChart: ${makeTimeChart}, sortTables: ${sortTables} });`;
@@ -72,32 +76,7 @@ function compose(results: Results, uplot: PageFiles): string {
 <p class="lede">${text(summary(results))}</p>
 ${list("caveats", caveats)}
 </header>
-${readers.length === 0 ? "" : curvePanel(data.readers, data.sizes)}
-<section class="panel" aria-labelledby="figures">
-<div class="head"><h2 id="figures">Figures</h2></div>
-${readers.length === 0 ? "" : table("Readers", READER_HEAD, readers.map(readerCells))}
-${senders.length === 0 ? "" : table("Senders", SENDER_HEAD, senders.map(senderCells))}
-${latencies.length === 0 ? "" : table("Latency", LATENCY_HEAD, latencies)}
-${
-    list("notes", [
-      ...notesOf([...readers, ...senders]),
-      ...(latencies.length === 0 ? [] : [LATENCY_METHOD]),
-    ])
-  }
-</section>
-${timePanel(data.readers)}
-<section class="panel" aria-labelledby="with">
-<div class="head"><h2 id="with">Measured with</h2></div>
-<dl>${
-    Object.entries({ ...results.machine, ...results.facts, measured: when(date) }).map((
-      [what, value],
-    ) => `<div><dt>${text(what)}</dt><dd>${text(value)}</dd></div>`).join("")
-  }</dl>
-<h3>Command to repeat the measurement</h3>
-<div class="again"><pre id="command">${
-    text(command)
-  }</pre><button id="copy" type="button">Copy</button><span class="status" id="copied" role="status"></span></div>
-</section>
+${PANELS.map((panel) => panel(results, data)).join("\n")}
 </main>
 <script type="application/json" id="data">${embeddedJson(data)}</script>
 ${scripts.map((script) => `<script>${script}</script>`).join("\n")}
@@ -163,7 +142,8 @@ const list = (name: string, lines: readonly string[]) =>
     ? ""
     : `<ul class="${name}">${lines.map((line) => `<li>${escapeMarkup(line)}</li>`).join("")}</ul>`;
 
-function curvePanel(readers: readonly PageReader[], sizes: readonly string[]): string {
+function curvePanel(_results: Results, { readers, sizes }: PageData): string {
+  if (readers.length === 0) return "";
   const choice = sizes.length < 2
     ? ""
     : `<fieldset id="sizes" aria-label="Message size">${
@@ -207,7 +187,22 @@ function key({ dash, marker }: ReaderStyle): string {
     `<path class="point" d="${markerPath(marker, 20, 7, 4)}"/></svg>`;
 }
 
-function timePanel(readers: readonly PageReader[]): string {
+function figuresPanel({ readers, senders }: Results): string {
+  const latencies = readers.flatMap(latencyRows);
+  const notes = [
+    ...notesOf([...readers, ...senders]),
+    ...(latencies.length === 0 ? [] : [LATENCY_METHOD]),
+  ];
+  return `<section class="panel" aria-labelledby="figures">
+<div class="head"><h2 id="figures">Figures</h2></div>
+${readers.length === 0 ? "" : table("Readers", READER_HEAD, readers.map(readerCells))}
+${senders.length === 0 ? "" : table("Senders", SENDER_HEAD, senders.map(senderCells))}
+${latencies.length === 0 ? "" : table("Latency", LATENCY_HEAD, latencies)}
+${list("notes", notes)}
+</section>`;
+}
+
+function timePanel(_results: Results, { readers }: PageData): string {
   const withSeries = readers.flatMap((reader, i) =>
     reader.series === undefined ? [] : [{ reader, i }]
   );
@@ -233,21 +228,18 @@ function timePanel(readers: readonly PageReader[]): string {
 </section>`;
 }
 
-function table(
-  caption: string,
-  head: readonly string[],
-  rows: readonly (readonly TableCell[])[],
-): string {
-  const cell = ({ text, sort }: TableCell, column: number) => {
-    const tag = column === 0 ? "th" : "td";
-    const by = sort === undefined ? "" : ` data-sort="${escapeMarkup(String(sort))}"`;
-    const scope = column === 0 ? ' scope="row"' : "";
-    return `<${tag}${scope}${by}>${escapeMarkup(text)}</${tag}>`;
-  };
-  return `<div class="scroll"><table aria-label="${caption}"><thead><tr>${
-    head.map((what) => `<th scope="col"><button type="button">${escapeMarkup(what)}</button></th>`)
-      .join("")
-  }</tr></thead><tbody>${
-    rows.map((cells) => `<tr>${cells.map(cell).join("")}</tr>`).join("")
-  }</tbody></table></div>`;
+function measuredWithPanel({ machine, facts, date, command }: Results): string {
+  const text = escapeMarkup;
+  return `<section class="panel" aria-labelledby="with">
+<div class="head"><h2 id="with">Measured with</h2></div>
+<dl>${
+    Object.entries({ ...machine, ...facts, measured: when(date) }).map((
+      [what, value],
+    ) => `<div><dt>${text(what)}</dt><dd>${text(value)}</dd></div>`).join("")
+  }</dl>
+<h3>Command to repeat the measurement</h3>
+<div class="again"><pre id="command">${
+    text(command)
+  }</pre><button id="copy" type="button">Copy</button><span class="status" id="copied" role="status"></span></div>
+</section>`;
 }

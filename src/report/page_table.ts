@@ -1,5 +1,27 @@
 /// <reference lib="dom" />
-/** Sorts a page's tables when a column head is clicked. */
+/** A page's tables, and the script that sorts them when a column head is clicked. */
+import { escapeMarkup } from "../text/escape.ts";
+import type { TableCell } from "./table.ts";
+
+/** A table as markup. The first cell of each row is its head. */
+export function table(
+  caption: string,
+  head: readonly string[],
+  rows: readonly (readonly TableCell[])[],
+): string {
+  const cell = ({ text, sort }: TableCell, column: number) => {
+    const tag = column === 0 ? "th" : "td";
+    const by = sort === undefined ? "" : ` data-sort="${escapeMarkup(String(sort))}"`;
+    const scope = column === 0 ? ' scope="row"' : "";
+    return `<${tag}${scope}${by}>${escapeMarkup(text)}</${tag}>`;
+  };
+  return `<div class="scroll"><table aria-label="${caption}"><thead><tr>${
+    head.map((what) => `<th scope="col"><button type="button">${escapeMarkup(what)}</button></th>`)
+      .join("")
+  }</tr></thead><tbody>${
+    rows.map((cells) => `<tr>${cells.map(cell).join("")}</tr>`).join("")
+  }</tbody></table></div>`;
+}
 
 /**
  * Makes every table sortable. Refers to nothing outside itself, because pages embed its source
