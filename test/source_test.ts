@@ -14,7 +14,8 @@ import { type Connection, NetError } from "../src/net/net.ts";
 import { loadAdapter } from "../src/net/load.ts";
 import { runtime } from "../src/kernel/runtime.ts";
 import { NumberedVerifier } from "../src/message/numbered.ts";
-import { parseSource, type Sink, type Source, type SourceEvent } from "../src/source/source.ts";
+import type { Sink, Source, SourceEvent } from "../src/source/source.ts";
+import { parseSource } from "../src/source/source_kinds.ts";
 import { TcpSource } from "../src/source/tcp_source.ts";
 import { type Rate, UnitError } from "../src/text/units.ts";
 import { PATTERN, send, withServer } from "./peer.ts";
@@ -115,10 +116,12 @@ async function* linesOf(connection: Connection): AsyncGenerator<string> {
 
 describe("parseSource", () => {
   test("a server, a file, or standard input", () => {
-    assertEquals(parseSource("tcp://[::1]:80"), { kind: "tcp", host: "::1", port: 80 });
-    assertEquals(parseSource("tcp://feed:9000/"), { kind: "tcp", host: "feed", port: 9000 });
-    assertEquals(parseSource("-"), { kind: "file", path: "-" });
-    assertEquals(parseSource("a/b:80"), { kind: "file", path: "a/b:80" });
+    const names = (...texts: string[]) => texts.map((text) => parseSource(text).name);
+    assertEquals(names("tcp://[::1]:80", "tcp://feed:9000/"), [
+      "tcp://[::1]:80",
+      "tcp://feed:9000",
+    ]);
+    assertEquals(names("-", "a/b:80"), ["-", "a/b:80"]);
     for (const text of ["", "tcp://", "tcp://host", "udp://host:1", "tcp://host:0"]) {
       const { message } = assertThrows(() => parseSource(text), UnitError);
       assertEquals(message, "must be tcp://HOST:PORT, a file, or - for standard input");

@@ -4,8 +4,6 @@
  *     deno task serve                       # 13-byte messages at 1M/s on 127.0.0.1:8000
  *     bun run server.ts --rate 20MB/s --overflow drop
  */
-import { closeSync, openSync, statSync } from "node:fs";
-import { FileSource } from "../source/file_source.ts";
 import type { Frame } from "../message/frame.ts";
 import { readOffset, writeOffset } from "../message/offset_file.ts";
 import { interrupted, logLine, printLine } from "./program.ts";
@@ -18,7 +16,6 @@ import type { ServeOptions } from "../relay/serve_options.ts";
 import { chooseServed, parseServerCommandLine, type ServerCommand } from "./server_options.ts";
 import { openSqliteQueue } from "../queue/sqlite_queue.ts";
 import type { Source } from "../source/source.ts";
-import { TcpSource } from "../source/tcp_source.ts";
 import { formatBytes, type Rate } from "../text/units.ts";
 
 /** A rate in messages a second. */
@@ -36,32 +33,10 @@ function openSource(options: ServerCommand): Source | undefined {
   const { source, frame = NO_FRAME, rate, maxMessage, sourceAck: acknowledged, spill } = options;
   if (source === undefined) return undefined;
   if (source === "none") return EMPTY_SOURCE;
-  if (source.kind === "file") {
-    const { path } = source;
-    if (path !== "-") checkReadable(path);
-    return new FileSource({ path, frame, maxMessage, rate });
-  }
-  const { host, port } = source;
-  const stream = spill === undefined ? undefined : readOffset(upstreamFile(spill))?.stream;
-  return new TcpSource({ host, port, frame, maxMessage, acknowledged, stream });
-}
-
-/** Reports an unreadable file at the start, not when the first reader connects. Throws an Error. */
-function checkReadable(path: string): void {
-  const fail = (why: string, options?: ErrorOptions) => {
-    throw new Error(`cannot read the source ${path}: ${why}`, options);
-  };
-  try {
-    const stat = statSync(path);
-    if (stat.isDirectory()) fail("it is a directory, not a file");
-    if (!stat.isFile()) fail("it is not a regular file; pipe it into the server with --source -");
-    // Not accessSync: on Deno that needs more than the permission to read.
-    closeSync(openSync(path, "r"));
-  } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException;
-    if (code === undefined) throw cause;
-    fail(code === "ENOENT" ? "there is no such file" : message, { cause });
-  }
+  const stream = source.acknowledges && spill !== undefined
+    ? readOffset(upstreamFile(spill))?.stream
+    : undefined;
+  return source.open({ frame, maxMessage, rate, acknowledged, stream });
 }
 
 /**
@@ -165,6 +140,5 @@ function describeServer(
 ): ServerDescription {
   if (source === undefined) return { flood: { size, rate }, policy };
   if (source === "none") return { source: { name: "the queue", frame }, policy };
-  const name = source.kind === "tcp" ? `tcp://${source.host}:${source.port}` : source.path;
-  return { source: { name, frame }, policy };
+  return { source: { name: source.name, frame }, policy };
 }

@@ -6,7 +6,7 @@ import type { Message } from "../message/message.ts";
 import { chooseMessage, MESSAGE_OPTIONS, MOST_MESSAGE, parseMessage } from "./message_options.ts";
 import { DEFAULT_NUMBERED_SIZE, LEAST_NUMBERED_SIZE } from "../message/numbered.ts";
 import { type Policy, POLICY_NAMES, policyOf } from "../send/overflow.ts";
-import { parseSource } from "../source/source.ts";
+import { parseSource, SOURCE_FORMS } from "../source/source_kinds.ts";
 import {
   formatBytes,
   formatSize,
@@ -58,7 +58,7 @@ const spec = {
     }),
     size: MESSAGE_OPTIONS.size,
     source: option({
-      value: "tcp://HOST:PORT|FILE|-",
+      value: SOURCE_FORMS,
       help:
         "where the messages come from (-: standard input); none: only those stored in the queue " +
         "(default: the server generates them)",
@@ -242,8 +242,8 @@ function checkCombination(options: ServerCommand): void {
   );
   const framed = options.frame?.kind === "line" || options.frame?.kind === "u32";
   needs("maxMessage", "--frame line or u32", framed);
-  const tcp = typeof source === "object" && source.kind === "tcp";
-  needs("sourceAck", "--source tcp://HOST:PORT", tcp);
+  const given = source === "none" ? undefined : source;
+  needs("sourceAck", "--source tcp://HOST:PORT", given?.acknowledges === true);
   if (source !== undefined) {
     for (const name of ["message", "size"] as const) {
       if (options[name] !== undefined) {
@@ -252,7 +252,7 @@ function checkCombination(options: ServerCommand): void {
         );
       }
     }
-    if (options.rate !== undefined && (tcp || source === "none")) {
+    if (options.rate !== undefined && given?.takesRate !== true) {
       throw new UsageError(
         "--rate is only for a flood, a file or standard input: a tcp source is read at its own rate",
       );

@@ -2,12 +2,13 @@
  * Reads messages from a file or from standard input, as fast as the sink accepts them or by a
  * schedule, so that a recorded feed can be replayed at a given rate.
  */
+import { closeSync, openSync, statSync } from "node:fs";
 import { open, stat } from "node:fs/promises";
 import process from "node:process";
 import { createFramer, type Frame, FrameError, type Framer } from "../message/frame.ts";
 import { Schedule, Ticker } from "../send/pacer.ts";
 import { Reassembly } from "./reassembly.ts";
-import type { Sink, Source } from "./source.ts";
+import type { Sink, Source, SourceKind } from "./source.ts";
 import type { Rate } from "../text/units.ts";
 
 export interface FileSourceOptions {
@@ -244,5 +245,41 @@ class Pacing {
     const wake = this.#wake;
     this.#wake = undefined;
     wake?.();
+  }
+}
+
+/** A file name, or `-` for standard input. */
+export const FILE_KIND: SourceKind = {
+  form: "FILE|-",
+  words: "a file, or - for standard input",
+  parse(path) {
+    if (path === "" || /^\w+:\/\//.test(path)) return undefined;
+    return {
+      name: path,
+      takesRate: true,
+      acknowledges: false,
+      open({ frame, maxMessage, rate }) {
+        if (path !== "-") checkReadable(path);
+        return new FileSource({ path, frame, maxMessage, rate });
+      },
+    };
+  },
+};
+
+/** Reports an unreadable file at the start, not when the first reader connects. Throws an Error. */
+function checkReadable(path: string): void {
+  const fail = (why: string, options?: ErrorOptions) => {
+    throw new Error(`cannot read the source ${path}: ${why}`, options);
+  };
+  try {
+    const stat = statSync(path);
+    if (stat.isDirectory()) fail("it is a directory, not a file");
+    if (!stat.isFile()) fail("it is not a regular file; pipe it into the server with --source -");
+    // Not accessSync: on Deno that needs more than the permission to read.
+    closeSync(openSync(path, "r"));
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (code === undefined) throw cause;
+    fail(code === "ENOENT" ? "there is no such file" : message, { cause });
   }
 }

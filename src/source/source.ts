@@ -4,7 +4,8 @@
  * Out: runs of whole messages, pushed into a `Sink`, which may make the source wait.
  */
 import type { Closed } from "../net/net.ts";
-import { parseHostPort, UnitError } from "../text/units.ts";
+import type { Frame } from "../message/frame.ts";
+import type { Rate } from "../text/units.ts";
 
 /** Receives the messages of a source. */
 export interface Sink {
@@ -55,20 +56,37 @@ export interface Source {
   acknowledge?(position: number): void;
 }
 
-/** A source as given on the command line. */
-export type SourceAddress =
-  | { kind: "tcp"; host: string; port: number }
-  /** `-` is standard input. */
-  | { kind: "file"; path: string };
+/** What a kind of source may need to open one. */
+export interface OpenSourceOptions {
+  frame: Frame;
+  /** The longest message of a frame without a fixed size: bytes; see `createFramer`. */
+  maxMessage?: number | undefined;
+  /** Default: as fast as the source has messages. */
+  rate?: Rate | undefined;
+  /** The source is to acknowledge what is safe; only where it can. */
+  acknowledged?: boolean | undefined;
+  /** The stream to resume, of a source that acknowledges. */
+  stream?: string | undefined;
+}
 
-/** Parses `tcp://HOST:PORT`, `-` or a file name. Throws a UnitError. */
-export function parseSource(text: string): SourceAddress {
-  const [, scheme, rest] = /^(\w+):\/\/(.*)$/s.exec(text) ?? [];
-  if (scheme === undefined && text !== "") return { kind: "file", path: text };
-  try {
-    if (scheme === "tcp") return { kind: "tcp", ...parseHostPort(rest!.replace(/\/$/, "")) };
-  } catch (error) {
-    if (!(error instanceof UnitError)) throw error;
-  }
-  throw new UnitError("must be tcp://HOST:PORT, a file, or - for standard input");
+/** A source as given on the command line. */
+export interface SourceOnCommandLine {
+  /** For messages to people: `tcp://feed:9000`. */
+  readonly name: string;
+  /** The source can be read at a given rate. */
+  readonly takesRate: boolean;
+  /** The source can be sent acknowledgements. */
+  readonly acknowledges: boolean;
+  /** Throws an Error of one line where it can be seen at once that it cannot be read. */
+  open(options: OpenSourceOptions): Source;
+}
+
+/** A kind of source that a command line can name; see source_kinds.ts. */
+export interface SourceKind {
+  /** For the help: `tcp://HOST:PORT`. */
+  readonly form: string;
+  /** For an error message, after `must be`. */
+  readonly words: string;
+  /** Undefined: the text is not of this kind. */
+  parse(text: string): SourceOnCommandLine | undefined;
 }

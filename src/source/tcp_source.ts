@@ -12,8 +12,8 @@ import { type Adapter, type Connection, DEFAULT_READ_SIZE, NetError } from "../n
 import { loadAdapter } from "../net/load.ts";
 import { nextTurn, TURN_BYTES, TURN_READS } from "../send/pacer.ts";
 import { Reassembly } from "./reassembly.ts";
-import type { Sink, Source } from "./source.ts";
-import { formatHostPort } from "../text/units.ts";
+import type { Sink, Source, SourceKind } from "./source.ts";
+import { formatHostPort, parseHostPort, UnitError } from "../text/units.ts";
 
 export interface TcpSourceOptions {
   host: string;
@@ -291,3 +291,26 @@ class AckSender {
     }, ACK_EVERY_MS);
   }
 }
+
+/** `tcp://HOST:PORT` */
+export const TCP_KIND: SourceKind = {
+  form: "tcp://HOST:PORT",
+  words: "tcp://HOST:PORT",
+  parse(text) {
+    const [, address] = /^tcp:\/\/(.*?)\/?$/s.exec(text) ?? [];
+    if (address === undefined) return undefined;
+    try {
+      const { host, port } = parseHostPort(address);
+      return {
+        name: `tcp://${formatHostPort({ host, port })}`,
+        takesRate: false,
+        acknowledges: true,
+        open: ({ frame, maxMessage, acknowledged, stream }) =>
+          new TcpSource({ host, port, frame, maxMessage, acknowledged, stream }),
+      };
+    } catch (error) {
+      if (!(error instanceof UnitError)) throw error;
+      return undefined;
+    }
+  },
+};
