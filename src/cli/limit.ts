@@ -4,7 +4,6 @@
  *     deno task limit -- python3 my_reader.py {host} {port}
  *     npm run limit                        # the article's two readers on this runtime
  */
-import process from "node:process";
 import { ProgressLine } from "../text/progress.ts";
 import {
   formatByteRate,
@@ -17,7 +16,7 @@ import {
   parseHostPort,
 } from "../text/units.ts";
 import { environment } from "../kernel/environment.ts";
-import { runtime } from "../kernel/runtime.ts";
+import { ownCommand } from "../kernel/own_command.ts";
 import { findLimit } from "../measure/limit.ts";
 import type { LimitEvent, LimitOptions } from "../measure/limit_options.ts";
 import { type LimitResult, LIMITS_SCHEMA } from "../measure/limit_result.ts";
@@ -184,38 +183,10 @@ function repeatCommand(args: readonly string[], called: string): string {
 
 /** Our own client as the reader, on this runtime. */
 function ownReader(mode: "naive" | "drain"): Subject {
-  const script = process.argv[1]!;
-  // An executable made by `bun build --compile` contains the script: it must not be named.
-  const self = script.startsWith("/$bunfs/") ? [] : [...runtimeFlags(), script];
   return {
-    command: [process.execPath, ...self, "client", "{host}:{port}", "--mode", mode],
+    command: ownCommand("client", "{host}:{port}", "--mode", mode),
     name: `client --mode ${mode}, ${environment().runtime}`,
   };
-}
-
-function runtimeFlags(): string[] {
-  switch (runtime) {
-    case "deno":
-      return ["run", "--no-prompt", "--allow-net", "--allow-ffi", ...modulesFlag()];
-    case "bun":
-      return [];
-    case "node":
-      return ["--no-warnings", ...process.execArgv];
-  }
-}
-
-/**
- * Where packages were not installed by npm, `deno task` takes them from Deno's own cache in spite of
- * deno.json, and the reader's process must do the same.
- */
-function modulesFlag(): string[] {
-  try {
-    const found = import.meta.resolve("#std/cli");
-    return found.includes("/node_modules/") ? [] : ["--node-modules-dir=none"];
-  } catch {
-    // A bundle imports no packages.
-    return [];
-  }
 }
 
 const VERDICTS = {
