@@ -18,7 +18,7 @@ import { serve } from "../src/relay/serve.ts";
 import { currentOptions } from "../src/relay/serve_options.ts";
 import { readBench } from "../src/report/bench_file.ts";
 import type { ReaderFigures } from "../src/report/bench_result.ts";
-import { parseResult } from "../src/report/old_names.ts";
+import { parseResult } from "../src/report/schema_1.ts";
 import { fromBench, fromLimits, readResults } from "../src/report/report.ts";
 import { madeLimit } from "./bench_results.ts";
 import { ROOT, run } from "./process.ts";

@@ -13,7 +13,7 @@ import {
   type BenchRun,
   type ReaderFigures,
 } from "./bench_result.ts";
-import { parseResult } from "./old_names.ts";
+import { parseResult } from "./schema_1.ts";
 
 /** The content of a file of JSON lines. */
 export interface BenchLines {

@@ -25,7 +25,7 @@ import {
 } from "./bench_result.ts";
 import { type Curve, curveOf } from "./curve.ts";
 import type { Machine } from "./machine.ts";
-import { parseResult } from "./old_names.ts";
+import { parseResult } from "./schema_1.ts";
 import { benchReaderStyle, type ReaderStyle, styleByIndex } from "./styles.ts";
 
 /** Bytes a second. */

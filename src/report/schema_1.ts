@@ -1,4 +1,4 @@
-/** Reads results that older versions have written: translates their names and messages. */
+/** Reads results of schema version 1: translates their names and messages into those of version 2. */
 import { CONFIRMED } from "../measure/limit_result.ts";
 import { REASONS } from "../measure/search.ts";
 
