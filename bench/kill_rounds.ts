@@ -64,7 +64,8 @@ export async function killRounds(options: KillOptions): Promise<KillTotals> {
       options.onKill?.(done);
     }
     // A server that ends before its reader is back has generated nothing for it since the kill: not
-    // even the rest of the message that the kill cut off.
+    // even the rest of the message that the kill cut off. And a restarted server begins with a whole
+    // batch: what the last killed reader lost must be in an earlier one, or it would come now, late.
     await growth(() =>
       sink?.verifier.messages ?? (statSync(stage.file, { throwIfNoEntry: false })?.size ?? 0) / SIZE
     );
@@ -79,11 +80,11 @@ export async function killRounds(options: KillOptions): Promise<KillTotals> {
   }
 }
 
-/** Waits until a thousand more messages have arrived. */
+/** Waits until more messages have arrived than two batches (of 1 MiB) hold. */
 async function growth(messages: () => number): Promise<void> {
   const before = messages();
   const end = performance.now() + DEADLINE_S * 1000;
-  while (messages() <= before + 1000) {
+  while (messages() <= before + (2 << 20) / SIZE) {
     if (performance.now() > end) throw new Error(`no messages within ${DEADLINE_S} s`);
     await sleep(5);
   }

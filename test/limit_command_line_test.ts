@@ -96,7 +96,7 @@ describe("bin/limit.ts refuses", () => {
   test("as a process: one line, and exit status 2", async () => {
     await Promise.all([
       refuses(["--precision", "51%"], 2, /^limit: --precision "51%" must be .* \(see --help\)$/m),
-      refuses(["--json", "--"], 2, /^limit: no command follows --: .* \(see --help\)$/m),
+      refuses(["--json", "--"], 2, /^limit: no command follows --; .* \(see --help\)$/m),
     ]);
   });
 
