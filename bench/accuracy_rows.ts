@@ -151,7 +151,7 @@ export function formatAccuracyRow(row: AccuracyRow): string[] {
         formatSeconds(found.seconds),
         String(found.trials),
         "within 1 %, in 20 s",
-        met ? "met" : notReached(found, deviation),
+        met ? "reached" : notReached(found, deviation),
       ];
     }
     case "searches": {
@@ -169,7 +169,7 @@ export function formatAccuracyRow(row: AccuracyRow): string[] {
         `${formatSeconds(median(found.map(({ seconds }) => seconds)))} each`,
         String(found.reduce((sum, { trials }) => sum + trials, 0)),
         "within 2 % of the median",
-        met ? "met" : `target not reached (${reasons.join(", ")})`,
+        met ? "reached" : `target not reached (${reasons.join(", ")})`,
       ];
     }
     case "reader": {

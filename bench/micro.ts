@@ -319,7 +319,7 @@ function describe(
     met === null
       ? ""
       : met
-      ? "met"
+      ? "reached"
       : `target not reached (by ${((cost - most!) * 100).toFixed(1)} points)`,
   ]);
   const { cpu, cores, kernel, runtime: version, date } = environment();

@@ -71,7 +71,7 @@ export function formatSpeedRow(row: SpeedRow): string[] {
     : `target not reached (by ${
       (missedBy(ratio, target) / (target.least ?? 1) * 100).toFixed(1)
     } %)`;
-  const verdict = met === null ? "" : met ? "met" : notReached;
+  const verdict = met === null ? "" : met ? "reached" : notReached;
   return [
     what,
     runtime,

@@ -107,8 +107,8 @@ function formatTarget({ target: { least, most }, ratio, unit }: SpillRow): strin
 function formatMiss({ target, value, ratio, unit }: SpillRow): string {
   const missed = missedBy(ratio ?? value, target);
   const bound = target.least ?? target.most!;
-  if (bound === 0) return `not reached, by ${formatFigure(missed, unit)}`;
-  return `not reached, by ${(missed / bound * 100).toFixed(1)} %`;
+  if (bound === 0) return `target not reached (by ${formatFigure(missed, unit)})`;
+  return `target not reached (by ${(missed / bound * 100).toFixed(1)} %)`;
 }
 
 /** Target for a server's memory, whatever the backlog. Bytes. */
