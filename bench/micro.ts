@@ -287,7 +287,7 @@ async function chart(
       ));
   }
   for (const { name, run } of benches) add(name, run);
-  await run({ throw: true, colors: Boolean(process.stdout.isTTY), print });
+  await run({ throw: true, colors: Boolean(process.stdout.isTTY), print: printLine });
 }
 
 const HEAD = [

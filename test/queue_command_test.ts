@@ -271,7 +271,7 @@ describe("queue", () => {
       assertEquals(readFileSync(out), Buffer.concat(parts));
       const again = await queue("export", file, "--reader", "a", "--out", out);
       assertEquals(again.status, 1);
-      assertStringIncludes(again.stderr, "EEXIST");
+      assertStringIncludes(again.stderr, "it exists already, and must be a new file");
       const gap = await queue("export", file, "--reader", "other", "--out", join(folder, "gap"));
       assertEquals(gap.stderr.split("\n")[0], "missing: 2000 bytes at offset 3000");
       const piped = await queue("export", file, "--reader", "other");

@@ -4,6 +4,8 @@
  *     deno task limit -- python3 my_reader.py {host} {port}
  *     npm run limit                        # the article's two readers on this runtime
  */
+import { resolve } from "node:path";
+import process from "node:process";
 import { ProgressLine } from "../text/progress.ts";
 import {
   formatByteRate,
@@ -129,6 +131,7 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
     maxTrialSeconds: options.maxTrial / 1000,
     replies: options.replies,
     signal: interrupted(),
+    ...callersFolder(),
   };
   const subjects: Subject[] = attach
     ? [{ name: "attached" }]
@@ -170,6 +173,21 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
   return results.every(({ outcome }) => outcome === "found" || outcome === "generator-limited")
     ? 0
     : 1;
+}
+
+/**
+ * `npm run` and `deno task` run in the checkout, from whichever folder they were called: a relative
+ * path in the reader's command means the caller's folder, which both name in INIT_CWD.
+ */
+function callersFolder(): { folder?: string } {
+  try {
+    const folder = process.env.INIT_CWD;
+    const checkout = resolve(import.meta.dirname!, "../..");
+    return folder !== undefined && process.cwd() === checkout ? { folder } : {};
+  } catch {
+    // Deno without --allow-env.
+    return {};
+  }
 }
 
 /** The command line that repeats the measurement without writing a page, for a POSIX shell. */

@@ -237,7 +237,10 @@ async function exportReader(
   if (out !== "-") {
     stream.on(
       "error",
-      ({ message }: Error) => failed.reject(new Error(`cannot write ${out}: ${message}`)),
+      ({ code, message }: NodeJS.ErrnoException) => {
+        const why = code === "EEXIST" ? "it exists already, and must be a new file" : message;
+        failed.reject(new Error(`cannot write ${out}: ${why}`));
+      },
     );
   }
   const signal = interrupted();

@@ -74,7 +74,9 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
           "resetting the connection",
       );
     case "protocol":
-      return logLine(`protocol error, resetting the connection: ${event.error}`);
+      return logLine(
+        `reader ${event.reader}: protocol error, resetting the connection: ${event.error}`,
+      );
     case "source":
       return printSourceEvent(event.what, server.source?.name ?? "flood");
     case "closed":

@@ -16,6 +16,8 @@ export interface ReaderPoolOptions {
    * pool waits for readers to connect (they "attach").
    */
   command?: readonly string[];
+  /** The folder in which the command is started; default: the folder of this process. */
+  folder?: string;
   message: Message;
   /** Where to listen; default 127.0.0.1 and any free port. */
   host?: string;
@@ -85,7 +87,10 @@ export class ReaderPool {
     const { command } = this.#options;
     if (command !== undefined) {
       const words = fillCommand(command, this.#listener!.address);
-      this.#processes = Array.from({ length: this.#count }, () => new ReaderProcess(words));
+      this.#processes = Array.from(
+        { length: this.#count },
+        () => new ReaderProcess(words, this.#options.folder),
+      );
     }
     const connections = await this.#awaitConnections();
     this.#hadReaders = true;

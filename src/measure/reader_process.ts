@@ -42,9 +42,14 @@ export class ReaderProcess {
   readonly #child: ChildProcess;
   #stderr = "";
 
-  constructor(command: readonly string[]) {
+  /** `folder`: where it is started; default: this process's folder. */
+  constructor(command: readonly string[], folder?: string) {
     const [program, ...args] = command as [string, ...string[]];
-    this.#child = spawn(program, args, { stdio: ["ignore", "ignore", "pipe"], detached: true });
+    this.#child = spawn(program, args, {
+      stdio: ["ignore", "ignore", "pipe"],
+      detached: true,
+      ...(folder === undefined ? {} : { cwd: folder }),
+    });
     this.#child.stderr!.on("data", (chunk: Uint8Array) => {
       this.#stderr = (this.#stderr + new TextDecoder().decode(chunk)).slice(-KEPT_STDERR);
     });

@@ -51,8 +51,8 @@ export const DEFAULT_TOLERANCE = 0.005;
 
 /**
  * The lower envelope is a line through five minima. With simulated readers (steady, pausing 50 ms
- * of every 500 ms, noisy, interrupted by other processes on the core) this distinguished rates 0.5
- * % below and 1 % above the limit without an error: in 0.3 s for the steady reader and in 2 s for
+ * of every 500 ms, noisy, interrupted by other processes on the core) this distinguished rates
+ * 0.2 % below and 0.75 % above the limit without an error (verdict_test.ts): in 0.3 s for the steady reader and in 2 s for
  * the pausing one. With more blocks the pausing reader was misjudged; a line through all samples
  * needed 5 s for it.
  */

@@ -33,7 +33,7 @@ export type RelayEvent =
   | ({ reader: number; name: string } & DeliveryEvent)
   | { event: "sent"; reader: number; messages: number }
   /** A reader violated the acknowledgement protocol: its connection is reset. */
-  | { event: "protocol"; error: string }
+  | { event: "protocol"; reader: number; name: string; error: string }
   | { event: "source"; what: SourceEvent };
 
 export interface RelayOptions extends Omit<DeliveryOptions, "queue" | "onEvent" | "onError"> {
@@ -142,7 +142,7 @@ export class Relay implements Feeder {
     const stopReporting = this.#reportSent(relayReader);
     const feeding = relayReader.feeding = this.#feed(connection, relayReader, handshake);
     const replies = handshake.acknowledges
-      ? this.#readAcks(connection, delivery, handshake.lines)
+      ? this.#readAcks(connection, delivery, handshake.lines, { reader, name })
       : drainReplies
       ? discardReplies(connection, handshake.reading)
       : undefined;
@@ -220,7 +220,12 @@ export class Relay implements Feeder {
     };
   }
 
-  async #readAcks(connection: Connection, delivery: Delivery, lines: LineReader): Promise<void> {
+  async #readAcks(
+    connection: Connection,
+    delivery: Delivery,
+    lines: LineReader,
+    who: { reader: number; name: string },
+  ): Promise<void> {
     try {
       const acks = new AckParser(lines);
       while (true) {
@@ -232,7 +237,7 @@ export class Relay implements Feeder {
       }
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
-      this.#options.onEvent({ event: "protocol", error: error.message });
+      this.#options.onEvent({ event: "protocol", ...who, error: error.message });
       connection.reset();
     }
   }

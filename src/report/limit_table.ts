@@ -48,8 +48,11 @@ function row(result: LimitResult): string[] {
 export function formatLimits(results: readonly LimitResult[]): string {
   const rows = [HEAD, ...results.map(row)];
   const lines = [formatTable(rows)];
-  for (const { reader, outcome, message, firstBehind, readers, limit, queueSource } of results) {
-    if (message !== CONFIRMED) lines.push(`${reader}: ${outcome}: ${message}`);
+  for (const result of results) {
+    const { reader, outcome, message, interrupted } = result;
+    const { firstBehind, readers, limit, queueSource } = result;
+    if (interrupted) lines.push(`${reader}: ${message}`);
+    else if (message !== CONFIRMED) lines.push(`${reader}: ${outcome}: ${message}`);
     if (firstBehind !== undefined) {
       lines.push(`${reader}: reader ${firstBehind + 1} of ${readers} fell behind first`);
     }

@@ -255,7 +255,7 @@ export const FILE_KIND: SourceKind = {
   parse(path) {
     if (path === "" || /^\w+:\/\//.test(path)) return undefined;
     return {
-      name: path,
+      name: path === "-" ? "standard input" : path,
       takesRate: true,
       acknowledges: false,
       open({ frame, maxMessage, rate }) {
