@@ -13,6 +13,8 @@ import {
 } from "#std/assert";
 import { HelpRequest, UsageError } from "../src/cli/command_line.ts";
 import { chooseServed, parseServerCommandLine } from "../src/cli/server_options.ts";
+import { CONFIRMED, type LimitResult } from "../src/measure/limit_result.ts";
+import { REASONS } from "../src/measure/search.ts";
 import { drain } from "../src/read/drain.ts";
 import { serve } from "../src/relay/serve.ts";
 import { currentOptions } from "../src/relay/serve_options.ts";
@@ -177,5 +179,22 @@ describe("a result of schema version 1", () => {
     const compared = await run(["bin/report.ts", present, "--against", file]);
     assertEquals([compared.status, compared.stderr], [0, ""]);
     assertMatch(compared.stdout, /my reader/);
+  });
+});
+
+describe("a message of schema version 1", () => {
+  const read = (message: string) =>
+    (parseResult(JSON.stringify({ message })) as LimitResult).message;
+
+  test("is read in today's words", () => {
+    assertEquals(read("found and confirmed"), CONFIRMED);
+    assertEquals(read("its trials took too long to be clear"), REASONS.outOfTime);
+    assertEquals(read("it keeps up with all that this sender can make"), REASONS.senderLimit);
+    assertEquals(read("it falls behind at the lowest rate already"), REASONS.tooSlow);
+  });
+
+  test("that is none of these stays as it is", () => {
+    assertEquals(read("the reader exited with status 3"), "the reader exited with status 3");
+    assertEquals(read(CONFIRMED), CONFIRMED);
   });
 });

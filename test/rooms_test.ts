@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { assert, assertEquals, assertGreater, assertLessOrEqual } from "#std/assert";
 import { findCycles, findUpwardImports, readImports, ROOMS } from "../tools/imports.ts";
-import { ROOT } from "./process.ts";
+import { ROOT, run } from "./process.ts";
 
 describe("the imports of this project", () => {
   const imports = readImports(ROOT);
@@ -19,6 +19,13 @@ describe("the imports of this project", () => {
   test("never go to a room above", () => assertEquals(findUpwardImports(imports), []));
 
   test("have no cycle of files", () => assertEquals(findCycles(imports), []));
+});
+
+describe("docs/rooms.svg", () => {
+  test("is current", async () => {
+    const { status, stderr } = await run(["tools/rooms.ts", "--check"]);
+    assertEquals([status, stderr], [0, ""]);
+  });
 });
 
 describe("a project with wrong imports", () => {

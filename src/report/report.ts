@@ -116,8 +116,8 @@ export function readResults(path: string): Results {
   if (limits === undefined) {
     const what = typeof schema === "string" ? `its schema is ${schema}` : "it has no schema";
     throw new Error(
-      `${path} is not a result of bench or of limit --json: ${what}, which must be ` +
-        `${BENCH_SCHEMA}, ${LIMIT_SCHEMA} or ${LIMITS_SCHEMA}`,
+      `${path} is not a result of bench or of limit --json: ${what}, and must have ` +
+        `${BENCH_SCHEMA}, ${LIMIT_SCHEMA} or ${LIMITS_SCHEMA}, or version 1 of them`,
     );
   }
   if (!isLimits(limits)) throw new Error(`${path} is not a result of limit: it has no trials`);
