@@ -273,6 +273,27 @@ function python(file: string, args: readonly string[]): Promise<number | null> {
 }
 
 describe("the reader in Python of docs/protocol.md", () => {
+  test("its load() returns what its store() stored last", async (t) => {
+    if (spawnSync("python3", ["--version"]).status !== 0) return t.skip("no python3");
+    const [text] = /^ {4}import json, os\n(?: {4}.*\n)+/m.exec(read("docs/protocol.md"))!;
+    const folder = mkdtempSync(join(tmpdir(), "speedlimit-docs-"));
+    try {
+      const checks = [
+        "import sys",
+        "os.chdir(sys.argv[1])",
+        'assert load() == ("-", "-")',
+        'store(b"", 64, "a")',
+        'store(b"", 128, "b")',
+        'assert load() == [128, "b"]',
+      ];
+      const program = join(folder, "storage.py");
+      writeFileSync(program, text!.replace(/^ {4}/gm, "") + checks.join("\n") + "\n");
+      assertEquals(await python(program, [folder]), 0);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
   test("stopped in the middle and started again, misses no message", async (t) => {
     if (spawnSync("python3", ["--version"]).status !== 0) return t.skip("no python3");
     const [, text] = /^```python\n([\s\S]*?)^```$/m.exec(read("docs/protocol.md"))!;
