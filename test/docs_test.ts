@@ -18,6 +18,7 @@ import { NumberedVerifier } from "../src/message/numbered.ts";
 import { openSqliteQueue } from "../src/queue/sqlite_queue.ts";
 import { serve as startServer } from "../src/relay/serve.ts";
 import { POLICY_NAMES } from "../src/send/overflow.ts";
+import { ROOMS } from "../tools/imports.ts";
 import { ROOT } from "./process.ts";
 import { until, within } from "./within.ts";
 
@@ -149,7 +150,7 @@ function tableOptions(markdown: string): string[] {
 }
 
 describe("links of the documentation", () => {
-  for (const page of PAGES) {
+  for (const page of [...PAGES, "CHANGELOG.md"]) {
     test(`${page}: each leads to a file, and to a heading in it`, () => {
       assertEquals(brokenLinks(page, read(page)), []);
     });
@@ -202,12 +203,34 @@ describe("README.md", () => {
   });
 });
 
+describe("files that the documentation names", () => {
+  const ROOTS = /^(?:src|bench|test|tools|bin|docs)\//;
+
+  for (const page of PAGES) {
+    test(`${page}: each is there`, () => {
+      const named = [...read(page).matchAll(/`([\w./-]+\.\w+)`/g)].map(([, file]) => file!);
+      const wrong = named.filter((file) => ROOTS.test(file) && !existsSync(join(ROOT, file)));
+      assertEquals(wrong, []);
+    });
+  }
+
+  test("docs/design.md names the first file of each room", () => {
+    const text = read("docs/design.md");
+    const wrong = ROOMS.filter(({ name, first }) =>
+      !text.includes(`**${name}** ([${first}](../src/${name}/${first}))`)
+    );
+    assertEquals(wrong, []);
+  });
+});
+
 describe("options in the documentation", () => {
   for (const { page, help } of COMMANDS) {
     test(`${page} names each option of its command, and no other in its tables`, async () => {
       const text = read(page);
       const options = ["help", ...optionsOfHelp(await help())];
-      const named = optionsIn(text);
+      // A page without a table of options names them in its text.
+      const inTables = tableOptions(text);
+      const named = inTables.length > 0 ? ["help", ...inTables] : optionsIn(text);
       assertEquals(options.filter((name) => !named.includes(name)), [], "not documented");
       const wrong = tableOptions(text).filter((name) => !options.includes(name));
       assertEquals(wrong, [], "documented, and no option");
