@@ -209,7 +209,7 @@ describe("standard input as the source", () => {
       const server = start(args, { input });
       try {
         const [, port] = await within("start", 10_000, server.saw(/listening on \S+:(\d+)/));
-        await within("its end", 10_000, server.saw(/^-: ended$/m));
+        await within("its end", 10_000, server.saw(/^standard input: ended$/m));
         const to = ["client.ts", `127.0.0.1:${port}`, "--handler", join(folder, "keep.ts")];
         const handler = 'import { appendFileSync } from "node:fs";\n' +
           `export default (c: Uint8Array) => appendFileSync(${

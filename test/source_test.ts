@@ -121,7 +121,7 @@ describe("parseSource", () => {
       "tcp://[::1]:80",
       "tcp://feed:9000",
     ]);
-    assertEquals(names("-", "a/b:80"), ["-", "a/b:80"]);
+    assertEquals(names("-", "a/b:80"), ["standard input", "a/b:80"]);
     for (const text of ["", "tcp://", "tcp://host", "udp://host:1", "tcp://host:0"]) {
       const { message } = assertThrows(() => parseSource(text), UnitError);
       assertEquals(message, "must be tcp://HOST:PORT, a file, or - for standard input");

@@ -46,6 +46,10 @@ export interface SearchOptions {
   isSlow?: () => boolean;
   /** Called before each trial; once it returns true, the search ends with the interval so far. */
   isOutOfTime?: () => boolean;
+  /** @deprecated `isSlow`; accepted until 1.0 */
+  hurry?: () => boolean;
+  /** @deprecated `isOutOfTime`; accepted until 1.0 */
+  over?: () => boolean;
 }
 
 export interface SearchResult {
@@ -258,11 +262,12 @@ export async function searchLimit(
     return { lower, upper };
   };
 
+  const { isSlow = options.hurry, isOutOfTime = options.over } = options;
   while (outcomes.length < MOST_TRIALS && precision <= widest) {
-    if (options.isOutOfTime?.()) {
+    if (isOutOfTime?.()) {
       return { outcome: "irregular", ...bounds(), reason: REASONS.outOfTime };
     }
-    if (outcomes.length > USUAL_TRIALS || options.isSlow?.()) {
+    if (outcomes.length > USUAL_TRIALS || isSlow?.()) {
       precision = Math.max(precision, Math.min(precision * WIDENING, WIDEST_WHEN_SLOW));
     }
     const low = Math.max(highestKeptUp, rampKeptUp.at(-1) ?? 0);
