@@ -5,7 +5,7 @@ import { LONGEST_MESSAGE, parseFrame } from "../message/frame.ts";
 import type { Message } from "../message/message.ts";
 import { chooseMessage, MESSAGE_OPTIONS, MOST_MESSAGE, parseMessage } from "./message_options.ts";
 import { DEFAULT_NUMBERED_SIZE, LEAST_NUMBERED_SIZE } from "../message/numbered.ts";
-import { type Policy, POLICY_NAMES, policyOf } from "../send/overflow.ts";
+import { isFloodPolicy, type Policy, POLICY_NAMES, policyOf } from "../send/overflow.ts";
 import { parseSource, SOURCE_FORMS } from "../source/source_kinds.ts";
 import {
   formatBytes,
@@ -177,7 +177,7 @@ function describePolicies(): string {
   return `${clauses.slice(0, -1).join(", ")} or ${clauses.at(-1)}`;
 }
 
-const needsQueue = (policy: Policy) => policyOf(policy).needsQueue === true;
+const needsQueue = (policy: Policy) => !isFloodPolicy(policy);
 
 function parseSync(text: string): "always" | "off" | { intervalMs: number } {
   if (text.startsWith("interval:")) return { intervalMs: parseDuration(text.slice(9)) };

@@ -44,7 +44,7 @@ export class Experiment {
   readonly #emit: (event: LimitEvent) => void;
   readonly #tolerance: number;
   #connected = false;
-  /** Why the readers must be replaced before the next trial; undefined: they need not be. */
+  /** Why the readers must be replaced before the next trial; undefined: they can go on. */
   #replaceReason: string | undefined;
 
   constructor(pool: ReaderPool, options: LimitOptions, tolerance: number) {
