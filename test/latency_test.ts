@@ -130,7 +130,8 @@ describe(`drain that measures latency, on ${runtime}`, () => {
   });
 
   test("a sender that was kept waiting does not hide it", async () => {
-    // A message a ms; those of the last 400 ms leave together at the end of the second.
+    // A message a ms; those of the last 400 ms leave together at the end of the second. A timer may
+    // end 2 ms early, so what is asked of them leaves 20 ms.
     const lateness: number[] = [];
     const latency = await drained(async (connection) => {
       const startMs = nowMs();
@@ -147,8 +148,8 @@ describe(`drain that measures latency, on ${runtime}`, () => {
     }, { latency: { size: 64 } });
     assertEquals(latency.count, 1000);
     // From the send, all of them would have come within a few ms.
-    assert(latency.p90 > 0.29, `p90 ${latency.p90}`);
-    assert(latency.max >= 0.399, `max ${latency.max}`);
+    assert(latency.p90 > 0.28, `p90 ${latency.p90}`);
+    assert(latency.max > 0.38, `max ${latency.max}`);
     // And it makes no more of it than there was: this process sends late when others have the core.
     const sorted = lateness.toSorted((a, b) => a - b);
     for (const [name, share] of [["p50", 0.5], ["p90", 0.9], ["max", 1]] as const) {
