@@ -49,6 +49,8 @@ function command({ runtime, file }: Job, report: string): string[] {
         ...["node", "--experimental-ffi", "--no-warnings", "--test"],
         // A failed test leaves its sockets open: that must not keep the file from ending.
         "--test-force-exit",
+        // In a process of its own, a file that is ended so may lose its last results on their way.
+        "--test-isolation=none",
         ...["--test-reporter=spec", "--test-reporter-destination=stdout"],
         ...["--test-reporter=junit", `--test-reporter-destination=${report}`],
         file,
