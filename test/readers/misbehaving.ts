@@ -31,6 +31,12 @@ const readSome = (then: (socket: Socket) => void): void => {
   });
 };
 
+/** Reads, and stays when its connection has ended. */
+const readForever = (): void => {
+  connect(Number(port), host!).on("error", () => {}).resume();
+  stay();
+};
+
 /** Whatever else happens, no reader of a test outlives it for long. */
 const stay = () => void setTimeout(() => {}, 60_000);
 
@@ -71,6 +77,20 @@ const acts: Record<string, () => void> = {
     open().pause();
     stay();
   },
+  "reads, and ignores SIGTERM"() {
+    process.on("SIGTERM", () => {});
+    readForever();
+  },
+  // Long after the 300 ms that a stubborn reader gets, and it says so.
+  "reads, and needs a second to end"() {
+    process.on("SIGTERM", () => {
+      setTimeout(() => {
+        note("ended in order");
+        process.exit(0);
+      }, 1000);
+    });
+    readForever();
+  },
   // The grandchild is no reader: nothing but the process group leads to it.
   "leaves a grandchild"() {
     const grandchild = spawn("sleep", ["60"], { stdio: "ignore" });
@@ -107,8 +127,8 @@ const acts: Record<string, () => void> = {
   },
 };
 
-function note(pid: number): void {
-  if (pids !== undefined) appendFileSync(pids, `${pid}\n`);
+function note(what: number | string): void {
+  if (pids !== undefined) appendFileSync(pids, `${what}\n`);
 }
 
 note(process.pid);
