@@ -6,6 +6,7 @@
  */
 import { resolve } from "node:path";
 import process from "node:process";
+import { printable } from "../text/printable.ts";
 import { ProgressLine } from "../text/progress.ts";
 import {
   formatByteRate,
@@ -204,7 +205,7 @@ function repeatCommand(args: readonly string[], called: string): string {
   const quoted = words.map((word) =>
     /^[\w@%+=:,./{}-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`
   );
-  return [called === "limit.ts" ? "deno task limit" : called, ...quoted].join(" ");
+  return printable([called === "limit.ts" ? "deno task limit" : called, ...quoted].join(" "));
 }
 
 /** Our own client as the reader, on this runtime. */

@@ -165,6 +165,7 @@ export class ReaderPool {
           );
         }
         if (reader.exit !== undefined && this.#accepted.length < this.#count) {
+          await reader.saidAll();
           throw new ReaderFailed(
             `the reader ${describeExit(reader.exit)} before it connected${stderrSuffix(reader)}`,
           );

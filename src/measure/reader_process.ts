@@ -31,6 +31,8 @@ export function fillCommand(command: readonly string[], { host, port }: Address)
 const KEPT_STDERR = 2000;
 /** How often to look whether processes of a reader's session still run, once its first has ended. */
 const LOOK_EVERY_MS = 20;
+/** How long what a process has written may take to arrive once the process has ended. */
+const LAST_WORDS_MS = 100;
 /** SIGKILL takes longer only for a process that waits for a device. */
 const KILLED_MS = 2000;
 
@@ -48,6 +50,8 @@ export class ReaderProcess {
   readonly #child: ChildProcess | undefined;
   readonly #session: ProcessSession | undefined;
   #stderr = "";
+  /** Settles when there are no more words, or soon after it has ended: its children may have some. */
+  #lastWords: Promise<unknown> = Promise.resolve();
 
   /** `folder`: where it is started; default: this process's folder. */
   constructor(command: readonly string[], folder?: string) {
@@ -85,11 +89,21 @@ export class ReaderProcess {
       this.#stderr = (this.#stderr + decoder.write(chunk as Buffer)).slice(-KEPT_STDERR);
     });
     stderr?.on("error", () => {});
+    if (stderr) {
+      const closed = new Promise((resolve) => stderr.once("close", resolve));
+      const late = this.exited.then(() => sleep(LAST_WORDS_MS, undefined, { ref: false }));
+      this.#lastWords = Promise.race([closed, late]);
+    }
   }
 
   /** Whether it was started; if not, `startError` soon says why. */
   get started(): boolean {
     return this.#session !== undefined;
+  }
+
+  /** Once it has ended: resolves when `stderrLine` is final. Its words may come after its exit. */
+  async saidAll(): Promise<void> {
+    await this.#lastWords;
   }
 
   /**

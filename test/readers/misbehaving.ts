@@ -5,6 +5,7 @@
  *
  * Each adds its process id to the file PIDS, a line, and so do the processes that it starts.
  */
+import { Buffer } from "node:buffer";
 import { spawn } from "node:child_process";
 import { appendFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
@@ -46,6 +47,12 @@ const acts: Record<string, () => void> = {
   "complains and exits": () => {
     process.stderr.write("first line\nmy configuration is missing\n");
     process.exitCode = 4;
+  },
+  // What terminals obey, and a character in two pieces.
+  "complains in control characters"() {
+    const rest = Buffer.from("é\x1b]0;title\x07\x1b[2J\x9b31mred\u202e\r\n");
+    process.stderr.write(Buffer.concat([Buffer.from("\x1b[31merror: "), rest.subarray(0, 1)]));
+    setTimeout(() => process.stderr.write(rest.subarray(1), () => process.exit(4)), 100);
   },
   "exits after some bytes": () => readSome(() => process.exit(5)),
   "never connects": stay,
