@@ -29,6 +29,8 @@ export interface Libc {
   ioctl(fd: number, request: number, value: Uint8Array): number;
   /** The number of a network interface, 0 if there is none; the name ends with a NUL. */
   if_nametoindex(name: Uint8Array): number;
+  /** Writes the name of an interface into 16 bytes, with a NUL at its end; nothing where it fails. */
+  if_indextoname(index: number, name: Uint8Array): void;
 }
 
 // Parameter types by their names in Deno.dlopen; the other two runtimes' tables are derived from it.
@@ -47,6 +49,7 @@ const SIGNATURES = {
   setsockopt: ["i32", "i32", "i32", "buffer", "u32"],
   ioctl: ["i32", "u64", "buffer"],
   if_nametoindex: ["buffer"],
+  if_indextoname: ["u32", "buffer"],
 } as const;
 
 type Name = keyof typeof SIGNATURES;
@@ -96,6 +99,8 @@ function wrap(c: Natives, u64: (n: number) => number | bigint): Libc {
       Number(c.setsockopt(fd, level, name, value, length)),
     ioctl: (fd, request, value) => Number(c.ioctl(fd, u64(request), value)),
     if_nametoindex: (name) => Number(c.if_nametoindex(name)),
+    // Its result is a pointer, whatever we take it for.
+    if_indextoname: (index, name) => void c.if_indextoname(index, name),
   };
 }
 

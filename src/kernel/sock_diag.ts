@@ -4,6 +4,7 @@ import { type Libc, libc } from "./libc.ts";
 import { openLoopbackPair, retry } from "./loopback_pair.ts";
 import type { SocketState } from "./socket_state.ts";
 import { decodeTcpInfo } from "./tcp_info.ts";
+import { zoneIndex } from "./zone.ts";
 
 // From linux/netlink.h, linux/sock_diag.h and linux/inet_diag.h.
 const AF_NETLINK = 16;
@@ -61,12 +62,16 @@ export class SockDiag {
     this.#view.setUint16(26, remote.port);
     request.set(source.bytes, 28);
     request.set(destination.bytes, 44);
+    // A socket with a link-local address is bound to an interface.
+    this.#view.setUint32(60, zoneIndex(local.host) || zoneIndex(remote.host), true);
     const sent = this.#libc.send(this.#fd, request, REQUEST_LENGTH, 0);
     if (sent !== REQUEST_LENGTH) return undefined;
     const length = this.#libc.recv(this.#fd, this.#answer, this.#answer.length, MSG_DONTWAIT);
     const view = this.#answerView;
     if (length < NLMSGHDR + INET_DIAG_MSG) return undefined;
     if (view.getUint16(4, true) !== SOCK_DIAG_BY_FAMILY) return undefined;
+    const ports = [view.getUint16(NLMSGHDR + 4), view.getUint16(NLMSGHDR + 6)];
+    if (ports[0] !== local.port || ports[1] !== remote.port) return undefined;
     // When no connection has these addresses, the kernel returns the listening socket instead.
     if (this.#answer[NLMSGHDR + 1] === TCP_LISTEN) return undefined;
     const state: SocketState = {

@@ -3,6 +3,7 @@ import type { Address } from "../kernel/address.ts";
 import { findDescriptor } from "../kernel/descriptor.ts";
 import { libc } from "../kernel/libc.ts";
 import { abort, hasUnread, sendNow } from "../kernel/socket_calls.ts";
+import { withGivenZone, withZone } from "../kernel/zone.ts";
 import { type Adapter, type Closed, type Connection, type Listener, NetError } from "./net.ts";
 
 type DenoError = Error & { code?: string };
@@ -57,8 +58,11 @@ class DenoConnection implements Connection {
 
   constructor(conn: Deno.TcpConn) {
     this.#conn = conn;
-    this.local = address(conn.localAddr);
-    this.remote = address(conn.remoteAddr);
+    const local = address(conn.localAddr);
+    const remote = address(conn.remoteAddr);
+    const fd = () => acceptedDescriptor(conn) ?? findDescriptor(local, remote);
+    this.local = withZone(local, fd);
+    this.remote = withZone(remote, fd);
     const { promise, resolve } = Promise.withResolvers<Closed>();
     this.closed = promise;
     this.#resolveClosed = resolve;
@@ -189,7 +193,7 @@ export const adapter: Adapter = {
       }
     })();
     const result: Listener = {
-      address: address(listener.addr),
+      address: withGivenZone(address(listener.addr), host),
       async close() {
         if (!open) return;
         open = false;
