@@ -6,6 +6,7 @@ import type { Message } from "../message/message.ts";
 import { Flood, type Replies } from "../send/flood.ts";
 import { Ticker } from "../send/pacer.ts";
 import { printable } from "../text/printable.ts";
+import { formatHostPort } from "../text/units.ts";
 import { waitForClear } from "./clearing.ts";
 import { Meter, SAMPLE_EVERY_MS } from "./meter.ts";
 import { describeExit, fillCommand, ReaderFailed, ReaderProcess } from "./reader_process.ts";
@@ -172,11 +173,11 @@ export class ReaderPool {
         }
       }
       if (performance.now() > endMs) {
-        const { host, port } = this.#listener!.address;
+        const where = formatHostPort(this.#listener!.address);
         throw new ReaderFailed(
           command === undefined
-            ? `the reader did not reconnect to ${host}:${port} within ${seconds} s`
-            : `the reader did not connect to ${host}:${port} within ${seconds} s: ` +
+            ? `the reader did not reconnect to ${where} within ${seconds} s`
+            : `the reader did not connect to ${where} within ${seconds} s: ` +
               `does its command use {host} and {port}?`,
         );
       }

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Address } from "../kernel/address.ts";
 import { ProcessSession } from "../kernel/process_session.ts";
 import { printable } from "../text/printable.ts";
+import { formatHostPort } from "../text/units.ts";
 
 /** The reader under test failed; the message says what it did. */
 export class ReaderFailed extends Error {
@@ -22,9 +23,16 @@ export function describeExit({ code, signal }: Exit): string {
   return signal === null ? `exited with status ${code}` : `was killed by ${signal}`;
 }
 
-/** The command with `{host}` and `{port}` replaced in each of its words. */
-export function fillCommand(command: readonly string[], { host, port }: Address): string[] {
-  return command.map((word) => word.replaceAll("{host}", host).replaceAll("{port}", String(port)));
+/**
+ * The command with `{host}` and `{port}` replaced in each of its words. In `{host}:{port}` an IPv6
+ * address is in brackets, which separate it from the port.
+ */
+export function fillCommand(command: readonly string[], address: Address): string[] {
+  const { host, port } = address;
+  return command.map((word) =>
+    word.replaceAll("{host}:{port}", formatHostPort(address))
+      .replaceAll("{host}", host).replaceAll("{port}", String(port))
+  );
 }
 
 /** How much of the end of a reader's stderr is kept: a few lines. Characters. */

@@ -1,4 +1,5 @@
 /** Implements the contract of net.ts with Bun.listen and Bun.connect. */
+import { formatHostPort } from "../text/units.ts";
 import type { Address } from "../kernel/address.ts";
 import { withZone } from "../kernel/zone.ts";
 import { DirectReads } from "./direct_reads.ts";
@@ -260,7 +261,11 @@ export const adapter: Adapter = {
       return Promise.resolve(result);
     } catch (error) {
       return Promise.reject(
-        new NetError(`cannot listen on ${host}:${port}`, listenErrnoOf(error), error),
+        new NetError(
+          `cannot listen on ${formatHostPort({ host, port })}`,
+          listenErrnoOf(error),
+          error,
+        ),
       );
     }
   },
@@ -275,7 +280,11 @@ export const adapter: Adapter = {
       });
       return socket.data;
     } catch (error) {
-      throw new NetError(`cannot connect to ${host}:${port}`, errnoOf(error), error);
+      throw new NetError(
+        `cannot connect to ${formatHostPort({ host, port })}`,
+        errnoOf(error),
+        error,
+      );
     }
   },
 };

@@ -1,4 +1,5 @@
 /** Implements the contract of net.ts with Deno.listen and Deno.connect. */
+import { formatHostPort } from "../text/units.ts";
 import type { Address } from "../kernel/address.ts";
 import { findDescriptor } from "../kernel/descriptor.ts";
 import { libc } from "../kernel/libc.ts";
@@ -174,7 +175,7 @@ export const adapter: Adapter = {
       listener = Deno.listen({ hostname: host, port });
     } catch (error) {
       return Promise.reject(
-        new NetError(`cannot listen on ${host}:${port}`, errnoOf(error), error),
+        new NetError(`cannot listen on ${formatHostPort({ host, port })}`, errnoOf(error), error),
       );
     }
     let open = true;
@@ -208,7 +209,11 @@ export const adapter: Adapter = {
     try {
       return new DenoConnection(await Deno.connect({ hostname: host, port }));
     } catch (error) {
-      throw new NetError(`cannot connect to ${host}:${port}`, errnoOf(error), error);
+      throw new NetError(
+        `cannot connect to ${formatHostPort({ host, port })}`,
+        errnoOf(error),
+        error,
+      );
     }
   },
 };

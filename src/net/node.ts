@@ -1,6 +1,7 @@
 /** Implements the contract of net.ts with node:net. Deno and Bun can load it too. */
 import net from "node:net";
 import { networkInterfaces } from "node:os";
+import { formatHostPort } from "../text/units.ts";
 import type { Address } from "../kernel/address.ts";
 import { findDescriptor } from "../kernel/descriptor.ts";
 import { libc } from "../kernel/libc.ts";
@@ -308,7 +309,9 @@ export const adapter: Adapter = {
         (socket) => onConnection(new NodeConnection(socket)),
       );
       server.once("error", (error) => {
-        reject(new NetError(`cannot listen on ${host}:${port}`, errnoOf(error), error));
+        reject(
+          new NetError(`cannot listen on ${formatHostPort({ host, port })}`, errnoOf(error), error),
+        );
       });
       server.listen({ host: withZoneName(host), port }, () => {
         const { address, port: bound } = server.address() as net.AddressInfo;
@@ -340,7 +343,13 @@ export const adapter: Adapter = {
         },
       });
       const onError = (error: unknown) =>
-        reject(new NetError(`cannot connect to ${host}:${port}`, errnoOf(error), error));
+        reject(
+          new NetError(
+            `cannot connect to ${formatHostPort({ host, port })}`,
+            errnoOf(error),
+            error,
+          ),
+        );
       socket.once("error", onError);
       socket.once("connect", () => {
         socket.removeListener("error", onError);
