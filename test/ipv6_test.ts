@@ -160,8 +160,9 @@ async function withLinkLocal(
   }
   try {
     ip(`-n ${name} link set lo up`);
-    ip(`-n ${name} link add v0 type dummy`);
+    ip(`-n ${name} link add v0 type veth peer name v1`);
     ip(`-n ${name} link set v0 up`);
+    ip(`-n ${name} link set v1 up`);
     ip(`-n ${name} -6 addr add fe80::77/64 dev v0 nodad`);
     await use("fe80::77%v0", ["ip", "netns", "exec", name]);
   } finally {
