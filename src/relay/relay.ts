@@ -106,9 +106,11 @@ export class Relay implements Feeder {
 
   async feed(connection: Connection, reader: number): Promise<ConnectionTotals> {
     this.#connections.add(connection);
-    const totals = await this.#serve(connection, reader);
-    this.#connections.delete(connection);
-    return totals;
+    try {
+      return await this.#serve(connection, reader);
+    } finally {
+      this.#connections.delete(connection);
+    }
   }
 
   async #serve(connection: Connection, reader: number): Promise<ConnectionTotals> {
@@ -125,7 +127,17 @@ export class Relay implements Feeder {
       return await reject(connection, error as Error);
     }
     const name = handshake.name ?? (readerId === "address" ? connection.remote.host : SINGLE);
-    const relayReader = await this.#openReader(name);
+    let relayReader: RelayReader | undefined;
+    try {
+      const closed = connection.closed.then(() => undefined);
+      relayReader = await Promise.race([this.#openReader(name), closed]);
+    } catch (error) {
+      const why = `its queue cannot be opened: ${(error as Error).message}`;
+      return await reject(connection, new Error(why, { cause: error }));
+    }
+    if (relayReader === undefined) {
+      return await reject(connection, new Error("it disconnected before its queue was open"));
+    }
     const { delivery } = relayReader;
     while (relayReader.feeding !== undefined) {
       // A reader that names itself may replace its earlier connection, which may hang. Any reader may
@@ -140,7 +152,12 @@ export class Relay implements Feeder {
     if (this.#ending) return await reject(connection, new Error("the server is ending"));
     const { accepted, messages, dropped, overflows } = delivery;
     const stopReporting = this.#reportSent(relayReader);
-    const feeding = relayReader.feeding = this.#feed(connection, relayReader, handshake);
+    let failure: { error: unknown } | undefined;
+    const feeding = relayReader.feeding = this.#feed(connection, relayReader, handshake)
+      .catch((error) => {
+        failure = { error };
+        return false;
+      });
     const replies = handshake.acknowledges
       ? this.#readAcks(connection, delivery, handshake.lines, { reader, name })
       : drainReplies
@@ -161,6 +178,11 @@ export class Relay implements Feeder {
       overflows: delivery.overflows - overflows,
     };
     this.#dropped += totals.dropped;
+    if (failure !== undefined) {
+      // The queue failed: what it holds for this reader and for others cannot be delivered.
+      this.#fail(failure.error);
+      throw failure.error;
+    }
     if (finished) await linger(connection, replies);
     connection.close();
     this.#endIfComplete();
@@ -188,10 +210,18 @@ export class Relay implements Feeder {
   stop(): void {
     if (this.#ending) return;
     this.#ending = true;
-    for (const source of this.#sources) source.stop();
+    for (const source of this.#sources) this.#stopSource(source);
     for (const { delivery } of this.#readers) delivery.unblockSource();
     for (const connection of this.#connections) connection.close();
     void this.#storeAll();
+  }
+
+  #stopSource(source: Source): void {
+    try {
+      source.stop();
+    } catch (error) {
+      this.#fail(error);
+    }
   }
 
   async #storeAll(): Promise<void> {
@@ -236,18 +266,20 @@ export class Relay implements Feeder {
         acks.push(chunk, delivery.offered);
       }
     } catch (error) {
-      if (!(error instanceof ProtocolError)) throw error;
-      this.#options.onEvent({ event: "protocol", ...who, error: error.message });
       connection.reset();
+      if (!(error instanceof ProtocolError)) return this.#fail(error);
+      this.#options.onEvent({ event: "protocol", ...who, error: error.message });
     }
   }
 
   #openReader(name: string): Promise<RelayReader> {
     let relayReader = this.#readersByName.get(name);
     if (relayReader === undefined) {
-      relayReader = this.#createReader(name);
-      this.#readersByName.set(name, relayReader);
-      relayReader.catch((error) => this.#fail(error));
+      const creating = this.#createReader(name);
+      relayReader = creating;
+      this.#readersByName.set(name, creating);
+      // Its next connection tries again.
+      creating.catch(() => this.#readersByName.delete(name));
     }
     return relayReader;
   }
@@ -294,7 +326,7 @@ export class Relay implements Feeder {
     const { onEvent, endsAfterMs } = this.#options;
     const timer = endsAfterMs === undefined
       ? undefined
-      : setTimeout(() => source.stop(), endsAfterMs);
+      : setTimeout(() => this.#stopSource(source), endsAfterMs);
     try {
       await source.run({
         push: (bytes, messages, position) => this.#push(to, bytes, messages, position),
@@ -327,7 +359,11 @@ export class Relay implements Feeder {
   /** Tells the shared source the position up to which no reader needs its bytes again. */
   #acknowledge(): void {
     const safe = Math.min(...this.#readers.map(({ delivery }) => delivery.safePosition));
-    for (const source of this.#sources) source.acknowledge?.(safe);
+    try {
+      for (const source of this.#sources) source.acknowledge?.(safe);
+    } catch (error) {
+      this.#fail(error);
+    }
   }
 
   #fail(error: unknown): void {
@@ -346,7 +382,9 @@ export class Relay implements Feeder {
       this.#options.queue !== undefined &&
       this.#readers.some(({ delivery }) => delivery.hasUndelivered)
     ) {
-      for (const { delivery } of this.#readers) void delivery.store();
+      for (const { delivery } of this.#readers) {
+        delivery.store().catch((error) => this.#fail(error));
+      }
       return;
     }
     this.#ending = true;

@@ -68,6 +68,11 @@ export interface ServeOptions {
   adapter?: Adapter;
   /** Ends the server at once. */
   signal?: AbortSignal | undefined;
+  /**
+   * Called for each event. If it throws, or its promise rejects, the event's reader is closed, with
+   * an `error` in its `closed` event; where the event is of no connected reader, the server ends and
+   * `done` rejects with the error.
+   */
   onEvent?: (event: ServeEvent) => void;
 }
 
