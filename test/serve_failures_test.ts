@@ -348,6 +348,7 @@ class Pushing implements Source {
   readonly pushed: Promise<void>;
   readonly #count: number;
   readonly #pushed = Promise.withResolvers<void>();
+  #over = false;
   readonly #stopped = Promise.withResolvers<void>();
 
   constructor(count: number) {
@@ -356,7 +357,7 @@ class Pushing implements Source {
   }
 
   async run(sink: Sink): Promise<void> {
-    for (let from = 0; from < this.#count; from += 100) {
+    for (let from = 0; from < this.#count && !this.#over; from += 100) {
       await sink.push(numbered(from, from + 100), 100, this.replayable ? from * SIZE : 0);
     }
     this.#pushed.resolve();
@@ -364,6 +365,7 @@ class Pushing implements Source {
   }
 
   stop(): void {
+    this.#over = true;
     this.#stopped.resolve();
   }
 }
