@@ -2,7 +2,7 @@
 import type { Closed } from "../net/net.ts";
 import type { Policy } from "../send/overflow.ts";
 import type { ReaderTotals } from "./feeder.ts";
-import type { RelayEvent } from "./relay.ts";
+import type { RelayEvent } from "./relay_options.ts";
 
 /**
  * An event of a server. `reader` counts from 1; `time`: seconds since `serve` was called. Of a

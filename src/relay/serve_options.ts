@@ -8,7 +8,7 @@ import type { Policy } from "../send/overflow.ts";
 import type { NumberedMessage } from "../source/flood_source.ts";
 import type { Source } from "../source/source.ts";
 import type { Ack } from "./delivery_options.ts";
-import type { ReaderId } from "./relay.ts";
+import type { ReaderId } from "./relay_options.ts";
 import type { ServeEvent } from "./serve_event.ts";
 
 export interface ServeOptions {
