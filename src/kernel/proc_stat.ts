@@ -46,6 +46,17 @@ export function readProcesses(): ProcessStat[] {
   return parse(text);
 }
 
+/** Whether a process still runs that was among `readProcesses`; taken as said where that is all we can read. */
+export function stillRuns({ pid, start }: ProcessStat): boolean {
+  try {
+    const [now] = parse(readFileSync(`/proc/${pid}/stat`, "latin1"));
+    return now !== undefined && now.start === start && !/[ZX]/.test(now.state);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    return code !== "ENOENT" && code !== "ESRCH";
+  }
+}
+
 /** Deno reads /proc only with --allow-all; with --allow-run, another program can read it instead. */
 function readByCommand(): string {
   try {

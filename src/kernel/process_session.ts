@@ -4,7 +4,7 @@
  */
 import process from "node:process";
 import { onProcessEnd } from "./process_end.ts";
-import { type ProcessStat, readProcesses } from "./proc_stat.ts";
+import { type ProcessStat, readProcesses, stillRuns } from "./proc_stat.ts";
 
 /** All that have been started, and of which a process may still run. */
 const sessions = new Set<ProcessSession>();
@@ -14,17 +14,29 @@ function killAll(): void {
   for (const session of [...sessions]) session.signal("SIGKILL");
 }
 
-/** One reading of /proc serves all sessions that are signalled at about the same time. */
+/**
+ * One reading of /proc serves all sessions that are signalled at about the same time. It is fresh for
+ * at least 10 ms, and for four times as long as it took, so that readings take a fifth of the time at
+ * most: with a thousand readers one takes 50 ms. The kernel does not give a number out again so soon.
+ */
 const FRESH_MS = 10;
-let read: { atMs: number; processes: ProcessStat[] } | undefined;
+const FRESH_SHARE = 4;
+let read: { startMs: number; untilMs: number; processes: ProcessStat[] } | undefined;
 
-function processes(): ProcessStat[] {
-  const atMs = performance.now();
-  if (read === undefined || atMs - read.atMs > FRESH_MS) {
-    read = { atMs, processes: readProcesses() };
+/** `sinceMs`: they must have been read since then. */
+function processes(sinceMs = -Infinity): ProcessStat[] {
+  const startMs = performance.now();
+  if (read === undefined || startMs > read.untilMs || read.startMs < sinceMs) {
+    const processes = readProcesses();
+    const endMs = performance.now();
+    const untilMs = endMs + Math.max(FRESH_MS, FRESH_SHARE * (endMs - startMs));
+    read = { startMs, untilMs, processes };
   }
   return read.processes;
 }
+
+/** After a leader has been reaped. Milliseconds. */
+const LOOK_AFTER_MS = 10;
 
 type Signal = "SIGTERM" | "SIGCONT" | "SIGKILL";
 
@@ -40,7 +52,9 @@ type Signal = "SIGTERM" | "SIGCONT" | "SIGKILL";
  */
 export class ProcessSession {
   readonly #number: number;
-  /** Pids and times of start; undefined while the leader has not been reaped. */
+  /** When we were told that the leader has been reaped; ms of `performance.now()`. */
+  #reapedMs: number | undefined;
+  /** Pids and times of start of the others, soon after that. */
   #seen: Map<number, string> | undefined;
 
   /** `leader`: the pid of a process that was just started in a session of its own. */
@@ -52,67 +66,62 @@ export class ProcessSession {
 
   /**
    * To be called as soon as the runtime tells that it has reaped the leader. The runtimes tell in
-   * the turn of the event loop in which they reap, and the kernel gives numbers out in turn, so by
-   * then the number cannot have been given out again.
+   * the turn of the event loop in which they reap, and the kernel gives numbers out in turn, so the
+   * number is not given out again before we have looked who is left of the session.
    */
   leaderReaped(): void {
-    if (this.#seen !== undefined) return;
-    this.#seen = new Map();
-    let members = this.#members();
-    if (members.length === 0 && send(-this.#number, 0)) {
-      read = undefined;
-      members = this.#members();
-    }
-    this.#note(members);
+    if (this.#reapedMs !== undefined) return;
+    this.#reapedMs = performance.now();
+    // Not at once: one look is enough for all that end at about the same time.
+    setTimeout(() => this.runs, LOOK_AFTER_MS).unref?.();
   }
 
   /** Whether one of its processes still runs. Reads /proc once the leader has been reaped. */
   get runs(): boolean {
-    return sessions.has(this) && (this.#seen === undefined || this.#known().length > 0);
+    if (!sessions.has(this)) return false;
+    return this.#reapedMs === undefined || this.#others(this.#reapedMs).length > 0;
   }
 
   /** Sends a signal to each of its processes, if there are any. */
   signal(signal: Signal): void {
     if (!sessions.has(this)) return;
-    const leads = this.#seen === undefined;
-    const members = leads ? this.#members() : this.#known();
-    if (leads) send(-this.#number, signal);
+    const members = this.#reapedMs === undefined ? this.#members() : this.#others(this.#reapedMs);
     // A group is within one session: none of these contains a stranger's process.
     const groups = new Set(members.map(({ group }) => group));
-    if (leads) groups.delete(this.#number);
+    if (this.#reapedMs === undefined) groups.add(this.#number);
     for (const group of groups) send(-group, signal);
   }
 
   /** Those that run, once the leader has been reaped: none unless the session is still ours. */
-  #known(): ProcessStat[] {
-    const members = this.#members();
-    const ours = members.some(({ pid, start }) => this.#seen!.get(pid) === start);
-    this.#note(ours ? members : []);
-    return ours ? members : [];
+  #others(reapedMs: number): ProcessStat[] {
+    const others = this.#members(reapedMs).filter(({ pid }) => pid !== this.#number);
+    const seen = this.#seen;
+    const ours = seen === undefined ||
+      others.some((each) => seen.get(each.pid) === each.start && stillRuns(each));
+    const left = ours ? others : [];
+    this.#seen = new Map(left.map(({ pid, start }) => [pid, start]));
+    if (left.length === 0) this.#forget();
+    return left;
   }
 
-  #note(members: readonly ProcessStat[]): void {
-    this.#seen = new Map(members.map(({ pid, start }) => [pid, start]));
-    if (members.length > 0) return;
+  #forget(): void {
     sessions.delete(this);
     if (sessions.size > 0) return;
     stopWatching?.();
     stopWatching = undefined;
   }
 
-  #members(): ProcessStat[] {
-    return processes().filter(({ session, state }) =>
+  #members(sinceMs?: number): ProcessStat[] {
+    return processes(sinceMs).filter(({ session, state }) =>
       session === this.#number && !/[ZX]/.test(state)
     );
   }
 }
 
-/** Whether there was anybody to send it to. */
-function send(to: number, signal: Signal | 0): boolean {
+function send(to: number, signal: Signal): void {
   try {
     process.kill(to, signal);
-    return true;
   } catch {
-    return false;
+    // It has just ended.
   }
 }

@@ -38,11 +38,12 @@ export function fillCommand(command: readonly string[], address: Address): strin
 /** How much of the end of a reader's stderr is kept: a few lines. Characters. */
 const KEPT_STDERR = 2000;
 /** How often to look whether processes of a reader's session still run, once its first has ended. */
-const LOOK_EVERY_MS = 20;
+const LOOK_EVERY_MS = 10;
 /** How long what a process has written may take to arrive once the process has ended. */
 const LAST_WORDS_MS = 100;
-/** SIGKILL takes longer only for a process that waits for a device. */
-const KILLED_MS = 2000;
+/** SIGKILL takes longer only for a process that waits for a device: how often to send it. */
+const KILLS = 10;
+const KILLED_MS = 200;
 
 /**
  * One reader's process. It leads a session of its own, so that the processes it starts can be ended
@@ -137,8 +138,11 @@ export class ReaderProcess {
       session.signal("SIGCONT");
       enough = await this.#endsWithin(graceMs);
       if (!enough) {
-        session.signal("SIGKILL");
-        await this.#endsWithin(KILLED_MS);
+        // Again for those that others have started meanwhile.
+        for (let i = 0; i < KILLS; i++) {
+          session.signal("SIGKILL");
+          if (await this.#endsWithin(KILLED_MS)) break;
+        }
       }
     }
     this.#child?.stderr?.destroy();
@@ -153,10 +157,11 @@ export class ReaderProcess {
     const isLate = await Promise.race([this.exited.then(() => false), late]);
     timer.abort();
     if (isLate) return false;
-    while (this.#session!.runs) {
-      if (performance.now() >= endMs) return false;
+    while (true) {
+      // First of all, for those of other readers that end at the same time: one look is for all.
       await sleep(LOOK_EVERY_MS);
+      if (!this.#session!.runs) return true;
+      if (performance.now() >= endMs) return false;
     }
-    return true;
   }
 }
