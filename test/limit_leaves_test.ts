@@ -177,8 +177,10 @@ describe("stopping a reader", () => {
     for (const first of ["wait", "exit 0"]) {
       await leavingNobody(async (pids) => {
         // With job control each command in the background has a process group of its own.
-        const script = `set -m; (trap "" TERM; sleep 300) & echo $! >> ${pids}; ` +
-          `(exec sleep 300) & echo $! >> ${pids}; ${first}`;
+        // The first notes its pid once it ignores SIGTERM.
+        const stubborn = `sh -c 'trap "" TERM; echo $$ >> ${pids}; exec sleep 300'`;
+        const other = `sh -c 'echo $$ >> ${pids}; exec sleep 300'`;
+        const script = `set -m; ${stubborn} & ${other} & ${first}`;
         const reader = new ReaderProcess(["sh", "-c", script]);
         await until("both", 5000, () => lines(pids).length === 2);
         if (first !== "wait") await within("its end", 5000, reader.exited);
@@ -202,6 +204,7 @@ describe("a number that another process has got meanwhile", () => {
     const session = new ProcessSession(leader.pid!);
     await within("its end", 5000, exitOf(leader));
     session.leaderReaped();
+    assertEquals(session.runs, false);
     const stranger = await spawnWithPid(leader.pid!);
     if (stranger === undefined) return skip(t, "a pid cannot be chosen here");
     try {
@@ -209,7 +212,7 @@ describe("a number that another process has got meanwhile", () => {
       assertEquals(session.runs, false);
       await assertUnharmed(stranger);
     } finally {
-      stranger.kill("SIGKILL");
+      stranger.end();
     }
   });
 
@@ -236,7 +239,7 @@ describe("a number that another process has got meanwhile", () => {
       assertEquals(session.runs, false);
       await assertUnharmed(stranger);
     } finally {
-      stranger.kill("SIGKILL");
+      stranger.end();
     }
   });
 });
@@ -257,26 +260,41 @@ async function pidIn(file: string): Promise<number> {
   return Number(lines(file)[0]);
 }
 
-/** A SIGKILL would have ended it by then: `exec` of a signal is at the next instruction. */
-async function assertUnharmed(stranger: ChildProcess): Promise<void> {
-  // What is sent later arrives later.
-  process.kill(stranger.pid!, "SIGTERM");
-  assertEquals(await within("its end", 5000, exitOf(stranger)), null);
-  assertEquals(stranger.signalCode, "SIGTERM");
+/** What is sent later arrives later: a SIGKILL would have ended them by then. */
+async function assertUnharmed(stranger: Stranger): Promise<void> {
+  assert(lives(stranger.child), "its child was ended");
+  process.kill(stranger.leader.pid!, "SIGTERM");
+  assertEquals(await within("its end", 5000, exitOf(stranger.leader)), null);
+  assertEquals(stranger.leader.signalCode, "SIGTERM");
+}
+
+interface Stranger {
+  leader: ChildProcess;
+  child: number;
+  end(): void;
 }
 
 /** A process that leads a session, with that number; undefined where only the kernel chooses. */
-async function spawnWithPid(pid: number): Promise<ChildProcess | undefined> {
+async function spawnWithPid(pid: number): Promise<Stranger | undefined> {
   for (let i = 0; i < 50; i++) {
     try {
       writeFileSync("/proc/sys/kernel/ns_last_pid", String(pid - 1));
     } catch {
       return undefined;
     }
-    const child = spawn("sleep", ["300"], { detached: true, stdio: "ignore" });
-    if (child.pid === pid) return child;
-    child.kill("SIGKILL");
-    await within("its end", 5000, exitOf(child));
+    const leader = spawn("sh", ["-c", "sleep 300 & echo $!; exec sleep 300"], {
+      detached: true,
+      stdio: ["ignore", "pipe", "ignore"],
+    });
+    const end = () => void process.kill(-leader.pid!, "SIGKILL");
+    if (leader.pid === pid) {
+      let child = 0;
+      leader.stdout!.on("data", (text) => child = Number(text));
+      await until("its child", 5000, () => child > 0);
+      return { leader, child, end };
+    }
+    end();
+    await within("its end", 5000, exitOf(leader));
   }
   return undefined;
 }
