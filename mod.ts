@@ -70,7 +70,7 @@ export {
   QueueFull,
   type QueueReader,
 } from "./src/queue/queue.ts";
-export type { ReaderId, RelayEvent } from "./src/relay/relay.ts";
+export type { ReaderId, RelayEvent } from "./src/relay/relay_options.ts";
 export {
   searchLimit,
   type SearchOptions,

@@ -5,6 +5,8 @@ import { execFileSync } from "node:child_process";
 import { assert, assertEquals, assertGreater } from "#std/assert";
 import { abort, bufferSize, hasUnread, setBufferSize } from "../src/kernel/socket_calls.ts";
 import { connectionState, kernelSource, kernelSourceReason } from "../src/kernel/kernel.ts";
+import { type Libc, libc } from "../src/kernel/libc.ts";
+import { openSockDiag, SockDiag } from "../src/kernel/sock_diag.ts";
 import { tcpInfo } from "../src/kernel/tcp_info.ts";
 import type { Connection } from "../src/net/net.ts";
 import { loadAdapter } from "../src/net/load.ts";
@@ -157,5 +159,85 @@ describe(`kernel on ${runtime}`, () => {
     theirs.resume();
     assertEquals(await within("the reset", 2000, failed), "ECONNRESET");
     await end();
+  });
+});
+
+describe(`the test of sock_diag on ${runtime}`, () => {
+  /** What is said where some of libc's calls do as told. */
+  const saysWith = (c: Libc, changed: Partial<Libc>) => openSockDiag({ ...c, ...changed });
+  const NETLINK = 16;
+  /** Of an answer: where the size of the receive queue stands. */
+  const RECEIVE_QUEUE = 16 + 56;
+
+  test("passes where the kernel can be trusted, and leaves no socket open", (t) => {
+    if (typeof libc === "string") return skip(t, libc);
+    const opened = new Set<number>();
+    const noting = (fd: number) => {
+      if (fd >= 0) opened.add(fd);
+      return fd;
+    };
+    const { socket, accept, close } = libc;
+    const diag = saysWith(libc, {
+      socket: (...args) => noting(socket(...args)),
+      accept: (...args) => noting(accept(...args)),
+      close: (fd) => {
+        opened.delete(fd);
+        return close(fd);
+      },
+    });
+    assert(diag instanceof SockDiag, String(diag));
+    assertEquals(opened.size, 1, "its own");
+    diag.close();
+    assertEquals(opened.size, 0);
+  });
+
+  test("fails, with a reason, where it cannot", (t) => {
+    if (typeof libc === "string") return skip(t, libc);
+    const c = libc;
+    const answer = (change: (view: DataView) => void): Partial<Libc> => ({
+      recv(fd, bytes, length, flags) {
+        const read = c.recv(fd, bytes, length, flags);
+        change(new DataView(bytes.buffer));
+        return read;
+      },
+    });
+    const cases: [Partial<Libc>, string][] = [
+      [
+        { socket: (domain, ...rest) => domain === NETLINK ? -1 : c.socket(domain, ...rest) },
+        "sock_diag: netlink sockets are not permitted",
+      ],
+      [
+        { recv: () => -1 },
+        "sock_diag is not usable: it does not find a connection of this process",
+      ],
+      [
+        answer((view) => view.setUint32(RECEIVE_QUEUE, 0, true)),
+        "sock_diag is not usable: it reports 0 unread bytes where there are 1237",
+      ],
+      [
+        answer((view) => view.setUint32(RECEIVE_QUEUE, 1237, true)),
+        "sock_diag is not usable: it confuses the two ends of a connection",
+      ],
+      [
+        // Of another connection.
+        answer((view) => view.setUint16(16 + 4, 1)),
+        "sock_diag is not usable: it does not find a connection of this process",
+      ],
+      [
+        { bind: () => -1 },
+        "sock_diag is not usable: no connection over loopback can be made to test it",
+      ],
+      [
+        // As behind a firewall that drops everything.
+        { connect: () => -1 },
+        "sock_diag is not usable: no connection over loopback can be made to test it",
+      ],
+      [
+        { send: (fd, bytes, ...rest) => bytes.length === 1237 ? -1 : c.send(fd, bytes, ...rest) },
+        "sock_diag is not usable: a connection over loopback takes no bytes to test it",
+      ],
+    ];
+    for (const [changed, says] of cases) assertEquals(saysWith(c, changed), says);
+    assertEquals(openSockDiag("no libc here"), "no libc here");
   });
 });

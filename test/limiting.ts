@@ -46,7 +46,7 @@ export const fill = (word: string, port: number): string =>
   word.replace("{host}", "127.0.0.1").replace("{port}", String(port));
 
 /** Whether the process runs; one that only waits for its parent to ask does not. */
-function lives(pid: number): boolean {
+export function lives(pid: number): boolean {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
     return !/^[ZX]/.test(stat.slice(stat.lastIndexOf(")") + 2));
@@ -61,7 +61,7 @@ export async function leavingNobody<T>(use: (pids: string) => Promise<T>): Promi
   const file = join(folder, "pids");
   const known = (): number[] => {
     try {
-      return readFileSync(file, "utf8").trim().split("\n").map(Number);
+      return readFileSync(file, "utf8").trim().split("\n").map(Number).filter((pid) => pid > 0);
     } catch {
       return [];
     }

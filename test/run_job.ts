@@ -25,7 +25,7 @@ export interface JobResult extends Counts {
 /** A job that takes this long hangs: on a quiet machine none takes a fifth of it. */
 const LONGEST_MS = 5 * 60_000;
 /** Between SIGTERM, on which programs end their own readers, and SIGKILL. */
-const PATIENCE_MS = 2000;
+const PATIENCE_MS = 4000;
 /** For output that is still in the pipe; a process that outlives its test may keep the pipe open. */
 const LAST_OUTPUT_MS = 1000;
 

@@ -133,6 +133,7 @@ describe("what is typed", () => {
       "my-host.example:65535": { host: "my-host.example", port: 65_535 },
       "[::1]:8000": { host: "::1", port: 8000 },
       "[fe80::1%eth0]:8000": { host: "fe80::1%eth0", port: 8000 },
+      "[fe80::1%br-1.20]:8000": { host: "fe80::1%br-1.20", port: 8000 },
     });
     const wrong = [
       "8000",

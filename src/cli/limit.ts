@@ -6,6 +6,7 @@
  */
 import { resolve } from "node:path";
 import process from "node:process";
+import { printable } from "../text/printable.ts";
 import { ProgressLine } from "../text/progress.ts";
 import {
   formatByteRate,
@@ -22,6 +23,7 @@ import { ownCommand } from "../kernel/own_command.ts";
 import { findLimit } from "../measure/limit.ts";
 import type { LimitEvent, LimitOptions } from "../measure/limit_options.ts";
 import { type LimitResult, LIMITS_SCHEMA } from "../measure/limit_result.ts";
+import { STOP_TIMEOUT_SECONDS } from "../measure/reader_pool.ts";
 import { recordAround } from "../measure/series.ts";
 import { formatTrialFigures } from "../measure/trial_figures.ts";
 import { formatLimits } from "../report/limit_table.ts";
@@ -88,6 +90,12 @@ const spec = {
       choices: ["drain", "ignore"],
       default: "drain",
     }),
+    stopTimeout: option({
+      value: "TIME",
+      help: "time between SIGTERM and SIGKILL for a reader that was started",
+      default: `${STOP_TIMEOUT_SECONDS}s`,
+      parse: (text) => parseDuration(text, { least: 0 }),
+    }),
     json: flag("prints the result as one JSON object"),
     html: option({
       value: "FILE",
@@ -130,6 +138,7 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
     ...(maxRate === undefined ? {} : { maxRate }),
     maxTrialSeconds: options.maxTrial / 1000,
     replies: options.replies,
+    stopTimeoutSeconds: options.stopTimeout / 1000,
     signal: interrupted(),
     ...callersFolder(),
   };
@@ -196,7 +205,7 @@ function repeatCommand(args: readonly string[], called: string): string {
   const quoted = words.map((word) =>
     /^[\w@%+=:,./{}-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`
   );
-  return [called === "limit.ts" ? "deno task limit" : called, ...quoted].join(" ");
+  return printable([called === "limit.ts" ? "deno task limit" : called, ...quoted].join(" "));
 }
 
 /** Our own client as the reader, on this runtime. */

@@ -4,6 +4,7 @@
  *     deno task report bench/results/latest.json --html report.html
  *     deno task report --against old.json new.json --fail-on-regression --threshold 5%
  */
+import { printable } from "../text/printable.ts";
 import { formatDeviation, formatPercent } from "../text/deviation.ts";
 import { formatTable } from "../text/table.ts";
 import { parseCount, parseFraction } from "../text/units.ts";
@@ -28,7 +29,7 @@ import {
   SENDER_HEAD,
   senderCells,
 } from "../report/table.ts";
-import { formatTextCurve, printable } from "../report/text_curve.ts";
+import { formatTextCurve } from "../report/text_curve.ts";
 import { flag, option, parseCommandLine, UsageError } from "./command_line.ts";
 import { parseOutFile } from "./out_file.ts";
 import { terminal, writeText } from "./output.ts";

@@ -5,6 +5,7 @@ import { runtime } from "../kernel/runtime.ts";
 import { logLine, printLine } from "./program.ts";
 import type { ServeEvent } from "../relay/serve_event.ts";
 import type { SourceEvent } from "../source/source.ts";
+import { printable } from "../text/printable.ts";
 import {
   formatByteRate,
   formatBytes,
@@ -131,7 +132,9 @@ export function overflowLine(event: ServeEvent & { event: "overflow" }): string 
 }
 
 /** How a connection ended, as one clause. */
-export function closedLine({ reason, errno, refused }: ServeEvent & { event: "closed" }): string {
+export function closedLine(event: ServeEvent & { event: "closed" }): string {
+  const { reason, errno, refused, error } = event;
+  if (error !== undefined) return `closed because of an error: ${printable(error)}`;
   if (refused !== undefined) return `rejected: ${refused}`;
   if (reason === "local") return "closed by the server";
   return reason === "eof" ? "closed by the reader" : `ended by ${reason} (${errno})`;

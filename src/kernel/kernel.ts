@@ -6,7 +6,6 @@
  */
 import { readFileSync } from "node:fs";
 import type { Address } from "./address.ts";
-import { libc } from "./libc.ts";
 import { lookupProc } from "./proc_net.ts";
 import { openSockDiag } from "./sock_diag.ts";
 import type { ConnectionState } from "./socket_state.ts";
@@ -17,7 +16,7 @@ export type KernelSource = "sock_diag" | "proc" | "none";
 const sockDiag = openSockDiag();
 
 function detectSource(): KernelSource {
-  if (sockDiag !== undefined) return "sock_diag";
+  if (typeof sockDiag !== "string") return "sock_diag";
   try {
     readFileSync("/proc/net/tcp", "latin1");
     return "proc";
@@ -26,20 +25,21 @@ function detectSource(): KernelSource {
   }
 }
 
-/** The fastest source that works in this process. */
+/** The fastest source that works in this process: sock_diag only if it was right about a test. */
 export const kernelSource: KernelSource = detectSource();
 
-/** Why `kernelSource` is not `sock_diag`: libc cannot be called. Undefined where it can. */
-export const kernelSourceReason: string | undefined = typeof libc === "string" ? libc : undefined;
+/**
+ * Why `kernelSource` is not `sock_diag`: libc cannot be called, or sock_diag is not permitted or has
+ * failed its test. Undefined where it is.
+ */
+export const kernelSourceReason: string | undefined = typeof sockDiag === "string"
+  ? sockDiag
+  : undefined;
 
 /** The present state of both ends of a connection. Takes 6 µs, or milliseconds through /proc. */
 export function connectionState(local: Address, remote: Address): ConnectionState {
-  switch (kernelSource) {
-    case "sock_diag":
-      return { near: sockDiag!.lookup(local, remote), far: sockDiag!.lookup(remote, local) };
-    case "proc":
-      return lookupProc(local, remote);
-    case "none":
-      return { near: undefined, far: undefined };
+  if (typeof sockDiag !== "string") {
+    return { near: sockDiag.lookup(local, remote), far: sockDiag.lookup(remote, local) };
   }
+  return kernelSource === "proc" ? lookupProc(local, remote) : { near: undefined, far: undefined };
 }

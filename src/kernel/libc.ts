@@ -1,6 +1,6 @@
 /**
  * The libc calls that no runtime offers, through the foreign function interface (FFI) of each
- * runtime: socket options, non-blocking send and recv, and netlink sockets. On Linux on x86-64 and
+ * runtime: socket options, non-blocking send and recv, netlink sockets, and sockets to try them on. On Linux on x86-64 and
  * arm64 only, and on Node only with `--experimental-ffi`; elsewhere `libc` is the reason why not.
  */
 import process from "node:process";
@@ -9,6 +9,10 @@ import { runtime } from "./runtime.ts";
 /** Lengths and results are plain numbers; -1 is failure. FFI loses errno, so it is not available. */
 export interface Libc {
   socket(domain: number, type: number, protocol: number): number;
+  close(fd: number): number;
+  bind(fd: number, address: Uint8Array, length: number): number;
+  listen(fd: number, backlog: number): number;
+  accept(fd: number, address: Uint8Array, length: Uint8Array): number;
   connect(fd: number, address: Uint8Array, length: number): number;
   getsockname(fd: number, address: Uint8Array, length: Uint8Array): number;
   getpeername(fd: number, address: Uint8Array, length: Uint8Array): number;
@@ -23,11 +27,19 @@ export interface Libc {
   ): number;
   setsockopt(fd: number, level: number, name: number, value: Uint8Array, length: number): number;
   ioctl(fd: number, request: number, value: Uint8Array): number;
+  /** The number of a network interface, 0 if there is none; the name ends with a NUL. */
+  if_nametoindex(name: Uint8Array): number;
+  /** Writes the name of an interface into 16 bytes, with a NUL at its end; nothing where it fails. */
+  if_indextoname(index: number, name: Uint8Array): void;
 }
 
 // Parameter types by their names in Deno.dlopen; the other two runtimes' tables are derived from it.
 const SIGNATURES = {
   socket: ["i32", "i32", "i32"],
+  close: ["i32"],
+  bind: ["i32", "buffer", "u32"],
+  listen: ["i32", "i32"],
+  accept: ["i32", "buffer", "buffer"],
   connect: ["i32", "buffer", "u32"],
   getsockname: ["i32", "buffer", "buffer"],
   getpeername: ["i32", "buffer", "buffer"],
@@ -36,6 +48,8 @@ const SIGNATURES = {
   getsockopt: ["i32", "i32", "i32", "buffer", "buffer"],
   setsockopt: ["i32", "i32", "i32", "buffer", "u32"],
   ioctl: ["i32", "u64", "buffer"],
+  if_nametoindex: ["buffer"],
+  if_indextoname: ["u32", "buffer"],
 } as const;
 
 type Name = keyof typeof SIGNATURES;
@@ -70,6 +84,10 @@ async function openLibc(): Promise<Libc | string> {
 function wrap(c: Natives, u64: (n: number) => number | bigint): Libc {
   return {
     socket: (domain, type, protocol) => Number(c.socket(domain, type, protocol)),
+    close: (fd) => Number(c.close(fd)),
+    bind: (fd, address, length) => Number(c.bind(fd, address, length)),
+    listen: (fd, backlog) => Number(c.listen(fd, backlog)),
+    accept: (fd, address, length) => Number(c.accept(fd, address, length)),
     connect: (fd, address, length) => Number(c.connect(fd, address, length)),
     getsockname: (fd, address, length) => Number(c.getsockname(fd, address, length)),
     getpeername: (fd, address, length) => Number(c.getpeername(fd, address, length)),
@@ -80,6 +98,9 @@ function wrap(c: Natives, u64: (n: number) => number | bigint): Libc {
     setsockopt: (fd, level, name, value, length) =>
       Number(c.setsockopt(fd, level, name, value, length)),
     ioctl: (fd, request, value) => Number(c.ioctl(fd, u64(request), value)),
+    if_nametoindex: (name) => Number(c.if_nametoindex(name)),
+    // Its result is a pointer, whatever we take it for.
+    if_indextoname: (index, name) => void c.if_indextoname(index, name),
   };
 }
 

@@ -6,6 +6,7 @@
  */
 import { environment } from "../kernel/environment.ts";
 import { kernelSource, kernelSourceReason } from "../kernel/kernel.ts";
+import { printable } from "../text/printable.ts";
 import { Experiment } from "./experiment.ts";
 import type { LimitOptions } from "./limit_options.ts";
 import { CONFIRMED, LIMIT_SCHEMA, type LimitResult } from "./limit_result.ts";
@@ -44,7 +45,7 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
   const experiment = new Experiment(pool, options, tolerance);
   const result: LimitResult = {
     schema: LIMIT_SCHEMA,
-    reader: options.name ?? options.command?.join(" ") ?? "attached",
+    reader: printable(options.name ?? options.command?.join(" ") ?? "attached"),
     readers: options.readers ?? 1,
     outcome: "irregular",
     message: "",

@@ -5,6 +5,8 @@ import type { Adapter, Closed, Connection, Listener } from "../net/net.ts";
 import type { Message } from "../message/message.ts";
 import { Flood, type Replies } from "../send/flood.ts";
 import { Ticker } from "../send/pacer.ts";
+import { printable } from "../text/printable.ts";
+import { formatHostPort } from "../text/units.ts";
 import { waitForClear } from "./clearing.ts";
 import { Meter, SAMPLE_EVERY_MS } from "./meter.ts";
 import { describeExit, fillCommand, ReaderFailed, ReaderProcess } from "./reader_process.ts";
@@ -28,6 +30,12 @@ export interface ReaderPoolOptions {
   replies?: Replies;
   /** How long to wait for a reader to connect; seconds, default 10 for a command, else no limit. */
   connectSeconds?: number;
+  /**
+   * Time between SIGTERM and SIGKILL for a reader that we started; seconds, default 3. A search
+   * replaces its reader several times: once a reader has not ended in this time, those after it get
+   * at most 0.3 s.
+   */
+  stopTimeoutSeconds?: number;
   adapter?: Adapter;
   /** Aborts what the pool is waiting for, which then rejects with an Interrupted. */
   signal?: AbortSignal;
@@ -39,6 +47,9 @@ export type ReaderPoolEvent =
   | { event: "connected"; readers: number };
 
 const CONNECT_SECONDS = 10;
+export const STOP_TIMEOUT_SECONDS = 3;
+/** The longest time between SIGTERM and SIGKILL once a reader has ignored SIGTERM. */
+const SHORT_STOP_TIMEOUT_SECONDS = 0.3;
 /** How long an attached reader may take to reconnect; the first connection has no time limit. */
 const RECONNECT_SECONDS = 60;
 /** We cannot start an attached reader again, so it gets more time to clear its backlog. */
@@ -59,10 +70,12 @@ export class ReaderPool {
   #accepted: Connection[] = [];
   #onAccepted: (() => void) | undefined;
   #hadReaders = false;
+  #stopTimeoutSeconds: number;
 
   constructor(options: ReaderPoolOptions) {
     this.#options = options;
     this.#count = options.readers ?? 1;
+    this.#stopTimeoutSeconds = options.stopTimeoutSeconds ?? STOP_TIMEOUT_SECONDS;
     this.#emit = options.onEvent ?? (() => {});
   }
 
@@ -87,10 +100,10 @@ export class ReaderPool {
     const { command } = this.#options;
     if (command !== undefined) {
       const words = fillCommand(command, this.#listener!.address);
-      this.#processes = Array.from(
-        { length: this.#count },
-        () => new ReaderProcess(words, this.#options.folder),
-      );
+      // One by one, so that those that were started are known whatever happens with the next.
+      while (this.#processes.length < this.#count && this.#processes.every((p) => p.started)) {
+        this.#processes.push(new ReaderProcess(words, this.#options.folder));
+      }
     }
     const connections = await this.#awaitConnections();
     this.#hadReaders = true;
@@ -144,24 +157,27 @@ export class ReaderPool {
     const endMs = performance.now() + seconds * 1000;
     while (this.#accepted.length < this.#count) {
       if (signal?.aborted) throw new Interrupted();
-      for (const reader of this.#processes) {
+      for (const [number, reader] of this.#processes.entries()) {
         if (reader.startError !== undefined) {
+          const which = this.#count === 1 ? "" : ` (${number + 1} of ${this.#count})`;
           throw new ReaderFailed(
-            `cannot start the reader ${command![0]}: ${startProblem(reader.startError)}`,
+            `cannot start the reader ${printable(command![0]!)}${which}: ` +
+              startProblem(reader.startError),
           );
         }
         if (reader.exit !== undefined && this.#accepted.length < this.#count) {
+          await reader.saidAll();
           throw new ReaderFailed(
             `the reader ${describeExit(reader.exit)} before it connected${stderrSuffix(reader)}`,
           );
         }
       }
       if (performance.now() > endMs) {
-        const { host, port } = this.#listener!.address;
+        const where = formatHostPort(this.#listener!.address);
         throw new ReaderFailed(
           command === undefined
-            ? `the reader did not reconnect to ${host}:${port} within ${seconds} s`
-            : `the reader did not connect to ${host}:${port} within ${seconds} s: ` +
+            ? `the reader did not reconnect to ${where} within ${seconds} s`
+            : `the reader did not connect to ${where} within ${seconds} s: ` +
               `does its command use {host} and {port}?`,
         );
       }
@@ -191,16 +207,23 @@ export class ReaderPool {
   async end(): Promise<void> {
     for (const { flood } of this.connected) flood.connection.close();
     this.connected = [];
-    await Promise.all(this.#processes.map((reader) => reader.kill()));
+    const graceMs = this.#stopTimeoutSeconds * 1000;
+    const ending = await Promise.all(this.#processes.map((reader) => reader.kill(graceMs)));
+    if (ending.includes(false)) {
+      this.#stopTimeoutSeconds = Math.min(this.#stopTimeoutSeconds, SHORT_STOP_TIMEOUT_SECONDS);
+    }
     // A connection that an ended process has left behind must not count as one of the next readers.
     if (this.#processes.length > 0) { for (const each of this.#accepted.splice(0)) each.close(); }
     this.#processes = [];
   }
 
   async close(): Promise<void> {
-    await this.end();
-    for (const each of this.#accepted.splice(0)) each.close();
-    await this.#listener?.close();
+    try {
+      await this.end();
+    } finally {
+      for (const each of this.#accepted.splice(0)) each.close();
+      await this.#listener?.close();
+    }
   }
 }
 
@@ -217,5 +240,7 @@ function startProblem(error: Error): string {
   const { code } = error as Error & { code?: string };
   if (code === "ENOENT" || /No such file|not found/i.test(error.message)) return "no such program";
   if (code === "EACCES") return "not permitted to run it";
-  return error.message;
+  if (code === "EMFILE") return "this process has too many open files (ulimit -n)";
+  if (code === "EAGAIN") return "there are too many processes (ulimit -u)";
+  return printable(error.message);
 }

@@ -1,7 +1,11 @@
 /** A reader under test as a process that we start from a command, and end. */
 import { type ChildProcess, spawn } from "node:child_process";
-import process from "node:process";
+import { StringDecoder } from "node:string_decoder";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Address } from "../kernel/address.ts";
+import { ProcessSession } from "../kernel/process_session.ts";
+import { printable } from "../text/printable.ts";
+import { formatHostPort } from "../text/units.ts";
 
 /** The reader under test failed; the message says what it did. */
 export class ReaderFailed extends Error {
@@ -19,19 +23,32 @@ export function describeExit({ code, signal }: Exit): string {
   return signal === null ? `exited with status ${code}` : `was killed by ${signal}`;
 }
 
-/** The command with `{host}` and `{port}` replaced in each of its words. */
-export function fillCommand(command: readonly string[], { host, port }: Address): string[] {
-  return command.map((word) => word.replaceAll("{host}", host).replaceAll("{port}", String(port)));
+/**
+ * The command with `{host}` and `{port}` replaced in each of its words. In `{host}:{port}` an IPv6
+ * address is in brackets, which separate it from the port.
+ */
+export function fillCommand(command: readonly string[], address: Address): string[] {
+  const { host, port } = address;
+  return command.map((word) =>
+    word.replaceAll("{host}:{port}", formatHostPort(address))
+      .replaceAll("{host}", host).replaceAll("{port}", String(port))
+  );
 }
 
 /** How much of the end of a reader's stderr is kept: a few lines. Characters. */
 const KEPT_STDERR = 2000;
-/** Time between SIGTERM and SIGKILL. */
-const TERM_GRACE_MS = 300;
+/** How often to look whether processes of a reader's session still run, once its first has ended. */
+const LOOK_EVERY_MS = 10;
+/** How long what a process has written may take to arrive once the process has ended. */
+const LAST_WORDS_MS = 100;
+/** SIGKILL takes longer only for a process that waits for a device: how often to send it. */
+const KILLS = 10;
+const KILLED_MS = 200;
 
 /**
- * One reader's process. It leads a process group of its own, so that the processes it starts can be
- * ended with it. Its stdout is dropped; its stderr is kept for failure messages.
+ * One reader's process. It leads a session of its own, so that the processes it starts can be ended
+ * with it, by `kill` or when this process ends. Its stdout is dropped; its stderr is kept for
+ * failure messages.
  */
 export class ReaderProcess {
   /** Settles when the process has ended; never rejects. */
@@ -39,62 +56,112 @@ export class ReaderProcess {
   exit: Exit | undefined;
   /** Why it could not be started. */
   startError: Error | undefined;
-  readonly #child: ChildProcess;
+  readonly #child: ChildProcess | undefined;
+  readonly #session: ProcessSession | undefined;
   #stderr = "";
+  /** Settles when there are no more words, or soon after it has ended: its children may have some. */
+  #lastWords: Promise<unknown> = Promise.resolve();
 
   /** `folder`: where it is started; default: this process's folder. */
   constructor(command: readonly string[], folder?: string) {
+    const { promise, resolve } = Promise.withResolvers<Exit>();
+    this.exited = promise;
+    const end = (exit: Exit) => {
+      this.#session?.leaderReaped();
+      this.exit ??= exit;
+      resolve(this.exit);
+    };
+    const fail = (error: Error) => {
+      this.startError = error;
+      end({ code: null, signal: null });
+    };
     const [program, ...args] = command as [string, ...string[]];
-    this.#child = spawn(program, args, {
-      stdio: ["ignore", "ignore", "pipe"],
-      detached: true,
-      ...(folder === undefined ? {} : { cwd: folder }),
-    });
-    this.#child.stderr!.on("data", (chunk: Uint8Array) => {
-      this.#stderr = (this.#stderr + new TextDecoder().decode(chunk)).slice(-KEPT_STDERR);
-    });
-    this.exited = new Promise((resolve) => {
-      const end = (exit: Exit) => {
-        this.exit ??= exit;
-        resolve(this.exit);
-      };
-      this.#child.once("error", (error) => {
-        this.startError = error;
-        end({ code: null, signal: null });
+    try {
+      this.#child = spawn(program, args, {
+        stdio: ["ignore", "ignore", "pipe"],
+        detached: true,
+        ...(folder === undefined ? {} : { cwd: folder }),
       });
-      this.#child.once("exit", (code, signal) => end({ code, signal }));
+    } catch (error) {
+      // A word contains a NUL.
+      fail(error as Error);
+      return;
+    }
+    const { pid, stderr } = this.#child;
+    this.#child.once("error", fail);
+    this.#child.once("exit", (code, signal) => end({ code, signal }));
+    if (pid !== undefined) this.#session = new ProcessSession(pid);
+    // A character may be spread over two chunks.
+    const decoder = new StringDecoder("utf8");
+    // There is none where the process has no descriptor left for it.
+    stderr?.on("data", (chunk: Uint8Array) => {
+      this.#stderr = (this.#stderr + decoder.write(chunk as Buffer)).slice(-KEPT_STDERR);
     });
+    stderr?.on("error", () => {});
+    if (stderr) {
+      const closed = new Promise((resolve) => stderr.once("close", resolve));
+      const late = this.exited.then(() => sleep(LAST_WORDS_MS, undefined, { ref: false }));
+      this.#lastWords = Promise.race([closed, late]);
+    }
+  }
+
+  /** Whether it was started; if not, `startError` soon says why. */
+  get started(): boolean {
+    return this.#session !== undefined;
+  }
+
+  /** Once it has ended: resolves when `stderrLine` is final. Its words may come after its exit. */
+  async saidAll(): Promise<void> {
+    await this.#lastWords;
   }
 
   /**
    * One line of its stderr that probably explains a failure: the last line with the word error,
-   * else the last line; empty where stderr is empty.
+   * else the last line; empty where stderr is empty. Without control characters.
    */
   get stderrLine(): string {
-    const lines = this.#stderr.trim().split("\n").map((line) => line.trim());
+    const lines = this.#stderr.split(/[\r\n]+/).map((line) => printable(line).trim())
+      .filter((line) => line !== "");
     return lines.findLast((line) => /\berror\b|Error:/i.test(line)) ?? lines.at(-1) ?? "";
   }
 
-  /** Ends the process and all that it started: with SIGTERM first, then with SIGKILL. */
-  async kill(): Promise<void> {
-    if (this.startError === undefined) {
-      this.#signal("SIGTERM");
-      const timer = setTimeout(() => this.#signal("SIGKILL"), TERM_GRACE_MS);
-      await this.exited;
-      clearTimeout(timer);
-      // Processes that it has started may still run.
-      this.#signal("SIGKILL");
+  /**
+   * Ends the process and all that it started: with SIGTERM first, then, after `graceMs`, with
+   * SIGKILL. Resolves with whether SIGTERM was enough.
+   */
+  async kill(graceMs: number): Promise<boolean> {
+    const session = this.#session;
+    let enough = true;
+    if (session !== undefined) {
+      session.signal("SIGTERM");
+      // One that is stopped (SIGSTOP) could not act on it.
+      session.signal("SIGCONT");
+      enough = await this.#endsWithin(graceMs);
+      if (!enough) {
+        // Again for those that others have started meanwhile.
+        for (let i = 0; i < KILLS; i++) {
+          session.signal("SIGKILL");
+          if (await this.#endsWithin(KILLED_MS)) break;
+        }
+      }
     }
-    this.#child.stderr!.destroy();
+    this.#child?.stderr?.destroy();
+    return enough;
   }
 
-  #signal(signal: "SIGTERM" | "SIGKILL"): void {
-    const { pid } = this.#child;
-    if (pid === undefined) return;
-    try {
-      process.kill(-pid, signal);
-    } catch {
-      // The process group is empty.
+  /** Whether it and all that it started have ended, by themselves or within that time. */
+  async #endsWithin(ms: number): Promise<boolean> {
+    const endMs = performance.now() + ms;
+    const timer = new AbortController();
+    const late = sleep(ms, true, { signal: timer.signal }).catch(() => true);
+    const isLate = await Promise.race([this.exited.then(() => false), late]);
+    timer.abort();
+    if (isLate) return false;
+    while (true) {
+      // First of all, for those of other readers that end at the same time: one look is for all.
+      await sleep(LOOK_EVERY_MS);
+      if (!this.#session!.runs) return true;
+      if (performance.now() >= endMs) return false;
     }
   }
 }

@@ -1,5 +1,7 @@
 /** Implements the contract of net.ts with Bun.listen and Bun.connect. */
+import { formatHostPort } from "../text/units.ts";
 import type { Address } from "../kernel/address.ts";
+import { withZone } from "../kernel/zone.ts";
 import { DirectReads } from "./direct_reads.ts";
 import { type Adapter, type Closed, type Connection, type Listener, NetError } from "./net.ts";
 
@@ -72,8 +74,9 @@ class BunConnection implements Connection {
   constructor(socket: BunSocket, directReads: boolean) {
     this.#socket = socket;
     this.#direct = new DirectReads(directReads);
-    this.local = { host: socket.localAddress, port: socket.localPort };
-    this.remote = { host: socket.remoteAddress, port: socket.remotePort };
+    const fd = () => socket.fd;
+    this.local = withZone({ host: socket.localAddress, port: socket.localPort }, fd);
+    this.remote = withZone({ host: socket.remoteAddress, port: socket.remotePort }, fd);
     const { promise, resolve } = Promise.withResolvers<Closed>();
     this.closed = promise;
     this.#resolveClosed = resolve;
@@ -258,7 +261,11 @@ export const adapter: Adapter = {
       return Promise.resolve(result);
     } catch (error) {
       return Promise.reject(
-        new NetError(`cannot listen on ${host}:${port}`, listenErrnoOf(error), error),
+        new NetError(
+          `cannot listen on ${formatHostPort({ host, port })}`,
+          listenErrnoOf(error),
+          error,
+        ),
       );
     }
   },
@@ -273,7 +280,11 @@ export const adapter: Adapter = {
       });
       return socket.data;
     } catch (error) {
-      throw new NetError(`cannot connect to ${host}:${port}`, errnoOf(error), error);
+      throw new NetError(
+        `cannot connect to ${formatHostPort({ host, port })}`,
+        errnoOf(error),
+        error,
+      );
     }
   },
 };

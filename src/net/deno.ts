@@ -1,8 +1,10 @@
 /** Implements the contract of net.ts with Deno.listen and Deno.connect. */
+import { formatHostPort } from "../text/units.ts";
 import type { Address } from "../kernel/address.ts";
 import { findDescriptor } from "../kernel/descriptor.ts";
 import { libc } from "../kernel/libc.ts";
 import { abort, hasUnread, sendNow } from "../kernel/socket_calls.ts";
+import { withGivenZone, withZone } from "../kernel/zone.ts";
 import { type Adapter, type Closed, type Connection, type Listener, NetError } from "./net.ts";
 
 type DenoError = Error & { code?: string };
@@ -57,8 +59,11 @@ class DenoConnection implements Connection {
 
   constructor(conn: Deno.TcpConn) {
     this.#conn = conn;
-    this.local = address(conn.localAddr);
-    this.remote = address(conn.remoteAddr);
+    const local = address(conn.localAddr);
+    const remote = address(conn.remoteAddr);
+    const fd = () => acceptedDescriptor(conn) ?? findDescriptor(local, remote);
+    this.local = withZone(local, fd);
+    this.remote = withZone(remote, fd);
     const { promise, resolve } = Promise.withResolvers<Closed>();
     this.closed = promise;
     this.#resolveClosed = resolve;
@@ -170,7 +175,7 @@ export const adapter: Adapter = {
       listener = Deno.listen({ hostname: host, port });
     } catch (error) {
       return Promise.reject(
-        new NetError(`cannot listen on ${host}:${port}`, errnoOf(error), error),
+        new NetError(`cannot listen on ${formatHostPort({ host, port })}`, errnoOf(error), error),
       );
     }
     let open = true;
@@ -189,7 +194,7 @@ export const adapter: Adapter = {
       }
     })();
     const result: Listener = {
-      address: address(listener.addr),
+      address: withGivenZone(address(listener.addr), host),
       async close() {
         if (!open) return;
         open = false;
@@ -204,7 +209,11 @@ export const adapter: Adapter = {
     try {
       return new DenoConnection(await Deno.connect({ hostname: host, port }));
     } catch (error) {
-      throw new NetError(`cannot connect to ${host}:${port}`, errnoOf(error), error);
+      throw new NetError(
+        `cannot connect to ${formatHostPort({ host, port })}`,
+        errnoOf(error),
+        error,
+      );
     }
   },
 };

@@ -1,10 +1,13 @@
 /** Implements the contract of net.ts with node:net. Deno and Bun can load it too. */
 import net from "node:net";
+import { networkInterfaces } from "node:os";
+import { formatHostPort } from "../text/units.ts";
 import type { Address } from "../kernel/address.ts";
 import { findDescriptor } from "../kernel/descriptor.ts";
 import { libc } from "../kernel/libc.ts";
 import { runtime } from "../kernel/runtime.ts";
 import { sendNow } from "../kernel/socket_calls.ts";
+import { isLinkLocal, withGivenZone, withZone } from "../kernel/zone.ts";
 import {
   type Adapter,
   type Closed,
@@ -16,6 +19,17 @@ import {
 
 const errnoOf = (error: unknown): string =>
   (error as { code?: string } | undefined)?.code ?? String(error);
+
+/** Node takes the name of an interface only, not its number (26.10): `fe80::1%4` is `fe80::1%eth0`. */
+function withZoneName(host: string): string {
+  const [address, zone = ""] = host.split("%");
+  if (!isLinkLocal(host) || !/^\d+$/.test(zone)) return host;
+  for (const [name, addresses = []] of Object.entries(networkInterfaces())) {
+    const numbers = addresses.map((each) => each.family === "IPv6" ? each.scopeid : 0);
+    if (numbers.includes(Number(zone))) return `${address}%${name}`;
+  }
+  return host;
+}
 
 /** A socket's internal handle. Only it has the descriptor and the size of libuv's write queue. */
 interface Handle {
@@ -48,8 +62,11 @@ class NodeConnection implements Connection {
 
   constructor(socket: net.Socket) {
     this.socket = socket;
-    this.local = { host: socket.localAddress ?? "", port: socket.localPort ?? 0 };
-    this.remote = { host: socket.remoteAddress ?? "", port: socket.remotePort ?? 0 };
+    const local = { host: socket.localAddress ?? "", port: socket.localPort ?? 0 };
+    const remote = { host: socket.remoteAddress ?? "", port: socket.remotePort ?? 0 };
+    const fd = () => findDescriptor(local, remote);
+    this.local = withZone(local, fd);
+    this.remote = withZone(remote, fd);
     const { promise, resolve } = Promise.withResolvers<Closed>();
     this.closed = promise;
     this.#resolveClosed = resolve;
@@ -292,12 +309,14 @@ export const adapter: Adapter = {
         (socket) => onConnection(new NodeConnection(socket)),
       );
       server.once("error", (error) => {
-        reject(new NetError(`cannot listen on ${host}:${port}`, errnoOf(error), error));
+        reject(
+          new NetError(`cannot listen on ${formatHostPort({ host, port })}`, errnoOf(error), error),
+        );
       });
-      server.listen({ host, port }, () => {
+      server.listen({ host: withZoneName(host), port }, () => {
         const { address, port: bound } = server.address() as net.AddressInfo;
         const result: Listener = {
-          address: { host: address, port: bound },
+          address: withGivenZone({ host: address, port: bound }, host),
           // Not with its callback, which also waits until all connections are closed.
           close: () => {
             server.close();
@@ -314,7 +333,7 @@ export const adapter: Adapter = {
       const buffers = new ReadBuffers(readSize);
       let connection: NodeClientConnection | undefined;
       const socket = net.connect({
-        host,
+        host: withZoneName(host),
         port,
         allowHalfOpen: true,
         onread: {
@@ -324,7 +343,13 @@ export const adapter: Adapter = {
         },
       });
       const onError = (error: unknown) =>
-        reject(new NetError(`cannot connect to ${host}:${port}`, errnoOf(error), error));
+        reject(
+          new NetError(
+            `cannot connect to ${formatHostPort({ host, port })}`,
+            errnoOf(error),
+            error,
+          ),
+        );
       socket.once("error", onError);
       socket.once("connect", () => {
         socket.removeListener("error", onError);

@@ -168,12 +168,12 @@ export class Delivery implements Overflowing {
   /**
    * Sends the stream on a connection from offset `at` on (default: the first undelivered message).
    * Resolves with true once the finished stream is delivered completely, with false if the
-   * connection ends before that. The caller closes the connection.
+   * connection ends before that. Rejects where the queue fails. The caller closes the connection.
    */
   async feed(connection: Connection, ack: Ack, at?: number): Promise<boolean> {
     this.#ack = ack;
     if (at !== undefined) this.acknowledge(at);
-    let cursor = at ?? await this.#buffer.startOfMessage(this.delivered);
+    const cursor = at ?? await this.#buffer.startOfMessage(this.delivered);
     const reader = this.#reader = new ReaderConnection(connection, cursor);
     this.sent = cursor;
     let ended = false;
@@ -181,10 +181,35 @@ export class Delivery implements Overflowing {
       ended = true;
       this.#wakeUp();
     });
-    const stopTicking = this.#options.ticker.add((nowMs) => this.#tick(nowMs));
+    const stopTicking = this.#options.ticker.add((nowMs) => {
+      try {
+        this.#tick(nowMs);
+      } catch (error) {
+        this.#options.onError(error as Error);
+      }
+    });
+    try {
+      await this.#send(reader, cursor, ack, () => ended);
+      this.#pollAcknowledged();
+      return !ended && this.#finishing && this.delivered >= this.tail;
+    } finally {
+      // Also where the queue has failed: the reader can come back.
+      stopTicking();
+      this.#detach();
+    }
+  }
+
+  /** Sends until the connection has ended or everything is delivered. */
+  async #send(
+    reader: ReaderConnection,
+    cursor: number,
+    ack: Ack,
+    ended: () => boolean,
+  ): Promise<void> {
+    const { connection } = reader;
     const { queue, replayable } = this.#options;
     let turn = 0;
-    while (!ended) {
+    while (!ended()) {
       const finding = this.#buffer.find(cursor);
       const piece = finding instanceof Promise ? await finding : finding;
       if (piece === undefined) {
@@ -201,7 +226,7 @@ export class Delivery implements Overflowing {
         }
         if (this.#finishing && this.delivered >= this.tail) break;
         turn = 0;
-        if (!ended) await new Promise<void>((resolve) => this.#wake = resolve);
+        if (!ended()) await new Promise<void>((resolve) => this.#wake = resolve);
         continue;
       }
       const { block } = piece;
@@ -230,11 +255,6 @@ export class Delivery implements Overflowing {
         await nextTurn();
       }
     }
-    this.#pollAcknowledged();
-    stopTicking();
-    const finished = !ended && this.#finishing && this.delivered >= this.tail;
-    this.#detach();
-    return finished;
   }
 
   #detach(): void {

@@ -11,49 +11,17 @@ import {
   type StreamOffset,
 } from "../message/protocol.ts";
 import { Delivery } from "./delivery.ts";
-import type { Ack, DeliveryEvent, DeliveryOptions } from "./delivery_options.ts";
+import type { Ack } from "./delivery_options.ts";
+import type { RelayOptions } from "./relay_options.ts";
 import { type Handshake, receiveHandshake } from "./handshake.ts";
 import { libc } from "../kernel/libc.ts";
 import { discardReplies, linger } from "../net/linger.ts";
 import { type Connection, DEFAULT_READ_SIZE } from "../net/net.ts";
 import type { ConnectionTotals, Feeder } from "./feeder.ts";
-import type { Queue } from "../queue/queue.ts";
-import type { Source, SourceEvent } from "../source/source.ts";
-
-/**
- * How a reader that reconnects is recognized: `single`, there is only one reader; `address`, by its
- * IP address; `hello`, by the name in its first line.
- */
-export type ReaderId = "single" | "address" | "hello";
+import type { Source } from "../source/source.ts";
 
 /** Name of the only reader with `single`. */
-export const SINGLE = "reader";
-
-export type RelayEvent =
-  | ({ reader: number; name: string } & DeliveryEvent)
-  | { event: "sent"; reader: number; messages: number }
-  /** A reader violated the acknowledgement protocol: its connection is reset. */
-  | { event: "protocol"; reader: number; name: string; error: string }
-  | { event: "source"; what: SourceEvent };
-
-export interface RelayOptions extends Omit<DeliveryOptions, "queue" | "onEvent" | "onError"> {
-  /** Default: `reader` if it sends a `resume` line, else `tcp` where available, else `none`. */
-  ack?: Ack | undefined;
-  /** Creates the source: once if it is shared by all readers, else once for each. */
-  source: () => Source;
-  shared: boolean;
-  /** The source is stopped this long after its start; ms, default never. */
-  endsAfterMs?: number | undefined;
-  /** How often `sent` is reported for each reader; ms, default never. */
-  sentEveryMs?: number | undefined;
-  queue?: Queue | undefined;
-  readerId: ReaderId;
-  /** Time limit for a reader's handshake; ms. */
-  handshakeTimeoutMs: number;
-  /** Read and discard what a reader sends, unless it acknowledges. */
-  drainReplies: boolean;
-  onEvent: (event: RelayEvent) => void;
-}
+const SINGLE = "reader";
 
 /** A reader that has connected before, or has a queue on disk. */
 interface RelayReader {
@@ -106,9 +74,11 @@ export class Relay implements Feeder {
 
   async feed(connection: Connection, reader: number): Promise<ConnectionTotals> {
     this.#connections.add(connection);
-    const totals = await this.#serve(connection, reader);
-    this.#connections.delete(connection);
-    return totals;
+    try {
+      return await this.#serve(connection, reader);
+    } finally {
+      this.#connections.delete(connection);
+    }
   }
 
   async #serve(connection: Connection, reader: number): Promise<ConnectionTotals> {
@@ -125,7 +95,17 @@ export class Relay implements Feeder {
       return await reject(connection, error as Error);
     }
     const name = handshake.name ?? (readerId === "address" ? connection.remote.host : SINGLE);
-    const relayReader = await this.#openReader(name);
+    let relayReader: RelayReader | undefined;
+    try {
+      const closed = connection.closed.then(() => undefined);
+      relayReader = await Promise.race([this.#openReader(name), closed]);
+    } catch (error) {
+      const why = `its queue cannot be opened: ${(error as Error).message}`;
+      return await reject(connection, new Error(why, { cause: error }));
+    }
+    if (relayReader === undefined) {
+      return await reject(connection, new Error("it disconnected before its queue was open"));
+    }
     const { delivery } = relayReader;
     while (relayReader.feeding !== undefined) {
       // A reader that names itself may replace its earlier connection, which may hang. Any reader may
@@ -140,7 +120,12 @@ export class Relay implements Feeder {
     if (this.#ending) return await reject(connection, new Error("the server is ending"));
     const { accepted, messages, dropped, overflows } = delivery;
     const stopReporting = this.#reportSent(relayReader);
-    const feeding = relayReader.feeding = this.#feed(connection, relayReader, handshake);
+    let failure: { error: unknown } | undefined;
+    const feeding = relayReader.feeding = this.#feed(connection, relayReader, handshake)
+      .catch((error) => {
+        failure = { error };
+        return false;
+      });
     const replies = handshake.acknowledges
       ? this.#readAcks(connection, delivery, handshake.lines, { reader, name })
       : drainReplies
@@ -161,6 +146,11 @@ export class Relay implements Feeder {
       overflows: delivery.overflows - overflows,
     };
     this.#dropped += totals.dropped;
+    if (failure !== undefined) {
+      // The queue failed: what it holds for this reader and for others cannot be delivered.
+      this.#fail(failure.error);
+      throw failure.error;
+    }
     if (finished) await linger(connection, replies);
     connection.close();
     this.#endIfComplete();
@@ -188,10 +178,18 @@ export class Relay implements Feeder {
   stop(): void {
     if (this.#ending) return;
     this.#ending = true;
-    for (const source of this.#sources) source.stop();
+    for (const source of this.#sources) this.#stopSource(source);
     for (const { delivery } of this.#readers) delivery.unblockSource();
     for (const connection of this.#connections) connection.close();
     void this.#storeAll();
+  }
+
+  #stopSource(source: Source): void {
+    try {
+      source.stop();
+    } catch (error) {
+      this.#fail(error);
+    }
   }
 
   async #storeAll(): Promise<void> {
@@ -236,18 +234,20 @@ export class Relay implements Feeder {
         acks.push(chunk, delivery.offered);
       }
     } catch (error) {
-      if (!(error instanceof ProtocolError)) throw error;
-      this.#options.onEvent({ event: "protocol", ...who, error: error.message });
       connection.reset();
+      if (!(error instanceof ProtocolError)) return this.#fail(error);
+      this.#options.onEvent({ event: "protocol", ...who, error: error.message });
     }
   }
 
   #openReader(name: string): Promise<RelayReader> {
     let relayReader = this.#readersByName.get(name);
     if (relayReader === undefined) {
-      relayReader = this.#createReader(name);
-      this.#readersByName.set(name, relayReader);
-      relayReader.catch((error) => this.#fail(error));
+      const creating = this.#createReader(name);
+      relayReader = creating;
+      this.#readersByName.set(name, creating);
+      // Its next connection tries again.
+      creating.catch(() => this.#readersByName.delete(name));
     }
     return relayReader;
   }
@@ -294,7 +294,7 @@ export class Relay implements Feeder {
     const { onEvent, endsAfterMs } = this.#options;
     const timer = endsAfterMs === undefined
       ? undefined
-      : setTimeout(() => source.stop(), endsAfterMs);
+      : setTimeout(() => this.#stopSource(source), endsAfterMs);
     try {
       await source.run({
         push: (bytes, messages, position) => this.#push(to, bytes, messages, position),
@@ -327,7 +327,11 @@ export class Relay implements Feeder {
   /** Tells the shared source the position up to which no reader needs its bytes again. */
   #acknowledge(): void {
     const safe = Math.min(...this.#readers.map(({ delivery }) => delivery.safePosition));
-    for (const source of this.#sources) source.acknowledge?.(safe);
+    try {
+      for (const source of this.#sources) source.acknowledge?.(safe);
+    } catch (error) {
+      this.#fail(error);
+    }
   }
 
   #fail(error: unknown): void {
@@ -346,7 +350,9 @@ export class Relay implements Feeder {
       this.#options.queue !== undefined &&
       this.#readers.some(({ delivery }) => delivery.hasUndelivered)
     ) {
-      for (const { delivery } of this.#readers) void delivery.store();
+      for (const { delivery } of this.#readers) {
+        delivery.store().catch((error) => this.#fail(error));
+      }
       return;
     }
     this.#ending = true;

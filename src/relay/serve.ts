@@ -7,21 +7,33 @@ import type { Address } from "../kernel/address.ts";
 import { libc } from "../kernel/libc.ts";
 import { setBufferSize } from "../kernel/socket_calls.ts";
 import { loadAdapter } from "../net/load.ts";
-import type { Connection } from "../net/net.ts";
+import type { Connection, Listener } from "../net/net.ts";
 import { createFeeder } from "./choose_feeder.ts";
-import type { ReaderTotals } from "./feeder.ts";
-import type { ServeResult } from "./serve_event.ts";
+import type { ConnectionTotals, ReaderTotals } from "./feeder.ts";
+import type { ServeEvent, ServeResult } from "./serve_event.ts";
 import { currentOptions, type GivenServeOptions } from "./serve_options.ts";
 
 export interface Server {
   readonly address: Address;
-  /** Settles when the server has ended: after its duration, by the signal, or by `stop`. */
+  /**
+   * Settles when the server has ended: after its duration, by the signal, or by `stop`. Rejects where
+   * something failed that it cannot do without: its source, its queue, or an event's handler.
+   */
   readonly done: Promise<ServeResult>;
-  /** Closes all connections and ends the server. */
+  /** Closes all connections and ends the server; returns `done`. */
   stop(): Promise<ServeResult>;
 }
 
-/** Listens, and sends messages to every reader that connects. Rejects with a NetError if it cannot listen. */
+/** A connected reader, and the first error that ends its connection. */
+interface OpenReader {
+  connection: Connection;
+  failure?: unknown;
+}
+
+/**
+ * Listens, and sends messages to every reader that connects. Rejects with a NetError if it cannot
+ * listen, and with an Error if the queue cannot be opened.
+ */
 export async function serve(given: GivenServeOptions): Promise<Server> {
   const options = currentOptions(given);
   const { host = "127.0.0.1", port = 8000, sendBuffer, signal, maxReaders = Infinity } = options;
@@ -31,7 +43,6 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
   const net = options.adapter ?? await loadAdapter();
   const startMs = performance.now();
   const seconds = () => (performance.now() - startMs) / 1000;
-  const emit = options.onEvent ?? (() => {});
   const total: ServeResult = {
     readers: 0,
     messages: 0,
@@ -40,28 +51,60 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
     overflows: 0,
     seconds: 0,
   };
-  const feeder = createFeeder(options, (event) => emit({ time: seconds(), ...event }));
+  const readers = new Map<number, OpenReader>();
   const done = Promise.withResolvers<ServeResult>();
+  // Whoever waits for it gets the error; it is no error that nobody waits.
+  done.promise.catch(() => {});
+  // A reader may connect, and end the server, before it is known here.
+  let listener: Listener | undefined = undefined;
   let connections = 0;
   let ending = false;
   let listening = true;
   let failure: { error: unknown } | undefined;
 
+  /** Never throws: an error of the handler ends the event's reader, or else the server. */
+  const emit = (event: ServeEvent): void => {
+    const onError = (error: unknown) => {
+      const reader = "reader" in event ? readers.get(event.reader) : undefined;
+      if (reader === undefined) return fail(error);
+      reader.failure ??= error;
+      reader.connection.close();
+    };
+    try {
+      const handling: unknown = options.onEvent?.(event);
+      if (handling instanceof Promise) handling.catch(onError);
+    } catch (error) {
+      onError(error);
+    }
+  };
+  const feeder = createFeeder(options, (event) => emit({ time: seconds(), ...event }));
+
   const finish = (): void => {
     if (listening || connections > 0) return;
     signal?.removeEventListener("abort", stop);
-    if (failure !== undefined) return done.reject(failure.error);
     total.seconds = seconds();
     total.dropped += feeder.droppedWhileAbsent ?? 0;
-    emit({ event: "done", time: total.seconds, ...total });
-    done.resolve(total);
+    if (failure === undefined) emit({ event: "done", time: total.seconds, ...total });
+    // Set by the handler of that event, at the latest.
+    const failed = failure as { error: unknown } | undefined;
+    if (failed !== undefined) done.reject(failed.error);
+    else done.resolve(total);
   };
   const end = async (): Promise<void> => {
     if (ending) return;
     ending = true;
-    await listener.close();
+    try {
+      await listener?.close();
+    } catch (error) {
+      failure ??= { error };
+    }
     listening = false;
     finish();
+  };
+  const fail = (error: unknown): void => {
+    failure ??= { error };
+    feeder.stop();
+    void end();
   };
   const stop = () => feeder.stop();
 
@@ -73,37 +116,59 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
     }
     connections++;
     const reader = ++total.readers;
+    const open: OpenReader = { connection };
+    readers.set(reader, open);
     const connectedAt = seconds();
     emit({ event: "reader", time: connectedAt, reader, ...connection.remote });
-    if (sendBuffer !== undefined && connection.fd !== undefined) {
-      setBufferSize(connection.fd, "send", sendBuffer);
-    }
-    const { closed, refused, ...sent } = await feeder.feed(connection, reader);
+    const { closed, refused, ...sent } = await feed(open, reader);
+    readers.delete(reader);
     connections--;
     const totals: ReaderTotals = { ...sent, seconds: seconds() - connectedAt };
     total.messages += totals.messages;
     total.bytes += totals.bytes;
     total.dropped += totals.dropped;
     total.overflows += totals.overflows;
-    const why = refused === undefined ? {} : { refused };
+    const why = "failure" in open
+      ? { error: messageOf(open.failure) }
+      : refused === undefined
+      ? {}
+      : { refused };
     emit({ event: "closed", time: seconds(), reader, ...totals, ...closed, ...why });
     finish();
   };
 
-  const listener = await net.listen({
+  /** Sends messages until the connection has ended; never rejects. */
+  const feed = async (open: OpenReader, reader: number): Promise<ConnectionTotals> => {
+    const { connection } = open;
+    try {
+      if (!("failure" in open)) {
+        if (sendBuffer !== undefined && connection.fd !== undefined) {
+          setBufferSize(connection.fd, "send", sendBuffer);
+        }
+        return await feeder.feed(connection, reader);
+      }
+    } catch (error) {
+      open.failure ??= error;
+    }
+    connection.close();
+    return { messages: 0, bytes: 0, dropped: 0, overflows: 0, closed: await connection.closed };
+  };
+
+  listener = await net.listen({
     host,
     port,
     onConnection: (connection) => void serveReader(connection),
   });
   emit({ event: "listening", time: seconds(), ...listener.address });
-  feeder.done.then(end, (error) => {
-    failure = { error };
-    feeder.stop();
-    void end();
-  });
+  feeder.done.then(end, fail);
   if (signal?.aborted) stop();
   else signal?.addEventListener("abort", stop);
-  await feeder.start?.();
+  try {
+    await feeder.start?.();
+  } catch (error) {
+    fail(error);
+    await done.promise;
+  }
   return {
     address: listener.address,
     done: done.promise,
@@ -113,3 +178,6 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
     },
   };
 }
+
+const messageOf = (error: unknown): string =>
+  error instanceof Error ? error.message : String(error);

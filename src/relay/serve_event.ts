@@ -2,9 +2,12 @@
 import type { Closed } from "../net/net.ts";
 import type { Policy } from "../send/overflow.ts";
 import type { ReaderTotals } from "./feeder.ts";
-import type { RelayEvent } from "./relay.ts";
+import type { RelayEvent } from "./relay_options.ts";
 
-/** An event of a server. `reader` counts from 1; `time`: seconds since `serve` was called. */
+/**
+ * An event of a server. `reader` counts from 1; `time`: seconds since `serve` was called. Of a
+ * reader that was closed: `refused`, why it was not served; `error`, what failed on our side.
+ */
 export type ServeEvent =
   & { time: number }
   & (
@@ -14,7 +17,11 @@ export type ServeEvent =
     | { event: "sent"; reader: number; messages: number }
     | { event: "overflow"; reader: number; policy: Policy; messages: number; backlog: number }
     | RelayEvent
-    | ({ event: "closed"; reader: number; refused?: string } & ReaderTotals & Closed)
+    | (
+      & { event: "closed"; reader: number; refused?: string; error?: string }
+      & ReaderTotals
+      & Closed
+    )
     | ({ event: "done" } & ServeResult)
   );
 

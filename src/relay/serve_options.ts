@@ -8,7 +8,7 @@ import type { Policy } from "../send/overflow.ts";
 import type { NumberedMessage } from "../source/flood_source.ts";
 import type { Source } from "../source/source.ts";
 import type { Ack } from "./delivery_options.ts";
-import type { ReaderId } from "./relay.ts";
+import type { ReaderId } from "./relay_options.ts";
 import type { ServeEvent } from "./serve_event.ts";
 
 export interface ServeOptions {
@@ -68,6 +68,11 @@ export interface ServeOptions {
   adapter?: Adapter;
   /** Ends the server at once. */
   signal?: AbortSignal | undefined;
+  /**
+   * Called for each event. If it throws, or its promise rejects, the event's reader is closed, with
+   * an `error` in its `closed` event; where the event is of no connected reader, the server ends and
+   * `done` rejects with the error.
+   */
   onEvent?: (event: ServeEvent) => void;
 }
 

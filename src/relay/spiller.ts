@@ -100,10 +100,10 @@ export class Spiller {
     block.sealed = true;
     this.#handed = block.end;
     this.#appends++;
-    // A copy: append transfers its buffer, and a write to the reader may still use the block.
-    const bytes = takeBuffer(block.length);
-    bytes.set(block.bytes);
     try {
+      // A copy: append transfers its buffer, and a write to the reader may still use the block.
+      const bytes = takeBuffer(block.length);
+      bytes.set(block.bytes);
       await queue.append({
         offset: block.offset,
         bytes,

@@ -1,6 +1,7 @@
 /** Reads results of schema version 1: translates their names and messages into those of version 2. */
 import { CONFIRMED } from "../measure/limit_result.ts";
 import { REASONS } from "../measure/search.ts";
+import { printable } from "../text/printable.ts";
 
 const RENAMED_SCHEMAS: Record<string, string> = {
   "speedlimit/limit@1": "speedlimit/limit@2",
@@ -32,13 +33,14 @@ const REWORDED_MESSAGES = new Map<unknown, string>([
  * Parses the JSON of a result file of schema version 1 or 2, and returns it as version 2. In
  * version 1 a trial had `kept` (now `achieved`) and the verdict `irregular` (now `inconclusive`),
  * and the figures of a reader had `kept` (now `keepsUpAt`). Throws a SyntaxError as JSON.parse
- * does.
+ * does. Whoever wrote the file, its texts come without control characters.
  */
 export function parseResult(text: string): unknown {
   return JSON.parse(text, (key, value) => {
     if (key === "schema") return RENAMED_SCHEMAS[value] ?? value;
     if (key === "message") return REWORDED_MESSAGES.get(value) ?? value;
     if (key === "verdict" && value === "irregular") return "inconclusive";
+    if (typeof value === "string") return printable(value);
     if (typeof value !== "object" || value === null || !("kept" in value)) return value;
     const { kept, ...rest } = value;
     if ("purpose" in value) return { ...rest, achieved: kept };

@@ -1,4 +1,5 @@
 /** Curves as text: drained over offered rate on logarithmic axes, for a terminal of any width. */
+import { printable } from "../text/printable.ts";
 import { formatByteRate } from "../text/units.ts";
 import { type View, viewOf } from "./curve.ts";
 import { formatInterval } from "./limit_table.ts";
@@ -37,12 +38,6 @@ export function formatEstimate(estimate: RateEstimate | null): string {
   return estimate.lower < estimate.upper
     ? formatInterval(estimate.lower, estimate.upper)
     : formatByteRate(estimate.middle);
-}
-
-/** Replaces control characters, so that a name is one line and cannot control the terminal. */
-export function printable(text: string): string {
-  // deno-lint-ignore no-control-regex
-  return text.replace(/[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]/g, "?");
 }
 
 /** The plot, the limits under its axis, and a legend. */

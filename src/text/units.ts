@@ -163,7 +163,7 @@ export function isHost(text: string): boolean {
 /** `HOST:PORT`, an IPv6 address in brackets. `least` is the lowest port, default 1. Throws a UnitError. */
 export function parseHostPort(text: string, { least = 1 }: Bounds = {}): HostPort {
   const expected = "must be HOST:PORT such as 127.0.0.1:8000, localhost:8000 or [::1]:8000";
-  const [, bracketed, plain, port] = /^(?:\[([0-9a-fA-F:.]+(?:%\w+)?)\]|([^\s:[\]/@]+)):(\d+)$/
+  const [, bracketed, plain, port] = /^(?:\[([0-9a-fA-F:.]+(?:%[\w.-]+)?)\]|([^\s:[\]/@]+)):(\d+)$/
     .exec(text.trim()) ?? [];
   const host = bracketed ?? plain;
   if (host === undefined || bracketed?.includes(":") === false || !isHost(host)) {

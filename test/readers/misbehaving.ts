@@ -5,6 +5,7 @@
  *
  * Each adds its process id to the file PIDS, a line, and so do the processes that it starts.
  */
+import { Buffer } from "node:buffer";
 import { spawn } from "node:child_process";
 import { appendFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
@@ -31,6 +32,12 @@ const readSome = (then: (socket: Socket) => void): void => {
   });
 };
 
+/** Reads, and stays when its connection has ended. */
+const readForever = (): void => {
+  connect(Number(port), host!).on("error", () => {}).resume();
+  stay();
+};
+
 /** Whatever else happens, no reader of a test outlives it for long. */
 const stay = () => void setTimeout(() => {}, 60_000);
 
@@ -40,6 +47,12 @@ const acts: Record<string, () => void> = {
   "complains and exits": () => {
     process.stderr.write("first line\nmy configuration is missing\n");
     process.exitCode = 4;
+  },
+  // What terminals obey, and a character in two pieces.
+  "complains in control characters"() {
+    const rest = Buffer.from("é\x1b]0;title\x07\x1b[2J\x9b31mred\u202e\r\n");
+    process.stderr.write(Buffer.concat([Buffer.from("\x1b[31merror: "), rest.subarray(0, 1)]));
+    setTimeout(() => process.stderr.write(rest.subarray(1), () => process.exit(4)), 100);
   },
   "exits after some bytes": () => readSome(() => process.exit(5)),
   "never connects": stay,
@@ -70,6 +83,20 @@ const acts: Record<string, () => void> = {
     process.on("SIGTERM", () => {});
     open().pause();
     stay();
+  },
+  "reads, and ignores SIGTERM"() {
+    process.on("SIGTERM", () => {});
+    readForever();
+  },
+  // Long after the 300 ms that a stubborn reader gets, and it says so.
+  "reads, and needs a second to end"() {
+    process.on("SIGTERM", () => {
+      setTimeout(() => {
+        note("ended in order");
+        process.exit(0);
+      }, 1000);
+    });
+    readForever();
   },
   // The grandchild is no reader: nothing but the process group leads to it.
   "leaves a grandchild"() {
@@ -107,8 +134,8 @@ const acts: Record<string, () => void> = {
   },
 };
 
-function note(pid: number): void {
-  if (pids !== undefined) appendFileSync(pids, `${pid}\n`);
+function note(what: number | string): void {
+  if (pids !== undefined) appendFileSync(pids, `${what}\n`);
 }
 
 note(process.pid);
