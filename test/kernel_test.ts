@@ -119,6 +119,7 @@ describe(`kernel on ${runtime}`, () => {
       const expected = [0, receiveQueue, received, 0];
       await until(what, 2000, () => String(queues(byDescriptor)) === String(expected));
       assertEquals(queues(byAddress), expected);
+      assertEquals(queues(byDescriptor), expected, "asked again");
     };
     await agree("nothing", 0, 0);
     theirs.write(new Uint8Array(77));
@@ -237,6 +238,26 @@ describe(`kernel on ${runtime}`, () => {
     assertEquals(findDescriptor({ host: "a.name", port: 1 }, remote), undefined);
     for (const { end } of pairs) await end();
     assertEquals(findDescriptor(local, remote), undefined);
+
+    // Of connections to one address, only their own addresses differ.
+    const adapter = await loadAdapter();
+    const accepted: Connection[] = [];
+    const listener = await adapter.listen({
+      host: "127.0.0.1",
+      port: 0,
+      onConnection: (connection) => void accepted.push(connection),
+    });
+    const clients = await Promise.all(Array.from(
+      { length: 5 },
+      () => adapter.connect({ host: "127.0.0.1", port: listener.address.port }),
+    ));
+    await until("accepted", 2000, () => accepted.length === 5);
+    const all = [...clients, ...accepted].toReversed();
+    const descriptors = all.map(({ local, remote }) => findDescriptor(local, remote));
+    assertEquals(descriptors, all.map(({ fd }) => fd));
+    assertEquals(new Set(descriptors).size, 10);
+    for (const connection of all) connection.close();
+    await listener.close();
   });
 
   test("agrees with ss", async (t) => {
