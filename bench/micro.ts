@@ -1,7 +1,7 @@
 /**
  * Measures the cost of single operations on the current runtime: a read and a write through our
- * adapter compared with the runtime's own API, a tick of the pacer, TCP_INFO, an append to the
- * queue.
+ * adapter compared with the runtime's own API, a tick of the pacer, TCP_INFO, a reading of the meter,
+ * an append to the queue.
  *
  *     deno task micro
  *     bun run micro
@@ -22,9 +22,12 @@ import { runtime } from "../src/kernel/runtime.ts";
 import { tcpInfo } from "../src/kernel/tcp_info.ts";
 import { loadAdapter } from "../src/net/load.ts";
 import type { Connection } from "../src/net/net.ts";
-import { Schedule } from "../src/send/pacer.ts";
+import { textMessage } from "../src/message/message.ts";
+import { Flood } from "../src/send/flood.ts";
+import { Schedule, Ticker } from "../src/send/pacer.ts";
 import type { QueueReader } from "../src/queue/queue.ts";
 import { openSqliteQueue, takeBuffer } from "../src/queue/sqlite_queue.ts";
+import { Meter } from "../src/measure/meter.ts";
 import { median } from "../src/measure/statistics.ts";
 import { flag, option, parseCommandLine } from "../src/cli/command_line.ts";
 import { interrupted, printLine, runMain } from "../src/cli/program.ts";
@@ -55,8 +58,8 @@ const spec = {
   name: "micro",
   summary:
     `Measures the cost of single operations on ${runtime}: a read and a write through our\n` +
-    "adapter compared with the runtime's own API, a tick of the pacer, TCP_INFO, and\n" +
-    "an append to the queue.",
+    "adapter compared with the runtime's own API, a tick of the pacer, TCP_INFO, a\n" +
+    "reading of the meter, and an append to the queue.",
   usage: ["micro.ts [OPTIONS]"],
   options: {
     runs: option({
@@ -229,9 +232,17 @@ async function openSingles(reader: QueueReader): Promise<Singles> {
     skipped.push({ what: "kernel: TCP_INFO of a socket", why });
   }
   benches.push({
-    name: "kernel: the state of both ends",
+    name: "kernel: the state of both ends, looked up once",
     run: () => connectionState(local, remote),
   });
+  const flood = new Flood({
+    connection: far,
+    message: textMessage("tick\n"),
+    ticker: new Ticker(),
+  });
+  const meter = new Meter(flood);
+  benches.push({ name: "meter: what a reader has drained", run: () => meter.readDrained() });
+  benches.push({ name: "meter: the same, and both ends", run: () => meter.read() });
 
   const source = new Uint8Array(APPEND_SIZE).fill(65);
   benches.push({

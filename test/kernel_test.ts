@@ -4,10 +4,16 @@ import net from "node:net";
 import { execFileSync } from "node:child_process";
 import { assert, assertEquals, assertGreater } from "#std/assert";
 import { abort, bufferSize, hasUnread, setBufferSize } from "../src/kernel/socket_calls.ts";
-import { connectionState, kernelSource, kernelSourceReason } from "../src/kernel/kernel.ts";
+import { findDescriptor } from "../src/kernel/descriptor.ts";
+import {
+  ConnectionLookup,
+  connectionState,
+  kernelSource,
+  kernelSourceReason,
+} from "../src/kernel/kernel.ts";
 import { type Libc, libc } from "../src/kernel/libc.ts";
 import { openSockDiag, SockDiag } from "../src/kernel/sock_diag.ts";
-import { tcpInfo } from "../src/kernel/tcp_info.ts";
+import { decodeTcpInfo, tcpInfo } from "../src/kernel/tcp_info.ts";
 import type { Connection } from "../src/net/net.ts";
 import { loadAdapter } from "../src/net/load.ts";
 import { runtime } from "../src/kernel/runtime.ts";
@@ -97,6 +103,163 @@ describe(`kernel on ${runtime}`, () => {
     await end();
   });
 
+  test("a look-up that is used again tells the same of both ends, also when they end", async (t) => {
+    const { ours, theirs, end } = await openPair();
+    if (kernelSource !== "sock_diag") {
+      await end();
+      return skip(t, `no sock_diag: ${kernelSourceReason}`);
+    }
+    const byDescriptor = new ConnectionLookup(ours.local, ours.remote, () => ours.fd);
+    const byAddress = new ConnectionLookup(ours.local, ours.remote);
+    const queues = (lookup: ConnectionLookup) => {
+      const { near, far } = lookup.state();
+      return [near?.sendQueue, near?.receiveQueue, near?.info?.bytesReceived, far?.sendQueue];
+    };
+    const agree = async (what: string, receiveQueue: number, received: number) => {
+      const expected = [0, receiveQueue, received, 0];
+      await until(what, 2000, () => String(queues(byDescriptor)) === String(expected));
+      assertEquals(queues(byAddress), expected);
+      assertEquals(queues(byDescriptor), expected, "asked again");
+    };
+    await agree("nothing", 0, 0);
+    theirs.write(new Uint8Array(77));
+    await agree("replies", 77, 77);
+    assertEquals((await within("the replies", 2000, ours.read(1000)))?.length, 77);
+    await agree("no replies any more", 0, 77);
+    theirs.write(new Uint8Array(5));
+    await agree("replies again", 5, 82);
+
+    await ours.write(new Uint8Array(3000));
+    const read = () => byAddress.readByFar();
+    await until("read ahead or not", 2000, () => {
+      const far = byAddress.state().far!;
+      return far.info!.bytesReceived === 3000 && read() === 3000 - far.receiveQueue;
+    });
+    theirs.resume();
+    await until("read", 2000, () => read() === 3000);
+
+    const { fd } = ours;
+    const stillOpen = new ConnectionLookup(ours.local, ours.remote, () => fd);
+    theirs.resetAndDestroy();
+    await until("the reset", 2000, () => byAddress.state().near === undefined);
+    // Whether or not our runtime has noticed: the descriptor of an ended connection says nothing.
+    assertEquals(stillOpen.state(), { near: undefined, far: undefined });
+    assertEquals(read(), undefined);
+    await end();
+  });
+
+  test("a full send queue is told by descriptor as by address", async (t) => {
+    const { ours, end } = await openPair();
+    if (kernelSource !== "sock_diag" || ours.fd === undefined) {
+      await end();
+      return skip(t, `no descriptor or no FFI here: ${kernelSourceReason}`);
+    }
+    setBufferSize(ours.fd, "send", 4608);
+    const chunk = new Uint8Array(1 << 20);
+    let write: number | Promise<number>;
+    for (let i = 0; typeof (write = ours.write(chunk)) === "number"; i++) assert(i < 10_000);
+    const near = (fd?: number) =>
+      new ConnectionLookup(ours.local, ours.remote, () => fd).state().near!;
+    // The peer may read ahead a first piece, and acknowledge late.
+    await until("the queue is still", 5000, () => {
+      const [a, b] = [near(ours.fd).sendQueue, near().sendQueue];
+      return a > 0 && a === b;
+    });
+    const { info } = near(ours.fd);
+    assertGreater(info!.unackedSegments + info!.notSent, 0);
+    await end();
+    await write;
+  });
+
+  test("answers to earlier requests are not taken for this one's", (t) => {
+    if (typeof libc === "string" || kernelSource !== "sock_diag") return skip(t, "no sock_diag");
+    const c = libc;
+    let doubled = 0;
+    const diag = openSockDiag({
+      ...c,
+      // Each request is sent twice, so that a second answer is left over.
+      write(fd, bytes, length) {
+        doubled++;
+        return Math.min(c.write(fd, bytes, length), c.write(fd, bytes, length));
+      },
+    });
+    assert(diag instanceof SockDiag, String(diag));
+    diag.close();
+    assertEquals(doubled, 2);
+  });
+
+  test("TCP_INFO: each field from its place in linux/tcp.h", () => {
+    const view = new DataView(new ArrayBuffer(240));
+    const [u32, u64] = [
+      (at: number, value: number) => view.setUint32(at, value, true),
+      (at: number, value: bigint) => view.setBigUint64(at, value, true),
+    ];
+    view.setUint8(7, 0b101);
+    for (const at of [16, 24, 68, 76, 80, 100, 144, 148, 228]) u32(at, 0xff000000 + at);
+    for (const at of [104, 120, 128, 160, 168, 176, 184]) u64(at, (7n << 32n) + BigInt(at));
+    const long = (at: number) => 7 * 2 ** 32 + at;
+    const expected = {
+      bytesAcked: long(120),
+      bytesReceived: long(128),
+      notSent: 0xff000000 + 144,
+      busyUs: long(168),
+      receiveWindowLimitedUs: long(176),
+      sendBufferLimitedUs: long(184),
+      retransmits: 0xff000000 + 100,
+      unackedSegments: 0xff000000 + 24,
+      congestionWindow: 0xff000000 + 80,
+      slowStartThreshold: 0xff000000 + 76,
+      segmentSize: 0xff000000 + 16,
+      pacingRate: long(104),
+      deliveryRate: long(160),
+      deliveryAppLimited: true,
+      roundTripUs: 0xff000000 + 68,
+      leastRoundTripUs: 0xff000000 + 148,
+    };
+    assertEquals(decodeTcpInfo(view, 0, 240), { ...expected, sendWindow: 0xff000000 + 228 });
+    u64(104, 2n ** 64n - 1n);
+    view.setUint8(7, 0b100);
+    assertEquals(decodeTcpInfo(view, 0, 192), {
+      ...expected,
+      pacingRate: Infinity,
+      deliveryAppLimited: false,
+    });
+    assertEquals(decodeTcpInfo(view, 0, 191), undefined);
+  });
+
+  test("a descriptor is found again, whichever was found last", async (t) => {
+    if (typeof libc === "string") return skip(t, libc);
+    const pairs = await Promise.all(Array.from({ length: 20 }, () => openPair()));
+    for (const { ours } of [...pairs, ...pairs.toReversed(), pairs[0]!, pairs[19]!]) {
+      assertEquals(findDescriptor(ours.local, ours.remote), ours.fd);
+    }
+    const { local, remote } = pairs[0]!.ours;
+    assertEquals(findDescriptor(local, { ...remote, port: 1 }), undefined);
+    assertEquals(findDescriptor({ host: "a.name", port: 1 }, remote), undefined);
+    for (const { end } of pairs) await end();
+    assertEquals(findDescriptor(local, remote), undefined);
+
+    // Of connections to one address, only their own addresses differ.
+    const adapter = await loadAdapter();
+    const accepted: Connection[] = [];
+    const listener = await adapter.listen({
+      host: "127.0.0.1",
+      port: 0,
+      onConnection: (connection) => void accepted.push(connection),
+    });
+    const clients = await Promise.all(Array.from(
+      { length: 5 },
+      () => adapter.connect({ host: "127.0.0.1", port: listener.address.port }),
+    ));
+    await until("accepted", 2000, () => accepted.length === 5);
+    const all = [...clients, ...accepted].toReversed();
+    const descriptors = all.map(({ local, remote }) => findDescriptor(local, remote));
+    assertEquals(descriptors, all.map(({ fd }) => fd));
+    assertEquals(new Set(descriptors).size, 10);
+    for (const connection of all) connection.close();
+    await listener.close();
+  });
+
   test("agrees with ss", async (t) => {
     const { ours, theirs, end } = await openPair();
     if (kernelSource !== "sock_diag") {
@@ -124,6 +287,12 @@ describe(`kernel on ${runtime}`, () => {
     }
     assertEquals(Number(/^\S+\s+(\d+)/.exec(text)![1]), 123, text);
     assertEquals(Number(/bytes_acked:(\d+)/.exec(text)![1]), 3000, text);
+    const { info } = connectionState(ours.local, ours.remote).near!;
+    assertEquals(Number(/cwnd:(\d+)/.exec(text)![1]), info!.congestionWindow, text);
+    assertEquals(Number(/[^a-z]mss:(\d+)/.exec(text)![1]), info!.segmentSize, text);
+    assertEquals(/\bapp_limited\b/.test(text), info!.deliveryAppLimited, text);
+    const [, rtt] = /[^a-z]rtt:([\d.]+)/.exec(text)!;
+    assertEquals(Math.round(1000 * Number(rtt)), info!.roundTripUs, text);
     await end();
   });
 
@@ -195,9 +364,11 @@ describe(`the test of sock_diag on ${runtime}`, () => {
     if (typeof libc === "string") return skip(t, libc);
     const c = libc;
     const answer = (change: (view: DataView) => void): Partial<Libc> => ({
-      recv(fd, bytes, length, flags) {
-        const read = c.recv(fd, bytes, length, flags);
-        change(new DataView(bytes.buffer));
+      // Bytes on every runtime, never their address.
+      pin: (bytes) => bytes,
+      read(fd, bytes, length) {
+        const read = c.read(fd, bytes, length);
+        change(new DataView((bytes as Uint8Array).buffer));
         return read;
       },
     });
@@ -207,7 +378,7 @@ describe(`the test of sock_diag on ${runtime}`, () => {
         "sock_diag: netlink sockets are not permitted",
       ],
       [
-        { recv: () => -1 },
+        { read: () => -1 },
         "sock_diag is not usable: it does not find a connection of this process",
       ],
       [

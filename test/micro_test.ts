@@ -45,7 +45,7 @@ describe(`bench/micro.ts on ${runtime}`, () => {
       assertEquals(most, { 64: 0.15, 65536: 0.03 }[size as number] ?? null);
       assertEquals(met, most === null ? null : cost <= most);
     }
-    assertEquals(singles.length + skipped.length, 4);
+    assertEquals(singles.length + skipped.length, 6);
     for (const { seconds } of singles) assert(seconds > 0 && seconds < 1, JSON.stringify(singles));
   });
 

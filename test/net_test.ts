@@ -1,6 +1,7 @@
 /** The contract of src/net/net.ts, over every adapter that this runtime can load. */
 import { describe, test } from "node:test";
-import { readdirSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
 import { assert, assertEquals, assertGreater, assertLess } from "#std/assert";
 import { type Adapter, type Connection, NetError } from "../src/net/net.ts";
 import { loadAdapter } from "../src/net/load.ts";
@@ -350,6 +351,27 @@ for (const name of adapters) {
       await within("all closed", 5000, Promise.all(served.map((c) => c.closed)));
       await listener.close();
       await until("descriptors", 5000, () => openDescriptors() <= before);
+    });
+
+    test("as many connections may wait to be accepted as Linux allows", async (t) => {
+      if (kernelSource !== "sock_diag") return skip(t, "Bun needs libc for that");
+      if (runtime === "bun" && name === "node") return skip(t, "Bun's node:net allows 512");
+      const net = await loadAdapter(name);
+      const listener = await net.listen({ host: "127.0.0.1", port: 0, onConnection() {} });
+      let text: string;
+      let most: number;
+      try {
+        text = execFileSync("ss", ["-tlnH", `sport = :${listener.address.port}`], {
+          encoding: "utf8",
+        });
+        most = Number(readFileSync("/proc/sys/net/core/somaxconn", "utf8"));
+      } catch {
+        return skip(t, "no ss here (Debian: iproute2)");
+      } finally {
+        await listener.close();
+      }
+      // Of a socket that listens, the column of the send queue is its backlog.
+      assertEquals(Number(/^LISTEN\s+\d+\s+(\d+)/.exec(text)![1]), Math.min(65_535, most), text);
     });
 
     test("what cannot be opened says so in one line", async () => {

@@ -2,11 +2,15 @@
 import { describe, test } from "node:test";
 import process from "node:process";
 import { assert, assertEquals, assertGreater, assertLess } from "#std/assert";
+import type { Adapter } from "../src/net/net.ts";
 import type { Queue } from "../src/queue/queue.ts";
 import type { ServeOptions } from "../src/relay/serve_options.ts";
+import type { Sink, Source } from "../src/source/source.ts";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
+  net,
   NOTHING,
+  numbered,
   type Reader,
   type Relayed,
   relaying,
@@ -329,4 +333,54 @@ describe("a restart on the same queue", () => {
       assertEquals(names[0], names[1]);
       assert(names[0] !== names[2]);
     }));
+});
+
+test("a reader that has everything is not asked what it acknowledged; one that has not is", async (t) => {
+  if (withoutKernel(t)) return;
+  let asked = 0;
+  const counting: Adapter = {
+    ...net,
+    listen: ({ onConnection, ...rest }) =>
+      net.listen({
+        ...rest,
+        onConnection: (connection) =>
+          onConnection(
+            new Proxy(connection, {
+              get(target, key) {
+                if (key === "fd") asked++;
+                const value: unknown = Reflect.get(target, key, target);
+                return typeof value === "function" ? value.bind(target) : value;
+              },
+            }),
+          ),
+      }),
+  };
+  let sink: Sink | undefined;
+  let safe = 0;
+  const ended = Promise.withResolvers<void>();
+  const source: Source = {
+    replayable: true,
+    run: (given) => {
+      sink = given;
+      return ended.promise;
+    },
+    stop: () => ended.resolve(),
+    acknowledge: (position) => safe = position,
+  };
+  const options = { source, ack: "tcp", overflow: "block", adapter: counting } as const;
+  await relaying(options, async ({ connect, saw }) => {
+    const reader = await connect();
+    await saw("reader");
+    await until("the source", 5000, () => sink !== undefined);
+    for (const from of [0, 10]) {
+      await sink!.push(numbered(from, from + 10), 10, from * SIZE);
+      await until("acknowledged", 5000, () => safe === (from + 10) * SIZE);
+      const before = asked;
+      assert(before > 0);
+      // Some ticks, of which each tenth or so would ask.
+      await sleep(150);
+      assertEquals(asked, before);
+    }
+    assertEquals(reader.bytes, 0);
+  });
 });

@@ -1,10 +1,47 @@
 /** What of a stream goes to the queue when that takes only some of it. */
 import { test } from "node:test";
-import { assertEquals } from "#std/assert";
+import { assert, assertEquals } from "#std/assert";
 import { Blocks } from "../src/relay/blocks.ts";
 import { Spiller } from "../src/relay/spiller.ts";
 import { withQueues } from "./relaying.ts";
 import { until } from "./within.ts";
+
+test("blocks are small at first, and grow where one does not suffice", () => {
+  const blocks = new Blocks();
+  const sizes: number[] = [];
+  let offset = 0;
+  const push = (length: number) => {
+    blocks.push(new Uint8Array(length).fill(offset & 255), 1, offset, offset);
+    offset += length;
+    if (sizes.at(-1) !== blocks.last!.buffer.length) sizes.push(blocks.last!.buffer.length);
+  };
+  // A reader that keeps up needs one, again and again the same.
+  const { buffer } = (push(1000), blocks.last!);
+  for (let i = 0; i < 1000; i++) {
+    push(1000);
+    blocks.release(offset);
+  }
+  push(1000);
+  assert(blocks.last!.buffer === buffer);
+  assertEquals(sizes, [16_384]);
+  while (offset < 10_000_000) push(10_000);
+  assertEquals(sizes, [14, 15, 16, 17, 18, 19, 20].map((bits) => 2 ** bits));
+  assertEquals(blocks.bytes, offset - blocks.first!.offset);
+  for (let at = blocks.first!.offset; at < offset;) {
+    const block = blocks.at(at)!;
+    assertEquals([block.offset, block.bytes.length], [at, block.length]);
+    at = block.end;
+  }
+  push(3_000_000);
+  assertEquals(blocks.last!.buffer.length, 3_000_000, "a longer message has a buffer of its own");
+  push(10);
+  assertEquals(blocks.last!.buffer.length, 2 ** 20);
+  blocks.release(offset);
+  assertEquals([blocks.bytes, blocks.first], [0, undefined]);
+  const large = new Blocks();
+  large.push(new Uint8Array(500_000), 1, 0, 0);
+  assertEquals(large.last!.buffer.length, 2 ** 19, "a first message that is longer");
+});
 
 test("what comes behind a block that found no room is not stored before it", () =>
   withQueues(async (open) => {

@@ -2,44 +2,56 @@
 import { type Address, addressBytes } from "./address.ts";
 import { libc } from "./libc.ts";
 
-const SOL_SOCKET = 1;
-const SO_TYPE = 3;
-
-const lengthBuffer = new Uint8Array(4);
-const lengthView = new DataView(lengthBuffer.buffer);
+/** `struct sockaddr_in6`, the longer one. */
+const SOCKADDR_LENGTH = 28;
+const AF_INET = 2;
 
 // The kernel gives a new descriptor the lowest free number, so the search can stop early.
 const MAX_DESCRIPTORS = 65_536;
-/** The search stops after this many descriptors in a row that are not sockets. */
+/** The search stops after this many descriptors in a row that are not connections. */
 const MAX_GAP = 256;
+/** While connections are opened one after the other, the next one has one of the next numbers. */
+const NEXT = 8;
+
+const name = new Uint8Array(SOCKADDR_LENGTH);
+const nameView = new DataView(name.buffer);
+const length = new Uint8Array(4);
+const lengthView = new DataView(length.buffer);
+
+/** The descriptor that was found last. */
+let found = 0;
 
 /**
- * The descriptor of this process's connection with these addresses. Takes 0.1 ms: it tries one
- * descriptor after the other. Undefined without libc, or when there is no such connection.
+ * The descriptor of this process's connection with these addresses. Takes some µs right after it was
+ * opened; later up to 0.4 µs for each descriptor of the process, which are tried one after the other.
+ * Undefined without libc, or when there is no such connection.
  */
 export function findDescriptor(local: Address, remote: Address): number | undefined {
   const c = libc;
   if (typeof c === "string") return undefined;
-  const address = new Uint8Array(28);
-  const view = new DataView(address.buffer);
-  const matches = (call: "getsockname" | "getpeername", fd: number, { host, port }: Address) => {
-    lengthView.setUint32(0, address.length, true);
-    if (c[call](fd, address, lengthBuffer) !== 0) return false;
-    const wanted = addressBytes(host);
-    if (wanted === undefined || view.getUint16(2) !== port) return false;
-    const at = wanted.family === 2 ? (view.getUint16(0, true) === 2 ? 4 : 20) : 8;
-    const length = wanted.family === 2 ? 4 : 16;
-    return wanted.bytes.subarray(0, length).every((byte, i) => byte === address[at + i]);
+  const ours = addressBytes(local.host);
+  const theirs = addressBytes(remote.host);
+  if (ours === undefined || theirs === undefined) return undefined;
+  const matches = ({ family, bytes }: NonNullable<typeof ours>, port: number): boolean => {
+    if (nameView.getUint16(2) !== port) return false;
+    // An IPv4 address may stand in the end of an IPv6 one.
+    const at = family === AF_INET ? (nameView.getUint16(0, true) === AF_INET ? 4 : 20) : 8;
+    const size = family === AF_INET ? 4 : 16;
+    for (let i = 0; i < size; i++) if (bytes[i] !== name[at + i]) return false;
+    return true;
   };
-  const type = new Uint8Array(4);
+  let connected = false;
+  const isIt = (fd: number): boolean => {
+    lengthView.setUint32(0, SOCKADDR_LENGTH, true);
+    connected = c.getpeername(fd, name, length) === 0;
+    if (!connected || !matches(theirs, remote.port)) return false;
+    lengthView.setUint32(0, SOCKADDR_LENGTH, true);
+    return c.getsockname(fd, name, length) === 0 && matches(ours, local.port);
+  };
+  for (let fd = found + 1; fd <= found + NEXT; fd++) if (isIt(fd)) return found = fd;
   for (let fd = 0, gap = 0; fd < MAX_DESCRIPTORS && gap < MAX_GAP; fd++) {
-    lengthView.setUint32(0, 4, true);
-    if (c.getsockopt(fd, SOL_SOCKET, SO_TYPE, type, lengthBuffer) !== 0) {
-      gap++;
-      continue;
-    }
-    gap = 0;
-    if (matches("getpeername", fd, remote) && matches("getsockname", fd, local)) return fd;
+    if (isIt(fd)) return found = fd;
+    gap = connected ? 0 : gap + 1;
   }
   return undefined;
 }

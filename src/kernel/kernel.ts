@@ -2,13 +2,15 @@
  * Room: what the Linux kernel reports about TCP connections and this machine, and the few socket
  * calls that no runtime offers.
  * In: the two addresses of a connection, or a descriptor of this process.
- * Out: queue lengths and TCP_INFO of both ends (sock_diag: 6 µs; /proc/net/tcp: milliseconds).
+ * Out: queue lengths and TCP_INFO of both ends (sock_diag: some µs; /proc/net/tcp: milliseconds).
  */
 import { readFileSync } from "node:fs";
 import type { Address } from "./address.ts";
 import { lookupProc } from "./proc_net.ts";
-import { openSockDiag } from "./sock_diag.ts";
-import type { ConnectionState } from "./socket_state.ts";
+import { encodeRequest, type EndRequest, openSockDiag } from "./sock_diag.ts";
+import { unackedBytes, waitingBytes } from "./socket_calls.ts";
+import type { ConnectionState, SocketState } from "./socket_state.ts";
+import { openTcpInfo } from "./tcp_info.ts";
 
 /** How connections are looked up: `sock_diag` (netlink), `proc` (/proc/net/tcp), or `none`. */
 export type KernelSource = "sock_diag" | "proc" | "none";
@@ -36,10 +38,62 @@ export const kernelSourceReason: string | undefined = typeof sockDiag === "strin
   ? sockDiag
   : undefined;
 
-/** The present state of both ends of a connection. Takes 6 µs, or milliseconds through /proc. */
-export function connectionState(local: Address, remote: Address): ConnectionState {
-  if (typeof sockDiag !== "string") {
-    return { near: sockDiag.lookup(local, remote), far: sockDiag.lookup(remote, local) };
+const NO_DESCRIPTOR = () => undefined;
+
+/**
+ * Looks up one connection again and again. Its addresses are encoded once, and our end is asked through
+ * its descriptor where there is one, which costs a third of a look-up by address.
+ */
+export class ConnectionLookup {
+  readonly #local: Address;
+  readonly #remote: Address;
+  readonly #fd: () => number | undefined;
+  #nearRequest: EndRequest | undefined;
+  readonly #farRequest: EndRequest | undefined;
+  /** `bytesReceived` of our end when its receive queue was last seen empty. */
+  #emptyAt = 0;
+
+  /** `fd`: the descriptor of our end, undefined once it is closed. Default: there is none. */
+  constructor(local: Address, remote: Address, fd: () => number | undefined = NO_DESCRIPTOR) {
+    this.#local = local;
+    this.#remote = remote;
+    this.#fd = fd;
+    this.#farRequest = encodeRequest(remote, local);
   }
-  return kernelSource === "proc" ? lookupProc(local, remote) : { near: undefined, far: undefined };
+
+  /** The present state of both ends. Takes 4 to 7 µs, or milliseconds through /proc. */
+  state(): ConnectionState {
+    if (typeof sockDiag !== "string") {
+      return { near: this.#near(), far: sockDiag.lookup(this.#farRequest) };
+    }
+    if (kernelSource === "proc") return lookupProc(this.#local, this.#remote);
+    return { near: undefined, far: undefined };
+  }
+
+  /**
+   * Bytes that the program at the far end has read since the connection began. Takes some 3 µs.
+   * Undefined where only `state` can tell: that end is on another host, or there is no sock_diag.
+   */
+  readByFar(): number | undefined {
+    return typeof sockDiag === "string" ? undefined : sockDiag.readBytes(this.#farRequest);
+  }
+
+  #near(): SocketState | undefined {
+    const fd = this.#fd();
+    const info = fd === undefined ? undefined : openTcpInfo(fd);
+    if (fd === undefined || info === undefined) {
+      this.#nearRequest ??= encodeRequest(this.#local, this.#remote);
+      return typeof sockDiag === "string" ? undefined : sockDiag.lookup(this.#nearRequest);
+    }
+    // Two system calls that are needed only if there can be something in the queue.
+    const received = info.bytesReceived > this.#emptyAt ? waitingBytes(fd) : 0;
+    if (received === 0) this.#emptyAt = info.bytesReceived;
+    const sends = info.unackedSegments > 0 || info.notSent > 0;
+    return { receiveQueue: received, sendQueue: sends ? unackedBytes(fd) : 0, info };
+  }
+}
+
+/** The present state of both ends of a connection. Takes some 10 µs, or milliseconds through /proc. */
+export function connectionState(local: Address, remote: Address): ConnectionState {
+  return new ConnectionLookup(local, remote).state();
 }

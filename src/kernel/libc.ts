@@ -6,8 +6,16 @@
 import process from "node:process";
 import { runtime } from "./runtime.ts";
 
+/** Bytes, or on Node their address: that spares a call half of its cost. */
+export type Memory = Uint8Array | bigint;
+
 /** Lengths and results are plain numbers; -1 is failure. FFI loses errno, so it is not available. */
 export interface Libc {
+  /**
+   * The form of a buffer that costs least in calls that are made again and again with it. The caller
+   * keeps `bytes`, which must have an ArrayBuffer of their own: V8 moves the content of others.
+   */
+  pin(bytes: Uint8Array<ArrayBuffer>): Memory;
   socket(domain: number, type: number, protocol: number): number;
   close(fd: number): number;
   bind(fd: number, address: Uint8Array, length: number): number;
@@ -16,17 +24,20 @@ export interface Libc {
   connect(fd: number, address: Uint8Array, length: number): number;
   getsockname(fd: number, address: Uint8Array, length: Uint8Array): number;
   getpeername(fd: number, address: Uint8Array, length: Uint8Array): number;
+  /** As send and recv without flags, of at most 2 GiB: on Node a call with four arguments costs 0.3 µs more. */
+  read(fd: number, bytes: Memory, length: number): number;
+  write(fd: number, bytes: Memory, length: number): number;
   send(fd: number, bytes: Uint8Array, length: number, flags: number): number;
   recv(fd: number, bytes: Uint8Array, length: number, flags: number): number;
   getsockopt(
     fd: number,
     level: number,
     name: number,
-    value: Uint8Array,
-    length: Uint8Array,
+    value: Memory,
+    length: Memory,
   ): number;
   setsockopt(fd: number, level: number, name: number, value: Uint8Array, length: number): number;
-  ioctl(fd: number, request: number, value: Uint8Array): number;
+  ioctl(fd: number, request: number, value: Memory): number;
   /** The number of a network interface, 0 if there is none; the name ends with a NUL. */
   if_nametoindex(name: Uint8Array): number;
   /** Writes the name of an interface into 16 bytes, with a NUL at its end; nothing where it fails. */
@@ -43,6 +54,8 @@ const SIGNATURES = {
   connect: ["i32", "buffer", "u32"],
   getsockname: ["i32", "buffer", "buffer"],
   getpeername: ["i32", "buffer", "buffer"],
+  read: ["i32", "buffer", "u64"],
+  write: ["i32", "buffer", "u64"],
   send: ["i32", "buffer", "u64", "i32"],
   recv: ["i32", "buffer", "u64", "i32"],
   getsockopt: ["i32", "i32", "i32", "buffer", "buffer"],
@@ -69,20 +82,35 @@ async function openLibc(): Promise<Libc | string> {
   try {
     switch (runtime) {
       case "deno":
-        return wrap(openDeno(), BigInt);
+        return wrap(openDeno(), bigInt, (bytes) => bytes);
       case "bun":
-        return wrap(await openBun(), Number);
-      case "node":
-        return wrap(openNode(), BigInt);
+        return wrap(await openBun(), Number, (bytes) => bytes);
+      case "node": {
+        const { natives, pin } = openNode();
+        return wrap(natives, bigInt, pin);
+      }
     }
   } catch (error) {
     return `libc cannot be called: ${(error as Error).message.split("\n")[0]}`;
   }
 }
 
+let lastNumber = 0;
+let lastBigInt = 0n;
+
+/** BigInt(n), which allocates only when `n` is another than the last one. */
+function bigInt(n: number): bigint {
+  if (n !== lastNumber) {
+    lastBigInt = BigInt(n);
+    lastNumber = n;
+  }
+  return lastBigInt;
+}
+
 /** `u64` converts lengths to the type that the runtime's FFI takes for 64-bit integers. */
-function wrap(c: Natives, u64: (n: number) => number | bigint): Libc {
+function wrap(c: Natives, u64: (n: number) => number | bigint, pin: Libc["pin"]): Libc {
   return {
+    pin,
     socket: (domain, type, protocol) => Number(c.socket(domain, type, protocol)),
     close: (fd) => Number(c.close(fd)),
     bind: (fd, address, length) => Number(c.bind(fd, address, length)),
@@ -91,6 +119,8 @@ function wrap(c: Natives, u64: (n: number) => number | bigint): Libc {
     connect: (fd, address, length) => Number(c.connect(fd, address, length)),
     getsockname: (fd, address, length) => Number(c.getsockname(fd, address, length)),
     getpeername: (fd, address, length) => Number(c.getpeername(fd, address, length)),
+    read: (fd, bytes, length) => Number(c.read(fd, bytes, u64(length))),
+    write: (fd, bytes, length) => Number(c.write(fd, bytes, u64(length))),
     send: (fd, bytes, length, flags) => Number(c.send(fd, bytes, u64(length), flags)),
     recv: (fd, bytes, length, flags) => Number(c.recv(fd, bytes, u64(length), flags)),
     getsockopt: (fd, level, name, value, length) =>
@@ -135,15 +165,17 @@ async function openBun(): Promise<Natives> {
   ).symbols;
 }
 
-function openNode(): Natives {
+function openNode(): { natives: Natives; pin: Libc["pin"] } {
   const ffi = process.getBuiltinModule?.("node:ffi" as "node:fs") as unknown as {
     dlopen(path: string, symbols: unknown): { functions: Natives };
+    getRawPointer(bytes: Uint8Array): bigint;
   } | undefined;
   if (ffi === undefined) {
     throw new Error("Node needs version 26.1 or newer and --experimental-ffi");
   }
-  return ffi.dlopen(
+  const { functions } = ffi.dlopen(
     "libc.so.6",
     eachSignature((parameters, result) => ({ arguments: parameters, return: result })),
-  ).functions;
+  );
+  return { natives: functions, pin: (bytes) => ffi.getRawPointer(bytes) };
 }

@@ -12,8 +12,9 @@ const AF_UNSPEC_ADDRESS = new Uint8Array(16);
 
 const lengthBuffer = new Uint8Array(4);
 const lengthView = new DataView(lengthBuffer.buffer);
-const unread = new Uint8Array(4);
-const unreadView = new DataView(unread.buffer);
+const queue = new Uint8Array(new ArrayBuffer(4));
+const queueView = new DataView(queue.buffer);
+const queueMemory = typeof libc === "string" ? queue : libc.pin(queue);
 
 /**
  * SO_SNDBUF or SO_RCVBUF in bytes. The kernel reports twice the size that was set. Undefined without
@@ -40,6 +41,16 @@ export function setBufferSize(fd: number, which: "send" | "receive", bytes: numb
   return libc.setsockopt(fd, SOL_SOCKET, BUFFER_OPTION[which], value, 4) === 0;
 }
 
+/**
+ * Sets how many connections may wait to be accepted on a socket that listens already: listen(2) may
+ * be called again. The kernel limits the value to net.core.somaxconn. Returns false when it could
+ * not be set.
+ */
+export function setListenBacklog(fd: number, connections: number): boolean {
+  if (typeof libc === "string") return false;
+  return libc.listen(fd, connections) === 0;
+}
+
 /** Whether the receive queue contains bytes. Undefined without libc. */
 export function hasUnread(fd: number): boolean | undefined {
   if (typeof libc === "string") return undefined;
@@ -64,7 +75,15 @@ export function sendNow(fd: number, bytes: Uint8Array): number | undefined {
  */
 export function waitingBytes(fd: number): number {
   if (typeof libc === "string") return 0;
-  return libc.ioctl(fd, FIONREAD, unread) === 0 ? unreadView.getInt32(0, true) : 0;
+  return libc.ioctl(fd, FIONREAD, queueMemory) === 0 ? queueView.getInt32(0, true) : 0;
+}
+
+const SIOCOUTQ = 0x5411;
+
+/** Bytes in the send queue that the peer's kernel has not acknowledged; 0 also without libc. */
+export function unackedBytes(fd: number): number {
+  if (typeof libc === "string") return 0;
+  return libc.ioctl(fd, SIOCOUTQ, queueMemory) === 0 ? queueView.getInt32(0, true) : 0;
 }
 
 /**

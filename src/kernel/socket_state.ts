@@ -18,6 +18,24 @@ export interface TcpInfo {
   sendBufferLimitedUs: number;
   /** tcpi_total_retrans: retransmitted segments. */
   retransmits: number;
+  /** tcpi_unacked: segments that were sent and not acknowledged. */
+  unackedSegments: number;
+  /** tcpi_snd_cwnd: the most segments that congestion control permits to be unacknowledged. */
+  congestionWindow: number;
+  /** tcpi_snd_ssthresh: congestion window up to which it grows fast; segments. */
+  slowStartThreshold: number;
+  /** tcpi_snd_mss: the most bytes of a segment that we send. */
+  segmentSize: number;
+  /** tcpi_pacing_rate: at which the kernel sends at most; bytes a second, Infinity: no limit. */
+  pacingRate: number;
+  /** tcpi_delivery_rate: at which the peer's kernel last acknowledged; bytes a second. */
+  deliveryRate: number;
+  /** tcpi_delivery_rate_app_limited: then there was not always something to send. */
+  deliveryAppLimited: boolean;
+  /** tcpi_rtt: round-trip time, smoothed. */
+  roundTripUs: number;
+  /** tcpi_min_rtt: the least in the last minutes (net.ipv4.tcp_min_rtt_wlen). */
+  leastRoundTripUs: number;
 }
 
 /** One end of a connection. */

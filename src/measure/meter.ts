@@ -1,5 +1,5 @@
 /** What one reader has drained: acknowledged bytes less its receive queue, from the kernel. */
-import { connectionState, kernelSource } from "../kernel/kernel.ts";
+import { ConnectionLookup, kernelSource } from "../kernel/kernel.ts";
 import type { SocketState } from "../kernel/socket_state.ts";
 import type { Flood } from "../send/flood.ts";
 
@@ -9,12 +9,16 @@ import type { Flood } from "../send/flood.ts";
  */
 export type QueueSource = "socket" | "window" | "none";
 
-/** One reading of a meter. */
-export interface Reading {
+/** The shortest reading of a meter. */
+export interface Drained {
   /** In ms of `performance.now()`. */
   nowMs: number;
   /** Bytes that the reader's program has read since the connection began. */
   drained: number;
+}
+
+/** One reading of a meter. */
+export interface Reading extends Drained {
   /** Our end: its receive queue holds replies that we have not read. */
   near: SocketState;
   /** The reader's end; undefined when it is on another host. */
@@ -31,12 +35,15 @@ const WINDOW_SLACK = 131_072;
 /** Measures one reader's drained bytes. */
 export class Meter {
   readonly #flood: Flood;
+  readonly #lookup: ConnectionLookup;
   #widestWindow = 0;
   #window = 0;
   queueSource: QueueSource = "none";
 
   constructor(flood: Flood) {
     this.#flood = flood;
+    const { connection } = flood;
+    this.#lookup = new ConnectionLookup(connection.local, connection.remote, () => connection.fd);
   }
 
   /**
@@ -47,11 +54,23 @@ export class Meter {
     this.#widestWindow = this.#window;
   }
 
+  /**
+   * Only what the reader has drained: a reading costs a third less so, 3 µs instead of 4 to 5, where the
+   * reader is on this host. Undefined as in `read`.
+   */
+  readDrained(): Drained | undefined {
+    const nowMs = performance.now();
+    const drained = this.#lookup.readByFar();
+    if (drained === undefined) return this.read();
+    this.queueSource = "socket";
+    return { nowMs, drained };
+  }
+
   /** Undefined: the kernel has no such connection any more, or gives no figures here. */
   read(): Reading | undefined {
-    const { connection, accepted } = this.#flood;
+    const { accepted } = this.#flood;
     const nowMs = performance.now();
-    const { near, far } = connectionState(connection.local, connection.remote);
+    const { near, far } = this.#lookup.state();
     if (near === undefined) return undefined;
     let drained: number;
     if (far !== undefined) {
@@ -75,5 +94,5 @@ export class Meter {
   }
 }
 
-/** Time between two readings, by what a reading costs. Milliseconds. */
+/** The shortest time between two readings of one reader, by what a reading costs. Milliseconds. */
 export const SAMPLE_EVERY_MS = kernelSource === "sock_diag" ? 10 : 50;

@@ -1,9 +1,17 @@
 /** Implements the contract of net.ts with Bun.listen and Bun.connect. */
 import { formatHostPort } from "../text/units.ts";
 import type { Address } from "../kernel/address.ts";
+import { setListenBacklog } from "../kernel/socket_calls.ts";
 import { withZone } from "../kernel/zone.ts";
 import { DirectReads } from "./direct_reads.ts";
-import { type Adapter, type Closed, type Connection, type Listener, NetError } from "./net.ts";
+import {
+  type Adapter,
+  type Closed,
+  type Connection,
+  LISTEN_BACKLOG,
+  type Listener,
+  NetError,
+} from "./net.ts";
 
 // The parts of Bun's API that this file uses. Bun's own type package cannot be used: it redeclares
 // globals that Deno's types also declare.
@@ -37,7 +45,7 @@ interface BunOptions {
   socket: BunHandlers;
 }
 interface BunApi {
-  listen(options: BunOptions): { hostname: string; port: number; stop(force: boolean): void };
+  listen(options: BunOptions): { port: number; fd: number; stop(force: boolean): void };
   connect(options: BunOptions): Promise<BunSocket>;
 }
 const bun = (globalThis as unknown as { Bun: BunApi }).Bun;
@@ -251,6 +259,8 @@ export const adapter: Adapter = {
         allowHalfOpen: true,
         socket: handlers(true, onConnection),
       });
+      // Bun.listen has no option for it (1.4.5).
+      setListenBacklog(listener.fd, LISTEN_BACKLOG);
       const result: Listener = {
         address: { host, port: listener.port },
         close() {

@@ -5,7 +5,14 @@ import { findDescriptor } from "../kernel/descriptor.ts";
 import { libc } from "../kernel/libc.ts";
 import { abort, hasUnread, sendNow } from "../kernel/socket_calls.ts";
 import { withGivenZone, withZone } from "../kernel/zone.ts";
-import { type Adapter, type Closed, type Connection, type Listener, NetError } from "./net.ts";
+import {
+  type Adapter,
+  type Closed,
+  type Connection,
+  LISTEN_BACKLOG,
+  type Listener,
+  NetError,
+} from "./net.ts";
 
 type DenoError = Error & { code?: string };
 
@@ -172,7 +179,7 @@ export const adapter: Adapter = {
   listen({ host, port, onConnection }) {
     let listener: Deno.TcpListener;
     try {
-      listener = Deno.listen({ hostname: host, port });
+      listener = Deno.listen({ hostname: host, port, tcpBacklog: LISTEN_BACKLOG });
     } catch (error) {
       return Promise.reject(
         new NetError(`cannot listen on ${formatHostPort({ host, port })}`, errnoOf(error), error),

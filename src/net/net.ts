@@ -130,5 +130,13 @@ const MEANINGS: Record<string, string> = {
   ETIMEDOUT: "no answer",
 };
 
+/**
+ * How many connections may wait to be accepted: as many as Linux allows (net.core.somaxconn, 4,096
+ * since 5.4), which limits this number. The runtimes' own default, 511, is too few for readers that
+ * all connect at once: the kernel drops what is too much. A peer then tries again only after 1, 3 and
+ * 7 s, or believes that it is connected and waits for ever (tcp(7), tcp_syncookies).
+ */
+export const LISTEN_BACKLOG = 65_535;
+
 /** The default of `ConnectOptions.readSize`: bytes. */
 export const DEFAULT_READ_SIZE = 65_536;

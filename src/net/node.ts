@@ -13,6 +13,7 @@ import {
   type Closed,
   type Connection,
   DEFAULT_READ_SIZE,
+  LISTEN_BACKLOG,
   type Listener,
   NetError,
 } from "./net.ts";
@@ -313,7 +314,8 @@ export const adapter: Adapter = {
           new NetError(`cannot listen on ${formatHostPort({ host, port })}`, errnoOf(error), error),
         );
       });
-      server.listen({ host: withZoneName(host), port }, () => {
+      const backlog = LISTEN_BACKLOG;
+      server.listen({ host: withZoneName(host), port, backlog }, () => {
         const { address, port: bound } = server.address() as net.AddressInfo;
         const result: Listener = {
           address: withGivenZone({ host: address, port: bound }, host),

@@ -1,10 +1,17 @@
 /**
- * The part of a stream that is in memory: whole messages in blocks of about 1 MiB, oldest first.
+ * The part of a stream that is in memory: whole messages in blocks, oldest first. A reader that keeps
+ * up needs one of 16 KiB; with its backlog, blocks grow to 1 MiB.
  *
  * One write offers one block to the kernel, and one batch stores one block on disk, so that neither
  * has a cost per message.
  */
 import { LONGEST_WRITE } from "../message/message.ts";
+
+/**
+ * Length of the first block. 10,000 readers that each begin with 1 MiB take seconds to connect, and
+ * 10 GB of address space.
+ */
+const FIRST_LENGTH = 16_384;
 
 /** Buffers kept for reuse: without them the garbage of 1 GB/s grows to hundreds of MB. */
 const MOST_SPARE = 8;
@@ -42,7 +49,9 @@ export class Block {
 
 export class Blocks {
   readonly #blocks: Block[] = [];
+  /** Buffers of the length `#usual`. */
   readonly #spare: Uint8Array[] = [];
+  #usual = FIRST_LENGTH;
   /** Total length of all blocks; bytes. */
   bytes = 0;
 
@@ -59,7 +68,10 @@ export class Blocks {
     let block = this.last;
     const room = block === undefined || block.sealed ? 0 : block.buffer.length - block.length;
     if (block === undefined || bytes.length > room || block.end !== offset) {
-      if (block !== undefined) block.sealed = true;
+      if (block !== undefined) {
+        if (!block.sealed) this.#grow();
+        block.sealed = true;
+      }
       block = new Block(offset, position, performance.now(), this.#allocate(bytes.length));
       this.#blocks.push(block);
     }
@@ -95,14 +107,22 @@ export class Blocks {
   }
 
   #allocate(least: number): Uint8Array {
+    while (this.#usual < Math.min(least, LONGEST_WRITE)) this.#grow();
     // A longer message gets a buffer of its own.
     if (least > LONGEST_WRITE) return new Uint8Array(least);
-    return this.#spare.pop() ?? new Uint8Array(LONGEST_WRITE);
+    return this.#spare.pop() ?? new Uint8Array(this.#usual);
+  }
+
+  /** A block did not suffice: the next ones are twice as long, up to 1 MiB. */
+  #grow(): void {
+    if (this.#usual >= LONGEST_WRITE) return;
+    this.#usual = Math.min(2 * this.#usual, LONGEST_WRITE);
+    this.#spare.length = 0;
   }
 
   #recycle(block: Block): void {
     this.bytes -= block.length;
-    const usual = block.buffer.length === LONGEST_WRITE;
+    const usual = block.buffer.length === this.#usual;
     if (usual && !block.pinned && this.#spare.length < MOST_SPARE) this.#spare.push(block.buffer);
   }
 }

@@ -355,8 +355,8 @@ export class Delivery implements Overflowing {
   #tick(nowMs: number): void {
     const reader = this.#reader;
     if (reader === undefined) return;
-    if (reader.isPollDue(nowMs)) this.#pollAcknowledged();
     const { blockedSince } = reader.connection;
+    if (this.#awaitsKernel(blockedSince) && reader.isPollDue(nowMs)) this.#pollAcknowledged();
     if (blockedSince === undefined || nowMs - blockedSince < FULL_AFTER_MS) {
       this.#overflowing = false;
       return;
@@ -367,6 +367,15 @@ export class Delivery implements Overflowing {
     if (stalledMs < zeroWindowTimeoutMs || !reader.windowMayBeZero()) return;
     onEvent({ event: "dead", seconds: stalledMs / 1000 });
     reader.connection.reset();
+  }
+
+  /**
+   * Whether the reader's kernel has something to tell: bytes that it has not acknowledged, or whether
+   * a reader that blocks makes progress. Thousands of readers that have everything are not asked.
+   */
+  #awaitsKernel(blockedSince: number | undefined): boolean {
+    if (this.#ack === "tcp" && this.delivered < this.sent) return true;
+    return blockedSince !== undefined && this.#options.zeroWindowTimeoutMs < Infinity;
   }
 
   #overflow(): void {

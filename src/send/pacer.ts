@@ -25,27 +25,48 @@ export class Schedule {
   }
 }
 
+/** So few listeners cost nothing, and are called at every tick. */
+const FEW_LISTENERS = 256;
+/** With more, calling all of them may take this share of the time. */
+const TICK_SHARE = 0.2;
+
 /**
  * One timer for all floods of a process. It calls each listener about every millisecond with the time
  * in ms of `performance.now()`, which is read once per tick.
+ *
+ * With thousands of listeners a tick comes less often, so that ticks take a fifth of the time at most:
+ * Node accepts one connection in each turn of its event loop, and with a long tick in each turn new
+ * readers would wait for seconds.
  */
 export class Ticker {
   readonly #listeners = new Set<(nowMs: number) => void>();
   #timer: ReturnType<typeof setInterval> | undefined;
+  /** What the last tick took, and the time before which the next one must not be. Milliseconds. */
+  #lastCostMs = 0;
+  #notBeforeMs = 0;
 
   /** Calls `listener` at every tick, until the returned function is called. */
   add(listener: (nowMs: number) => void): () => void {
     this.#listeners.add(listener);
-    this.#timer ??= setInterval(() => {
-      const now = performance.now();
-      for (const each of this.#listeners) each(now);
-    }, 1);
+    this.#timer ??= setInterval(() => this.#tick(), 1);
     return () => {
       this.#listeners.delete(listener);
       if (this.#listeners.size > 0) return;
       clearInterval(this.#timer);
       this.#timer = undefined;
     };
+  }
+
+  #tick(): void {
+    const now = performance.now();
+    if (now < this.#notBeforeMs) return;
+    for (const each of this.#listeners) each(now);
+    if (this.#listeners.size <= FEW_LISTENERS) return;
+    const end = performance.now();
+    // The lesser of two, because the process may have been off its core during one of them.
+    const costMs = Math.min(end - now, this.#lastCostMs);
+    this.#lastCostMs = end - now;
+    this.#notBeforeMs = end + costMs * (1 / TICK_SHARE - 1);
   }
 }
 

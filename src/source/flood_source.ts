@@ -52,12 +52,12 @@ export class FloodSource implements Source {
     const piece = this.#pieces(from, startMs);
     let due = unlimited ? Infinity : 0;
     let over = false;
+    let pushed = 0;
     const stopTicking = ticker.add((nowMs) => {
       over = nowMs >= endMs;
       if (!unlimited) due = over ? all : Math.min(all, schedule.due(nowMs));
-      this.#wakeUp();
+      if (over || due > pushed) this.#wakeUp();
     });
-    let pushed = 0;
     let turn = 0;
     try {
       while (!this.#stopped && !(over && (unlimited || pushed >= due))) {
