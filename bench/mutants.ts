@@ -4,7 +4,7 @@
  * The types are taken out first, and leave spaces: so `<` and `|` are operators, and each position is
  * that of the source. Then tokens are enough: this project's code is formatted and has few forms.
  */
-import { stripTypeScriptTypes } from "node:module";
+import * as nodeModule from "node:module";
 
 /** One change of one file. */
 export interface Mutant {
@@ -161,8 +161,7 @@ function endOfStatement(tokens: readonly Token[], from: number): number | undefi
  * could signal other ones. Throws an Error where the runtime is not Node.
  */
 export function mutantsOf(file: string, source: string): Mutant[] {
-  if (stripTypeScriptTypes === undefined) throw new Error("mutants are made on Node only");
-  const code = stripTypeScriptTypes(source);
+  const code = withoutTypes(source);
   if (code.length !== source.length) {
     throw new Error(`${file}: positions are not those of the source`);
   }
@@ -228,9 +227,15 @@ export function mutated(source: string, { at, before, after }: Mutant): string {
   return source.slice(0, at) + after + source.slice(at + before.length);
 }
 
+function withoutTypes(source: string): string {
+  const { stripTypeScriptTypes } = nodeModule;
+  if (stripTypeScriptTypes === undefined) throw new Error("mutants are made on Node only");
+  return stripTypeScriptTypes(source);
+}
+
 function isValid(source: string): boolean {
   try {
-    stripTypeScriptTypes(source);
+    withoutTypes(source);
     return true;
   } catch {
     return false;
@@ -247,7 +252,8 @@ function named(
   return changes.flatMap((change) => {
     const { at, before, after } = change;
     const from = source.lastIndexOf("\n", at - 1) + 1;
-    const end = source.indexOf("\n", at + before.length);
+    const newline = source.indexOf("\n", at + before.length);
+    const end = newline < 0 ? source.length : newline;
     const oneLine = (text: string) => text.trim().replace(/\s+/g, " ");
     const line = oneLine(source.slice(from, end));
     const changed = oneLine(source.slice(from, at) + after + source.slice(at + before.length, end));

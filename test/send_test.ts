@@ -308,6 +308,16 @@ describe("a flood", () => {
     assertEquals([connection.taken, flood.offeredAt(11)], ["abcdabcd", 12]);
   });
 
+  test("forgets its schedule, too", async () => {
+    const { connection, ticker, flood } = open();
+    const nowMs = performance.now();
+    flood.start(1000, nowMs);
+    await ticker.tick(nowMs + 2);
+    flood.forget();
+    await ticker.tick(nowMs + 60_000);
+    assertEquals([connection.taken, flood.offeredAt(nowMs + 90_000)], ["abcdabcd", 8]);
+  });
+
   test("finishes with FIN once all is sent, and waits for the peer", async () => {
     const { connection, ticker, flood } = open({}, 6);
     flood.start(1000, 0);
@@ -416,6 +426,45 @@ describe("an overflow", () => {
     await ticker.tick(5);
     assertEquals([flood.overflows, flood.dropped, flood.pendingMessages], [1, 2, 1]);
     assertEquals(flood.offeredAt(5), 12);
+  });
+
+  test("has no bound where none is set, and messages may have one byte", async () => {
+    const { connection, ticker, flood } = open({ message: textMessage("a") }, 1);
+    flood.start(1000, 0);
+    await ticker.tick(1);
+    assertEquals(connection.taken, "a");
+    connection.blockedSince = 1;
+    await ticker.tick(2);
+    assertEquals([flood.pendingMessages, flood.overflows], [1, 1]);
+  });
+
+  test("may begin before anything was sent", async () => {
+    const { connection, ticker, flood } = open({ policy: "drop" }, 0);
+    connection.blockedSince = 0;
+    flood.start(1000, 0);
+    await ticker.tick(3);
+    assertEquals([flood.overflows, flood.dropped, connection.offers], [1, 3, []]);
+  });
+
+  test("is none while the kernel takes all that it is offered", async () => {
+    const { connection, ticker, flood } = open({ policy: "drop", writeSize: 8 });
+    flood.start(1000, 0);
+    await ticker.tick(5);
+    assertEquals([connection.offers, flood.overflows, flood.dropped], [[8, 8, 4], 0, 0]);
+  });
+
+  test("drop takes all that is not begun, at the end of a message and within one", async () => {
+    const exact = open({ policy: "drop" }, 8);
+    exact.flood.start(1000, 0);
+    await exact.ticker.tick(5);
+    assertEquals([exact.flood.dropped, exact.flood.pendingMessages], [3, 0]);
+    const within = open({ policy: "drop", writeSize: 6 }, 0);
+    within.flood.start(1000, 0);
+    await within.ticker.tick(2);
+    within.connection.blockedSince = 2;
+    await within.ticker.tick(5);
+    // The write that waits has one and a half messages.
+    assertEquals([within.flood.dropped, within.connection.offers], [3, [6]]);
   });
 
   test("drop takes the newest above the bound, but not what the kernel may have", async () => {
