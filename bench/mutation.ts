@@ -63,7 +63,7 @@ const spec = {
  * the file's path begins with.
  */
 const TESTS: readonly [path: string, tests: readonly string[]][] = [
-  ["src/send/", ["send_test.ts", "server_test.ts"]],
+  ["src/send/", ["send_test.ts", "overflow_test.ts", "server_test.ts"]],
   ["src/measure/statistics.ts", ["verdict_test.ts", "search_test.ts"]],
   ["src/measure/verdict.ts", ["verdict_test.ts", "search_test.ts"]],
   ["src/measure/search.ts", ["search_test.ts", "old_names_test.ts"]],
@@ -207,7 +207,7 @@ async function measureTests(
 
 /** Tests of functions, by their names: they start no program. */
 const isFast = (name: string) =>
-  /^(send|verdict|search|statistics|frame|numbered|units|old_names)_/.test(name);
+  /^(send|overflow|verdict|search|statistics|frame|numbered|units|old_names)_/.test(name);
 
 async function tryMutant(
   copy: ProjectCopy,
