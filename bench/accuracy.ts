@@ -5,7 +5,7 @@
  */
 import { ProgressLine } from "../src/text/progress.ts";
 import { formatTable } from "../src/text/table.ts";
-import { formatByteRate, formatSeconds, parseCount } from "../src/text/units.ts";
+import { formatByteRate, formatSeconds, parseCount, UnitError } from "../src/text/units.ts";
 import type { Runtime } from "../src/kernel/runtime.ts";
 import { LIMIT_SCHEMA, type LimitResult } from "../src/measure/limit_result.ts";
 import { formatInterval } from "../src/report/limit_table.ts";
@@ -13,6 +13,16 @@ import { formatMachine } from "../src/report/machine.ts";
 import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.ts";
 import { parseOutFile } from "../src/cli/out_file.ts";
 import { printLine, runMain } from "../src/cli/program.ts";
+import {
+  formatCoverage,
+  formatKindRow,
+  judgeKind,
+  KIND_HEAD,
+  KIND_PARTS,
+  kindCases,
+  type KindRow,
+  nameKind,
+} from "./accuracy_kinds.ts";
 import {
   ACCURACY_HEAD,
   type AccuracyRow,
@@ -25,10 +35,19 @@ import { commandOn, Program, ROOT, RUNTIMES } from "./programs.ts";
 import { compileC } from "./readers/compile.ts";
 import { describeMachine, writeResult } from "./rows.ts";
 
+const PARTS = ["all", "steady", "intervals", "searches", "python", "kinds", ...KIND_PARTS] as const;
+
+function parsePart(text: string): typeof PARTS[number] {
+  const part = PARTS.find((each) => each === text);
+  if (part === undefined) throw new UnitError(`must be one of ${PARTS.join(", ")}`);
+  return part;
+}
+
 const spec = {
   name: "accuracy",
   summary: "Measures readers whose speed limit is known with bin/limit.ts, one of them\n" +
-    "several times, and the article's two readers in Python. Reports which targets\n" +
+    "several times, the article's two readers in Python, and readers of many kinds:\n" +
+    "noisy ones, ones that pause, work in batches or hoard. Reports which targets\n" +
     "are met.",
   usage: ["accuracy.ts [OPTIONS]"],
   options: {
@@ -43,17 +62,25 @@ const spec = {
       default: "10",
       parse: (text) => parseCount(text, { least: 2, most: 1000 }),
     }),
-    only: choice({
-      help: "measure only a part",
-      choices: ["all", "intervals", "searches", "python"],
+    only: option({
+      value: "PART",
+      help: "measure only a part: steady (intervals, searches), python, or " +
+        `kinds (${KIND_PARTS.join(", ")})`,
       default: "all",
+      parse: parsePart,
+    }),
+    seed: option({
+      value: "N",
+      help: "what readers of a kind draw: each reader adds its number to it",
+      default: "1",
+      parse: (text) => parseCount(text, { most: 1e9 }),
     }),
     out: option({
       value: "FILE.json",
       help: "also writes all figures to this file",
       parse: parseOutFile,
     }),
-    quick: flag("only one reader and two searches, to try the benchmark itself"),
+    quick: flag("only one reader of each part and two searches, to try the benchmark itself"),
   },
 };
 
@@ -68,7 +95,7 @@ const PACED: readonly { rate: number; args: readonly string[] }[] = [
   { rate: STEADY, args: ["--pause", "50", "--every", "500"] },
 ];
 const PYTHON = ["naive.py", "drain.py"];
-/** The target is 20 s; a search that takes longer than this hangs. Seconds. */
+/** The target is 60 s at most; a search that takes longer than this hangs. Seconds. */
 const LONGEST_SEARCH = 300;
 
 async function main(args: readonly string[]): Promise<void> {
@@ -78,26 +105,38 @@ async function main(args: readonly string[]): Promise<void> {
   const paced = quick ? PACED.filter(({ rate }) => rate === STEADY).slice(0, 1) : PACED;
   const runtimes = options.runtime === "all" ? RUNTIMES : [options.runtime];
   const reader = await compileC(new URL("readers/paced.c", import.meta.url));
+  const kindsProgram = await compileC(new URL("readers/kinds.c", import.meta.url));
+  const part = KIND_PARTS.find((each) => each === only);
+  const chosen = part !== undefined || only === "kinds" || only === "all" ? kindCases(part) : [];
+  const cases = quick
+    ? chosen.filter((each, i) => chosen.findIndex(({ part }) => part === each.part) === i)
+    : chosen;
   const machine = await describeMachine(runtimes);
   const python = only === "all" && !quick || only === "python" ? await findPython() : undefined;
   const progress = new ProgressLine();
-  const search = async (runtime: Runtime, what: string, command: readonly string[]) => {
+  const search = async (
+    runtime: Runtime,
+    what: string,
+    command: readonly string[],
+    size?: number,
+  ) => {
     progress.update(`${runtime}: ${what} ...`);
-    const result = await findLimit(runtime, command);
+    const result = await findLimit(runtime, command, size);
     progress.line(`${runtime}: ${what}: ${describe(result)}`);
     return result;
   };
 
   const rows: AccuracyRow[] = [];
+  const kinds: KindRow[] = [];
   for (const runtime of runtimes) {
-    if (only === "all" || only === "intervals") {
+    if (["all", "steady", "intervals"].includes(only)) {
       for (const { rate, args } of paced) {
         const what = ["paced", formatByteRate(rate), ...args].join(" ");
         const words = [reader, "{host}", "{port}", String(rate), ...args];
         rows.push(judgeInterval(what, runtime, rate, await search(runtime, what, words)));
       }
     }
-    if (only === "all" || only === "searches") {
+    if (["all", "steady", "searches"].includes(only)) {
       const what = `paced ${formatByteRate(STEADY)}, ${searches} searches`;
       const results: LimitResult[] = [];
       for (let i = 1; i <= searches; i++) {
@@ -113,11 +152,23 @@ async function main(args: readonly string[]): Promise<void> {
         rows.push(readerRow(what, runtime, await search(runtime, what, words)));
       }
     }
+    for (const [i, each] of cases.entries()) {
+      const { kind, rate, size } = each;
+      const args = [kind, "{host}", "{port}", String(rate), ...each.args];
+      args.push("--seed", String(options.seed + i));
+      const result = await search(runtime, nameKind(each), [kindsProgram, ...args], size);
+      kinds.push(judgeKind(each, runtime, args, result));
+    }
   }
 
-  const judged = rows.filter(({ met }) => met !== null);
+  const judged = [...rows.filter(({ met }) => met !== null), ...kinds];
   const met = judged.filter((row) => row.met).length;
-  printLine(formatTable([ACCURACY_HEAD, ...rows.map(formatAccuracyRow)]));
+  if (rows.length > 0) printLine(formatTable([ACCURACY_HEAD, ...rows.map(formatAccuracyRow)]));
+  if (kinds.length > 0) {
+    if (rows.length > 0) printLine("");
+    printLine(formatTable([KIND_HEAD, ...kinds.map(formatKindRow)]));
+    printLine(`\nintervals that hold the true rate: ${formatCoverage(kinds) || "none found"}`);
+  }
   const skipped = python !== undefined && "skipped" in python ? python.skipped : undefined;
   if (skipped !== undefined) {
     printLine(`\nskipped: the article's readers in Python (${skipped})`);
@@ -132,15 +183,20 @@ async function main(args: readonly string[]): Promise<void> {
   writeResult(options.out, {
     schema: "speedlimit/accuracy@1",
     environment: machine,
-    options: { runtime: options.runtime, searches, only, quick },
+    options: { runtime: options.runtime, searches, only, quick, seed: options.seed },
     ...(skipped === undefined ? {} : { skipped }),
-    rows,
+    rows: [...rows, ...kinds],
   });
 }
 
 /** Runs one search with the command `limit`. A search without a limit is a result, not an error. */
-async function findLimit(runtime: Runtime, command: readonly string[]): Promise<LimitResult> {
-  const words = commandOn(runtime, "bin/limit.ts", "--json", "--", ...command);
+async function findLimit(
+  runtime: Runtime,
+  command: readonly string[],
+  size?: number,
+): Promise<LimitResult> {
+  const options = size === undefined ? [] : ["--size", String(size)];
+  const words = commandOn(runtime, "bin/limit.ts", ...options, "--json", "--", ...command);
   const program = new Program(words, { seconds: LONGEST_SEARCH, statuses: [0, 1] });
   const result = await program.figures() as LimitResult;
   if (result.schema === LIMIT_SCHEMA) return result;

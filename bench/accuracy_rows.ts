@@ -62,7 +62,8 @@ export type AccuracyRow =
     | { kind: "reader"; found: SearchSummary }
   );
 
-function summarize(result: LimitResult): SearchSummary {
+/** The part of a result that a row keeps. */
+export function summarize(result: LimitResult): SearchSummary {
   const { outcome, message, limit, overload, recovery, trials, seconds, queueSource } = result;
   return {
     outcome,

@@ -15,6 +15,7 @@ import { flag, parseCommandLine } from "../src/cli/command_line.ts";
 import { formatInterval } from "../src/report/limit_table.ts";
 import { printLine, runMain } from "../src/cli/program.ts";
 import { formatByteRate, formatCount, formatSeconds } from "../src/text/units.ts";
+import { formatCoverage, formatKindRow, KIND_HEAD, type KindRow } from "./accuracy_kinds.ts";
 import { ACCURACY_HEAD, type AccuracyRow, formatAccuracyRow } from "./accuracy_rows.ts";
 import { captionOf, readResults, type Results as Report } from "../src/report/report.ts";
 import { formatSvg } from "../src/report/svg.ts";
@@ -78,6 +79,14 @@ function accuracyTable(): string {
   return `${markdown([[...ACCURACY_HEAD], ...rows])}\n\n${machineLine(results)}`;
 }
 
+/** Readers of many kinds, whose true rate is known. */
+function kindsTable(): string {
+  if (!existsSync(new URL("bench/results/kinds.json", ROOT))) return "Not measured yet.";
+  const results = read<KindRow>("kinds");
+  return `${markdown([KIND_HEAD, ...results.rows.map(formatKindRow)])}\n\n` +
+    `Intervals that hold the true rate: ${formatCoverage(results.rows)}. ${machineLine(results)}`;
+}
+
 function speedTable(): string {
   const results = read<SpeedRow>("speed");
   const rows = results.rows.map(formatSpeedRow);
@@ -132,6 +141,7 @@ const SECTIONS: Record<string, () => string> = {
   curve: curveTable,
   limit: limitTable,
   accuracy: accuracyTable,
+  kinds: kindsTable,
   speed: speedTable,
   spill: spillTable,
 };

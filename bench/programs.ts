@@ -23,7 +23,8 @@ const FLAGS: Record<Runtime, readonly string[]> = {
   node: ["--experimental-ffi", "--no-warnings"],
 };
 
-function binary(runtime: Runtime): string {
+/** The program of a runtime. */
+export function binary(runtime: Runtime): string {
   const program = resolve(ROOT, "node_modules/.bin", runtime);
   if (existsSync(program)) return program;
   const found = onPath(runtime);

@@ -34,6 +34,7 @@ const COSTS: Record<string, [seconds: number, load: number]> = {
   "help_test.ts": [2, 1],
   "ipv6_test.ts": [20, 0.4],
   "kill_test.ts": [9, 1.3],
+  "kinds_test.ts": [3, 0.7],
   "latency_test.ts": [7, 0.8],
   "limit_attach_test.ts": [21, 0.3],
   "limit_command_line_test.ts": [1, 1],

@@ -16,26 +16,37 @@ interface Compiler {
   version: string;
 }
 
+/** `-lm` belongs behind the source. */
+const FLAGS = ["-O2", "-pthread"];
+const LIBRARIES = ["-lm"];
+
 /**
  * Compiles a C file with `cc -O2` unless that was done before, and returns the path of the program.
  *
  * The compiler is the first of $CC, cc, gcc and clang that exists. The program is kept in a folder
- * of the user under the system's folder for temporary files; its name has a hash of the source and
- * the compiler. Parallel calls are safe: each compiles to a name of its own, and then renames the
+ * of the user under the system's folder for temporary files; its name has a hash of the source, the
+ * headers beside it and the compiler. Parallel calls are safe: each compiles to a name of its own, and then renames the
  * file.
  *
  * On Deno this needs `--allow-env --allow-sys=uid --allow-run=cc`, and the permissions to read the
  * source, and to read and write the folder for temporary files.
  *
- * @param source The C file, as a path or a `file:` URL. It may include system headers only.
+ * @param source The C file, as a path or a `file:` URL. It may include system headers, and headers
+ * beside it that include system headers only.
  * @throws {Error} With a message of one line, without a compiler or where compiling fails.
  */
 export async function compileC(source: string | URL): Promise<string> {
   const path = typeof source === "string" ? source : decodeURIComponent(source.pathname);
   const text = await fs.readFile(path, "utf8");
+  const folder = path.slice(0, path.lastIndexOf("/") + 1);
+  const headers = await Promise.all(
+    [...text.matchAll(/^#include "(.+)"$/gm)].map(([, header]) =>
+      fs.readFile(`${folder}${header}`, "utf8")
+    ),
+  );
   const compiler = await findCompiler();
   const hash = createHash("sha256")
-    .update(JSON.stringify([text, compiler, arch()]))
+    .update(JSON.stringify([text, headers, compiler, FLAGS, arch()]))
     .digest("hex").slice(0, 16);
   const name = path.slice(path.lastIndexOf("/") + 1).replace(/\.c$/, "");
   const program = `${await cacheFolder()}/${name}-${hash}`;
@@ -43,7 +54,7 @@ export async function compileC(source: string | URL): Promise<string> {
 
   const unfinished = `${program}.${randomUUID()}`;
   try {
-    await run([...compiler.command, "-O2", "-o", unfinished, path]);
+    await run([...compiler.command, ...FLAGS, "-o", unfinished, path, ...LIBRARIES]);
     await fs.rename(unfinished, program);
   } catch (cause) {
     await fs.rm(unfinished, { force: true });
