@@ -1,6 +1,6 @@
 /**
  * The libc calls that no runtime offers, through the foreign function interface (FFI) of each
- * runtime: socket options, non-blocking send and recv, and netlink sockets. On Linux on x86-64 and
+ * runtime: socket options, non-blocking send and recv, netlink sockets, and reading /proc. On Linux on x86-64 and
  * arm64 only, and on Node only with `--experimental-ffi`; elsewhere `libc` is the reason why not.
  */
 import process from "node:process";
@@ -23,6 +23,13 @@ export interface Libc {
   ): number;
   setsockopt(fd: number, level: number, name: number, value: Uint8Array, length: number): number;
   ioctl(fd: number, request: number, value: Uint8Array): number;
+  /** The path ends with a zero byte. */
+  open(path: Uint8Array, flags: number): number;
+  close(fd: number): number;
+  pread(fd: number, bytes: Uint8Array, length: number, offset: number): number;
+  readlink(path: Uint8Array, bytes: Uint8Array, length: number): number;
+  /** syscall(2) with the number of getdents64, which differs by architecture. */
+  getdents(number: number, fd: number, bytes: Uint8Array, length: number): number;
 }
 
 // Parameter types by their names in Deno.dlopen; the other two runtimes' tables are derived from it.
@@ -36,7 +43,15 @@ const SIGNATURES = {
   getsockopt: ["i32", "i32", "i32", "buffer", "buffer"],
   setsockopt: ["i32", "i32", "i32", "buffer", "u32"],
   ioctl: ["i32", "u64", "buffer"],
+  open: ["buffer", "i32"],
+  close: ["i32"],
+  pread: ["i32", "buffer", "u64", "i64"],
+  readlink: ["buffer", "buffer", "u64"],
+  syscall: ["i64", "i32", "buffer", "u64"],
 } as const;
+
+/** Those whose result is a `long`. */
+const LONG_RESULTS: readonly string[] = ["send", "recv", "pread", "readlink", "syscall"];
 
 type Name = keyof typeof SIGNATURES;
 type Native = (...args: unknown[]) => number | bigint;
@@ -66,7 +81,7 @@ async function openLibc(): Promise<Libc | string> {
   }
 }
 
-/** `u64` converts lengths to the type that the runtime's FFI takes for 64-bit integers. */
+/** `u64` converts lengths and offsets to the type that the runtime's FFI takes for 64-bit integers. */
 function wrap(c: Natives, u64: (n: number) => number | bigint): Libc {
   return {
     socket: (domain, type, protocol) => Number(c.socket(domain, type, protocol)),
@@ -80,6 +95,11 @@ function wrap(c: Natives, u64: (n: number) => number | bigint): Libc {
     setsockopt: (fd, level, name, value, length) =>
       Number(c.setsockopt(fd, level, name, value, length)),
     ioctl: (fd, request, value) => Number(c.ioctl(fd, u64(request), value)),
+    open: (path, flags) => Number(c.open(path, flags)),
+    close: (fd) => Number(c.close(fd)),
+    pread: (fd, bytes, length, offset) => Number(c.pread(fd, bytes, u64(length), u64(offset))),
+    readlink: (path, bytes, length) => Number(c.readlink(path, bytes, u64(length))),
+    getdents: (number, fd, bytes, length) => Number(c.syscall(u64(number), fd, bytes, u64(length))),
   };
 }
 
@@ -87,7 +107,7 @@ function eachSignature<T>(make: (parameters: readonly string[], result: string) 
   return Object.fromEntries(
     Object.entries(SIGNATURES).map(([name, parameters]) => [
       name,
-      make(parameters, name === "send" || name === "recv" ? "i64" : "i32"),
+      make(parameters, LONG_RESULTS.includes(name) ? "i64" : "i32"),
     ]),
   );
 }

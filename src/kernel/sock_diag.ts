@@ -65,6 +65,7 @@ export class SockDiag {
     const state: SocketState = {
       receiveQueue: view.getUint32(NLMSGHDR + 56, true),
       sendQueue: view.getUint32(NLMSGHDR + 60, true),
+      inode: view.getUint32(NLMSGHDR + 68, true),
     };
     for (let at = NLMSGHDR + INET_DIAG_MSG; at + 4 <= length;) {
       const size = view.getUint16(at, true);
