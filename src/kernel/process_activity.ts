@@ -43,7 +43,10 @@ export interface Activity {
 export type ReaderProcesses =
   /** A process that we started: it, its process group, its session, and all descendants. */
   | { group: number }
-  /** The processes that hold the reader's socket on this host, and their descendants. */
+  /**
+   * Those that hold the reader's socket on this host, their process groups (`nc HOST PORT | worker`)
+   * and all descendants. The addresses are those of our end.
+   */
   | { local: Address; remote: Address };
 
 /** Time between two looks for new threads and processes, unless one takes over a fiftieth of that. */
@@ -128,8 +131,8 @@ export class ProcessActivity {
   readonly threads: readonly ThreadActivity[];
   readonly #threads: Thread[] = [];
   readonly #processes = new Map<number, Proc>();
-  /** The group that we started; undefined for a reader that came by itself. */
-  readonly #group: number | undefined;
+  /** Process groups and sessions that are the reader's. */
+  readonly #groups = new Set<number>();
   /** Pids that are known to be others'. */
   #others = new Set<number>();
   #nextLookMs = -Infinity;
@@ -142,17 +145,20 @@ export class ProcessActivity {
   static find(reader: ReaderProcesses): ProcessActivity | undefined {
     const roots = "group" in reader ? [reader.group] : findHolders(reader.remote, reader.local);
     if (roots.length === 0) return undefined;
-    const found = new ProcessActivity(roots, "group" in reader ? reader.group : undefined);
+    const found = new ProcessActivity(roots);
     if (found.#threads.length > 0) return found;
     found.close();
     return undefined;
   }
 
-  private constructor(roots: readonly number[], group: number | undefined) {
+  private constructor(roots: readonly number[]) {
     this.threads = this.#threads;
-    this.#group = group;
+    const own = readStat(process.pid)?.group;
     for (const pid of roots) {
       const stat = readStat(pid);
+      // The first process of a group that we started may have ended: the group has its number.
+      if (stat === undefined) this.#groups.add(pid);
+      else if (stat.group !== own) this.#groups.add(stat.group);
       if (stat !== undefined && !stat.zombie) this.#add(pid, stat.startTime);
     }
     this.read();
@@ -236,8 +242,7 @@ export class ProcessActivity {
   }
 
   #isOurs({ parent, group, session }: Stat): boolean {
-    return this.#processes.has(parent) ||
-      (this.#group !== undefined && (group === this.#group || session === this.#group));
+    return this.#processes.has(parent) || this.#groups.has(group) || this.#groups.has(session);
   }
 
   #add(pid: number, startTime: number): void {
