@@ -187,7 +187,7 @@ describe(`what a reader still works on, ${runtime}`, () => {
   test("a reader that ends meanwhile has ended", async (t) => {
     if (!seesProcesses(t)) return;
     await feeding(command("test/readers/hoards.ts"), "flows", 10_000, async (feed) => {
-      const work = await ReaderWork.open(started(feed), { idleSeconds: 0.2 });
+      const work = await ReaderWork.open(started(feed), { idleSeconds: 0.5 });
       feed.socket.write(new Uint8Array(1000));
       const rest = work!.untilQuiet({ longestSeconds: 20 });
       await sleep(300);
@@ -202,7 +202,7 @@ describe(`what a reader still works on, ${runtime}`, () => {
   test("work for longer than the watch is not quiet", async (t) => {
     if (!seesProcesses(t)) return;
     await feeding(command("test/readers/hoards.ts"), "flows", 10_000, async (feed) => {
-      const work = await ReaderWork.open(started(feed), { idleSeconds: 0.2 });
+      const work = await ReaderWork.open(started(feed), { idleSeconds: 0.5 });
       feed.socket.write(new Uint8Array(1000));
       await sleep(200);
       const { quiet, seconds } = await work!.untilQuiet({ longestSeconds: 1 });

@@ -17,10 +17,10 @@ import {
   type ReaderProcesses,
 } from "../kernel/process_activity.ts";
 import { WorkEnd } from "./work_end.ts";
-import type { ThreadWork, WorkWindow } from "./thread_background.ts";
+import { hasSettled, type ThreadWork, type WorkWindow } from "./thread_background.ts";
 
 export interface ReaderWorkOptions {
-  /** How long the idle baseline is; seconds, default 1. */
+  /** How long the idle baseline is; seconds, default 1. It takes up to three times that to settle. */
   idleSeconds?: number;
   /** Ends it early. */
   signal?: AbortSignal;
@@ -73,6 +73,8 @@ const SHORTEST_WINDOW_MS = 5;
 /** What is remembered of a trial: its last 10 s. */
 const BUSY_WINDOWS = 1000;
 const IDLE_SECONDS = 1;
+/** A reader that has not settled after so many times as long does not. */
+const SETTLING = 3;
 
 /** One reader's processes, with their idle baseline. */
 export class ReaderWork {
@@ -96,12 +98,16 @@ export class ReaderWork {
     if (processes === undefined) return undefined;
     const work = new ReaderWork(processes);
     const { idleSeconds = IDLE_SECONDS, signal } = options;
-    const endMs = performance.now() + idleSeconds * 1000;
-    while (performance.now() < endMs && !signal?.aborted) {
+    const startMs = performance.now();
+    while (!signal?.aborted) {
       await sleep(WINDOW_MS);
       work.sample();
+      const seconds = (performance.now() - startMs) / 1000;
+      if (seconds < idleSeconds) continue;
+      const fromMs = performance.now() - idleSeconds * 1000;
+      work.#idle = work.#busy.filter((window) => window.fromMs >= fromMs);
+      if (seconds >= SETTLING * idleSeconds || hasSettled(work.#idle)) break;
     }
-    work.#idle = work.#busy;
     work.#busy = [];
     return work;
   }

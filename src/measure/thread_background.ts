@@ -27,7 +27,7 @@ const HOUSEKEEPING = new RegExp(
     "Shenandoah|Common-Cleaner|Finalizer|Reference Handl|Signal Dispatch|Service Thread",
     "Monitor Deflati|Notification Th|Sweeper|Cleaner-",
     // V8 in Node and Deno; JavaScriptCore in Bun
-    "V8 ?(Worker|Default)|DelayedTaskSche|HeapHelper|JITWorker|JSC |Heap Helper",
+    "(node-)?V8 ?(Worker|Default)|DelayedTaskSche|HeapHelper|JITWorker|JSC|mi-scavenger",
     // .NET, Erlang
     "\\.NET (Tiered|Finalizer|Sig|Event|BGC|Server GC)|erts_aux",
   ].join("|") + ")",
@@ -77,6 +77,34 @@ function sums(values: readonly number[], length: number): number[] {
   return result;
 }
 
+/** A background is steady: it shows in more than half of so many equal parts of the idle time. */
+const PARTS = 5;
+
+/** Splits evenly; the last part takes what is left over. */
+function parts(values: readonly number[]): number[] {
+  const length = Math.max(1, Math.floor(values.length / PARTS));
+  return Array.from(
+    { length: PARTS },
+    (_, i) => sum(values.slice(i * length, i === PARTS - 1 ? undefined : (i + 1) * length)),
+  );
+}
+
+/** How much more than the usual a part of a settled idle time may have: times, ns, switches. */
+const SETTLED_TIMES = 3;
+const SETTLED_NS = 3e6;
+const SETTLED_SWITCHES = 15;
+
+/** Whether these idle windows are alike: a program that has just connected may still be starting. */
+export function hasSettled(windows: readonly WorkWindow[]): boolean {
+  const isEven = (values: readonly number[], spare: number) => {
+    const sorted = parts(values).sort((a, b) => a - b);
+    return sorted.at(-1)! <= SETTLED_TIMES * sorted[PARTS >> 1]! + spare;
+  };
+  const total = (what: "cpuNs" | "switches") =>
+    windows.map(({ work }) => sum(work.map((done) => done[what])));
+  return isEven(total("cpuNs"), SETTLED_NS) && isEven(total("switches"), SETTLED_SWITCHES);
+}
+
 /** The largest of the sums, without outliers where they are of single windows. */
 function ceiling(values: readonly number[], length: number): number {
   const sorted = sums(values, length).sort((a, b) => b - a);
@@ -95,6 +123,8 @@ export class ThreadBackground {
   /** How much it is busied by nothing: per window, on average. */
   readonly cpuNs: number;
   readonly switches: number;
+  /** It did nothing, or nothing steady. */
+  readonly silent: boolean;
   readonly #idle: Series;
   readonly #windows: number;
 
@@ -104,11 +134,8 @@ export class ThreadBackground {
     this.#windows = Math.max(1, windows);
     this.cpuNs = sum(this.#idle.cpuNs) / this.#windows;
     this.switches = sum(this.#idle.switches) / this.#windows;
-  }
-
-  /** Nothing, or nothing but an outlier. */
-  get silent(): boolean {
-    return ceiling(this.#idle.switches, 1) === 0 && ceiling(this.#idle.cpuNs, 1) === 0;
+    const active = parts(this.#idle.cpuNs.map((ns, i) => ns + this.#idle.switches[i]!));
+    this.silent = active.filter((part) => part > 0).length <= PARTS / 2;
   }
 
   ceiling(length: number): Ceiling {

@@ -42,18 +42,28 @@ const LONGEST_QUIET_MS = 2000;
 /** A gap that separates what may be no work: at least this, and three gaps as they are usual. */
 const SPLIT_MS = 50;
 const SPLIT_GAPS = 3;
-/** The gaps of single threads count for so much at most: workers of a pool take turns. */
+/**
+ * Beside those of all threads together, the gaps of each thread with some share of the switches count:
+ * one that reads hides those of one that works. Up to this, because workers of a pool take turns.
+ */
+const THREAD_SWITCHES = 0.05;
 const THREAD_GAP_MS = 200;
-const FEWEST_MARKS = 5;
-/** What comes after a gap is work, where it comes so often or is so long: times, windows. */
+/**
+ * What comes after such a gap is work if it comes so often or is so long (times, windows), and at such
+ * a share of the switches or of the CPU time that a second had while messages came.
+ */
 const WORK_PIECES = 3;
 const WORK_WINDOWS = 10;
+const WORK_SHARE = 0.1;
 /** With fewer windows of work there is nothing to compare with. */
 const FEWEST_BUSY = 20;
 
+/** A window in which a thread worked, with what its threads did in it. */
 interface Mark {
   fromMs: number;
   toMs: number;
+  cpuNs: number;
+  switches: number;
 }
 
 interface Worker {
@@ -70,6 +80,8 @@ export class WorkEnd {
   quietMs: number;
   readonly #options: WorkEndOptions;
   readonly #splitMs: number;
+  /** What the threads that work did while messages came: each ms, on average. */
+  readonly #busyRate: { cpuNs: number; switches: number };
   readonly #workers = new Map<number, Worker>();
   /** Threads that do not work on messages, as far as can be seen. */
   readonly #ignored = new Set<number>();
@@ -80,7 +92,7 @@ export class WorkEnd {
   #nowMs: number;
 
   constructor(options: WorkEndOptions) {
-    const { idle, busy, names, shortestQuietMs = SHORTEST_QUIET_MS } = options;
+    const { idle, busy, shortestQuietMs = SHORTEST_QUIET_MS } = options;
     this.#options = options;
     this.#idleLength = idle.length;
     this.#nowMs = options.fromMs;
@@ -90,19 +102,20 @@ export class WorkEnd {
     this.background = this.#learn(idleSeries, busySeries);
     // A list of its own: the windows of the time of work are looked at with what was just learned.
     const marks = busy.flatMap((_, i) => this.#mark(busy, i) ?? []);
-    const usual = quantile(gapsOf(marks), 0.95);
-    const longest = quantile(gapsOf(marks), 1);
+    const busyMs = (busy.at(-1)?.toMs ?? 0) - (busy[0]?.fromMs ?? 0);
+    const total = addUpAll(marks);
+    this.#busyRate = { cpuNs: total.cpuNs / busyMs, switches: total.switches / busyMs };
     let thread = 0;
     for (const [number, series] of busySeries) {
-      if (isHousekeeping(names[number] ?? "")) continue;
+      if (this.#isIgnored(number)) continue;
+      if (sum(series.switches) < THREAD_SWITCHES * total.switches) continue;
       const own = busy.filter((_, i) => series.switches[i]! > 0 || series.cpuNs[i]! > 0);
-      if (own.length < FEWEST_MARKS) continue;
       thread = Math.max(thread, Math.min(THREAD_GAP_MS, quantile(gapsOf(own), 0.9)));
     }
-    const quiet = QUIET_GAPS * Math.max(longest, thread);
+    const quiet = QUIET_GAPS * Math.max(quantile(gapsOf(marks), 1), thread);
     this.quietMs = Math.min(this.#longestQuietMs, Math.max(shortestQuietMs, quiet));
-    const split = Math.max(SPLIT_MS, SPLIT_GAPS * Math.max(usual, thread));
-    this.#splitMs = Math.min(this.quietMs, split);
+    const split = SPLIT_GAPS * Math.max(quantile(gapsOf(marks), 0.95), thread);
+    this.#splitMs = Math.min(this.quietMs, Math.max(SPLIT_MS, split));
   }
 
   /** The next window, which begins where the last one ended. */
@@ -115,28 +128,44 @@ export class WorkEnd {
 
   get state(): WorkState {
     const { fromMs } = this.#options;
+    // What follows at once is work.
     let endMs = fromMs;
     let lastMs = fromMs;
-    let pieces = 0;
-    let windows = 0;
-    let widest = 0;
-    for (const mark of this.#marks) {
-      const gap = mark.fromMs - lastMs;
-      if (gap >= this.#splitMs) pieces++;
-      if (pieces > 0) {
-        windows++;
-        widest = Math.max(widest, gap);
-      }
+    let at = 0;
+    for (; at < this.#marks.length; at++) {
+      const mark = this.#marks[at]!;
+      if (mark.fromMs - lastMs >= this.#splitMs) break;
+      endMs = middleOf(mark);
       lastMs = Math.max(lastMs, mark.toMs);
-      const isWork = pieces === 0 || pieces >= WORK_PIECES || windows >= WORK_WINDOWS;
-      if (isWork) endMs = (mark.fromMs + mark.toMs) / 2;
     }
-    const resumed = pieces >= WORK_PIECES || windows >= WORK_WINDOWS;
-    const quietMs = resumed
-      ? Math.min(this.#longestQuietMs, Math.max(this.quietMs, QUIET_GAPS * widest))
-      : this.quietMs;
+    const resumed = this.#resumes(this.#marks.slice(at), lastMs);
+    if (resumed !== undefined) ({ endMs, lastMs } = resumed);
+    const quietMs = Math.min(
+      this.#longestQuietMs,
+      Math.max(this.quietMs, QUIET_GAPS * (resumed?.widest ?? 0)),
+    );
     const quiet = this.#nowMs - lastMs >= quietMs && !this.#lingers(quietMs);
     return { endMs: Math.max(endMs, fromMs), quiet };
+  }
+
+  /** Whether the marks after a silence since `fromMs` are work; undefined: they are not, so far. */
+  #resumes(marks: readonly Mark[], fromMs: number) {
+    if (marks.length === 0) return undefined;
+    let lastMs = fromMs;
+    let pieces = 0;
+    let widest = 0;
+    for (const mark of marks) {
+      const gap = mark.fromMs - lastMs;
+      if (gap >= this.#splitMs) pieces++;
+      widest = Math.max(widest, gap);
+      lastMs = mark.toMs;
+    }
+    if (pieces < WORK_PIECES && marks.length < WORK_WINDOWS) return undefined;
+    const { cpuNs, switches } = addUpAll(marks);
+    const least = WORK_SHARE * (lastMs - fromMs);
+    const goesOn = switches >= least * this.#busyRate.switches ||
+      cpuNs >= least * this.#busyRate.cpuNs;
+    return goesOn ? { endMs: middleOf(marks.at(-1)!), lastMs, widest } : undefined;
   }
 
   /** Learns which threads work, and how their work shows; the background where one's does not. */
@@ -145,13 +174,14 @@ export class WorkEnd {
     let hides: { thread: number; background: ThreadBackground } | undefined;
     let works = false;
     for (const thread of new Set([...idle.keys(), ...busy.keys()])) {
-      if (isHousekeeping(names[thread] ?? "")) continue;
+      if (this.#isIgnored(thread)) continue;
       const background = new ThreadBackground(idle.get(thread), this.#idleLength);
       const series = busy.get(thread) ?? { cpuNs: [], switches: [] };
       const { ceiling, worked } = background.tellApart(series);
       works ||= worked;
-      if (ceiling !== undefined) this.#workers.set(thread, { background, ceiling });
-      else {
+      if (ceiling !== undefined || windows.length < FEWEST_BUSY) {
+        this.#workers.set(thread, { background, ceiling: ceiling ?? background.ceiling(1) });
+      } else {
         this.#ignored.add(thread);
         const more = background.switches > (hides?.background.switches ?? 0);
         if (worked && (hides === undefined || more)) hides = { thread, background };
@@ -166,27 +196,34 @@ export class WorkEnd {
     return works ? undefined : "its processes did nothing more while it read than before";
   }
 
+  #isIgnored(thread: number): boolean {
+    return this.#ignored.has(thread) || isHousekeeping(this.#options.names[thread] ?? "");
+  }
+
   /** The mark that a window sets; undefined: no thread did more in it than it does without work. */
   #mark(windows: readonly WorkWindow[], at: number): Mark | undefined {
     const { fromMs, toMs, work } = windows[at]!;
-    let found: Mark | undefined;
+    // A window that was taken late holds more of the background as well.
+    const late = Math.max(1, (toMs - fromMs) / this.#windowMs);
+    const all = { cpuNs: 0, switches: 0 };
+    let marked: { fromMs: number; toMs: number } | undefined;
     for (const { thread, cpuNs, switches } of work) {
-      if (this.#ignored.has(thread) || isHousekeeping(this.#options.names[thread] ?? "")) continue;
+      if (this.#isIgnored(thread)) continue;
+      all.cpuNs += cpuNs;
+      all.switches += switches;
       const { length, ...most } = this.#workers.get(thread)?.ceiling ??
         { length: 1, cpuNs: 0, switches: 0 };
       if (length === 1) {
-        // A window that was taken late holds more of the background as well.
-        const late = Math.max(1, (toMs - fromMs) / this.#windowMs);
-        if (switches > late * most.switches || cpuNs > late * most.cpuNs) return { fromMs, toMs };
+        if (switches > late * most.switches || cpuNs > late * most.cpuNs) marked = { fromMs, toMs };
         continue;
       }
       const first = Math.max(0, at - length + 1);
-      const all = addUp(windows.slice(first, at + 1), thread);
-      if (all.switches <= most.switches && all.cpuNs <= most.cpuNs) continue;
-      const middle = windows[(first + at) >> 1]!;
-      found = { fromMs: middle.fromMs, toMs: middle.toMs };
+      const sums = addUp(windows.slice(first, at + 1), thread);
+      if (sums.switches > most.switches || sums.cpuNs > most.cpuNs) {
+        marked ??= windows[(first + at) >> 1]!;
+      }
     }
-    return found;
+    return marked && { fromMs: marked.fromMs, toMs: marked.toMs, ...all };
   }
 
   get #windowMs(): number {
@@ -208,20 +245,22 @@ export class WorkEnd {
   }
 }
 
-function addUp(windows: readonly WorkWindow[], thread: number) {
-  const all = { cpuNs: 0, switches: 0 };
-  for (const { work } of windows) {
-    for (const done of work) {
-      if (done.thread !== thread) continue;
-      all.cpuNs += done.cpuNs;
-      all.switches += done.switches;
-    }
-  }
-  return all;
+const middleOf = ({ fromMs, toMs }: Mark) => (fromMs + toMs) / 2;
+
+const sum = (values: readonly number[]) => values.reduce((all, value) => all + value, 0);
+
+function addUpAll(done: readonly { cpuNs: number; switches: number }[]) {
+  return {
+    cpuNs: sum(done.map(({ cpuNs }) => cpuNs)),
+    switches: sum(done.map(({ switches }) => switches)),
+  };
 }
 
+const addUp = (windows: readonly WorkWindow[], thread: number) =>
+  addUpAll(windows.flatMap(({ work }) => work.filter((done) => done.thread === thread)));
+
 /** Silences between windows in order of time; ms. */
-function gapsOf(windows: readonly Mark[]): number[] {
+function gapsOf(windows: readonly { fromMs: number; toMs: number }[]): number[] {
   return windows.slice(1).map(({ fromMs }, i) => Math.max(0, fromMs - windows[i]!.toMs));
 }
 
