@@ -150,6 +150,30 @@ const kinds: Kind[] = [
     }],
   },
   {
+    name: "a thread of the runtime's that ticks on for three seconds",
+    threads: (end, next) => [
+      { times: each(2, START, end, next), ns: 20_000 },
+      { times: each(100, START, end + 3000, next), ns: 50_000 },
+    ],
+    within: 0.25,
+  },
+  {
+    name: "a thread that reads, and one that works 16 times a second",
+    threads: (end) => [
+      { times: each(5, START, STOP), ns: 20_000 },
+      { times: each(62, START, end), ns: 20_000 },
+    ],
+    within: 0.08,
+  },
+  {
+    name: "a timer of 100 Hz in the same thread, and less to do without reading",
+    threads: (end, next) => [{
+      times: [...each(10, 0, ALL), ...each(2, START, STOP, next), ...each(12, START, end, next)],
+      ns: 20_000,
+    }],
+    within: 0.3,
+  },
+  {
     name: "pauses of 200 ms each half second",
     threads: (end, next) => [{
       times: each(1, START, end, next).filter((ms) => (end - ms) % 500 < 300),

@@ -173,7 +173,7 @@ export class ThreadBackground {
   exceeds(cpuNs: number, switches: number, windows: number): boolean {
     const length = Math.max(1, Math.min(windows, Math.floor(this.#windows / 2)));
     const scale = windows / length;
-    return switches > 1.3 * scale * ceiling(this.#idle.switches, length) + 3 ||
+    return switches > 1.2 * scale * ceiling(this.#idle.switches, length) + 3 ||
       cpuNs > 2 * scale * ceiling(this.#idle.cpuNs, length) + 2e6;
   }
 

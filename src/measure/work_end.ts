@@ -66,6 +66,15 @@ interface Mark {
   switches: number;
 }
 
+/** The end of the work so far. */
+interface End {
+  endMs: number;
+  /** The end of the last window with work. */
+  lastMs: number;
+  /** The widest gap in what came after a silence. */
+  widest: number;
+}
+
 interface Worker {
   background: ThreadBackground;
   /** Windows that are added up, and what is above the background. */
@@ -90,12 +99,16 @@ export class WorkEnd {
   readonly #longestQuietMs: number;
   readonly #marks: Mark[] = [];
   #nowMs: number;
+  #end: End;
+  /** When threads with a background last had done more than in idle time, without a mark. */
+  #lingeredMs = 0;
 
   constructor(options: WorkEndOptions) {
     const { idle, busy, shortestQuietMs = SHORTEST_QUIET_MS } = options;
     this.#options = options;
     this.#idleLength = idle.length;
     this.#nowMs = options.fromMs;
+    this.#end = { endMs: options.fromMs, lastMs: options.fromMs, widest: 0 };
     this.#longestQuietMs = options.longestQuietMs ?? LONGEST_QUIET_MS;
     const idleSeries = seriesByThread(idle);
     const busySeries = seriesByThread(busy);
@@ -124,33 +137,35 @@ export class WorkEnd {
     this.#nowMs = window.toMs;
     const mark = this.#mark(this.#recent, this.#recent.length - 1);
     if (mark !== undefined && mark.toMs > this.#options.fromMs) this.#marks.push(mark);
+    this.#end = this.#findEnd();
+    if (this.#nowMs < this.#end.lastMs + this.quietMs) return;
+    // Where work shows only in the long run, it ended somewhere in that time.
+    if (this.#isBusier(this.quietMs)) this.#lingeredMs = window.toMs - this.quietMs / 2;
   }
 
   get state(): WorkState {
+    const { endMs, lastMs, widest } = this.#end;
+    const quietMs = Math.max(this.quietMs, Math.min(this.#longestQuietMs, QUIET_GAPS * widest));
+    const quiet = this.#nowMs >= Math.max(lastMs + quietMs, this.#lingeredMs + this.quietMs);
+    return { endMs: Math.max(endMs, this.#lingeredMs), quiet };
+  }
+
+  #findEnd(): End {
     const { fromMs } = this.#options;
-    // What follows at once is work.
-    let endMs = fromMs;
-    let lastMs = fromMs;
-    let at = 0;
-    for (; at < this.#marks.length; at++) {
-      const mark = this.#marks[at]!;
-      if (mark.fromMs - lastMs >= this.#splitMs) break;
-      endMs = middleOf(mark);
-      lastMs = Math.max(lastMs, mark.toMs);
+    const end: End = { endMs: fromMs, lastMs: fromMs, widest: 0 };
+    for (const [i, mark] of this.#marks.entries()) {
+      if (mark.fromMs - end.lastMs >= this.#splitMs) {
+        return this.#resumes(this.#marks.slice(i), end.lastMs) ?? end;
+      }
+      // What follows at once is work.
+      end.endMs = Math.max(fromMs, middleOf(mark));
+      end.lastMs = Math.max(end.lastMs, mark.toMs);
     }
-    const resumed = this.#resumes(this.#marks.slice(at), lastMs);
-    if (resumed !== undefined) ({ endMs, lastMs } = resumed);
-    const quietMs = Math.min(
-      this.#longestQuietMs,
-      Math.max(this.quietMs, QUIET_GAPS * (resumed?.widest ?? 0)),
-    );
-    const quiet = this.#nowMs - lastMs >= quietMs && !this.#lingers(quietMs);
-    return { endMs: Math.max(endMs, fromMs), quiet };
+    return end;
   }
 
   /** Whether the marks after a silence since `fromMs` are work; undefined: they are not, so far. */
-  #resumes(marks: readonly Mark[], fromMs: number) {
-    if (marks.length === 0) return undefined;
+  #resumes(marks: readonly Mark[], fromMs: number): End | undefined {
     let lastMs = fromMs;
     let pieces = 0;
     let widest = 0;
@@ -232,8 +247,8 @@ export class WorkEnd {
     return Math.max(1, (idle.at(-1)!.toMs - idle[0]!.fromMs) / idle.length);
   }
 
-  /** Whether a thread with a background did more in the silence, all in all, than in idle time. */
-  #lingers(quietMs: number): boolean {
+  /** Whether a thread with a background did more in that time, all in all, than in idle time. */
+  #isBusier(quietMs: number): boolean {
     const silence = this.#recent.filter(({ fromMs }) => fromMs >= this.#nowMs - quietMs);
     for (const [thread, { background }] of this.#workers) {
       if (background.silent) continue;
