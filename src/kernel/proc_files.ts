@@ -1,7 +1,7 @@
 /**
  * Files and folders of /proc: through libc where it can be called, else through node:fs. Deno lets
  * node:fs read /proc only with --allow-all. A file stays open and is read again from its beginning:
- * 2 to 5 µs, where opening and reading it takes 12 to 60 µs.
+ * 1 to 5 µs, where opening and reading it takes 12 to 60 µs.
  */
 import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync } from "node:fs";
 import process from "node:process";

@@ -3,9 +3,8 @@
  * /proc/PID/task/TID/schedstat, which everyone may read (fields: ns on a CPU, ns runnable but waiting
  * for one, times it was put on one; Documentation/scheduler/sched-stats.rst).
  *
- * The kernel adds a running thread's CPU time at its timer tick, each 1 to 10 ms. A reading costs
- * 2 to 5 µs a thread; a look for new threads and processes 10 to 60 µs a process, and 0.2 ms for each
- * 150 processes on the machine.
+ * The kernel adds a running thread's CPU time at its timer tick, each 1 to 10 ms. A reading costs 1 to
+ * 2 µs a thread, and a look for new threads and processes 0.2 ms with 150 processes on the machine.
  */
 import process from "node:process";
 import type { Address } from "./address.ts";
