@@ -226,9 +226,11 @@ describe("the end of a reader's work", () => {
     assertMatch(watch([more], 1).background!, /uses \d\d % of a core/);
   });
 
-  test("a reader whose processes do nothing for messages cannot be seen", () => {
+  test("a reader that does the same with messages and without cannot be seen", () => {
     const timer = { times: each(10, 0, ALL), ns: 20_000 };
-    assertMatch(watch([timer], 1).background!, /did nothing more while it read/);
+    assertMatch(watch([timer], 1).background!, /wakes up \d+ times a second/);
+    const polls = { times: each(1, 0, ALL), ns: 1_000_000 };
+    assertMatch(watch([timer, polls], 1).background!, /uses 100 % of a core/);
     assertMatch(watch([], 1).background!, /did nothing more while it read/);
   });
 

@@ -42,6 +42,9 @@ const SCALES = [1, 2, 5, 10, 20, 50];
 /** Of the sums during work, so many must be above all those of the idle time. */
 const TOLD_APART = 0.8;
 
+/** A thread without a background that did something in fewer windows than that may not have worked. */
+const FEWEST_WINDOWS = 3;
+
 /** One thread's doings, window by window. */
 export interface Series {
   cpuNs: number[];
@@ -153,7 +156,10 @@ export class ThreadBackground {
    * `worked`: false where it did no more than in idle time, and so perhaps no work at all.
    */
   tellApart(busy: Series): { ceiling: Ceiling | undefined; worked: boolean } {
-    if (this.silent) return { ceiling: this.ceiling(1), worked: true };
+    if (this.silent) {
+      const windows = busy.switches.filter((switches, i) => switches > 0 || busy.cpuNs[i]! > 0);
+      return { ceiling: this.ceiling(1), worked: windows.length >= FEWEST_WINDOWS };
+    }
     const windows = Math.max(1, busy.switches.length);
     const worked = sum(busy.switches) / windows > 1.25 * this.switches + 0.03 ||
       sum(busy.cpuNs) / windows > 1.5 * this.cpuNs + 1e4;

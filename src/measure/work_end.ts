@@ -186,7 +186,8 @@ export class WorkEnd {
   /** Learns which threads work, and how their work shows; the background where one's does not. */
   #learn(idle: Map<number, Series>, busy: Map<number, Series>): string | undefined {
     const { names, busy: windows } = this.#options;
-    let hides: { thread: number; background: ThreadBackground } | undefined;
+    /** Threads whose background may hide work, the busiest first. */
+    const hiding: { thread: number; background: ThreadBackground; worked: boolean }[] = [];
     let works = false;
     for (const thread of new Set([...idle.keys(), ...busy.keys()])) {
       if (this.#isIgnored(thread)) continue;
@@ -198,15 +199,18 @@ export class WorkEnd {
         this.#workers.set(thread, { background, ceiling: ceiling ?? background.ceiling(1) });
       } else {
         this.#ignored.add(thread);
-        const more = background.switches > (hides?.background.switches ?? 0);
-        if (worked && (hides === undefined || more)) hides = { thread, background };
+        hiding.push({ thread, background, worked });
       }
     }
     if (windows.length < FEWEST_BUSY) return undefined;
-    if (hides !== undefined) {
-      const { fromMs, toMs } = this.#options.idle[0]!;
-      const name = JSON.stringify(names[hides.thread] ?? "");
-      return `a thread, ${name}, ${hides.background.describe(toMs - fromMs)} without work`;
+    hiding.sort(({ background: a }, { background: b }) =>
+      b.cpuNs - a.cpuNs || b.switches - a.switches
+    );
+    // A thread that does the same with messages and without works on none, if others do.
+    const worst = hiding.find(({ worked }) => worked || !works);
+    if (worst !== undefined) {
+      const name = JSON.stringify(names[worst.thread] ?? "");
+      return `a thread, ${name}, ${worst.background.describe(this.#windowMs)} without work`;
     }
     return works ? undefined : "its processes did nothing more while it read than before";
   }
