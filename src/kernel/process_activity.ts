@@ -15,7 +15,7 @@ import { procFiles } from "./proc_files.ts";
 export interface ThreadActivity {
   readonly pid: number;
   readonly tid: number;
-  /** Its name when it was found (/proc/PID/task/TID/comm), at most 15 characters. */
+  /** Its name when it was found (/proc/PID/task/TID/comm): at most 15 printable ASCII characters. */
   readonly name: string;
   cpuNs: number;
   /** Runnable, but without a CPU. */
@@ -279,7 +279,8 @@ export class ProcessActivity {
     if (this.#threads.length >= MAX_THREADS && this.#countLiving() >= MAX_THREADS) return undefined;
     const fd = procFiles.open(`/proc/${pid}/task/${tid}/schedstat`);
     if (fd === undefined) return undefined;
-    const name = procFiles.read(`/proc/${pid}/task/${tid}/comm`)?.trim() ?? "";
+    const comm = procFiles.read(`/proc/${pid}/task/${tid}/comm`)?.trim() ?? "";
+    const name = comm.replace(/[^ -~]/g, "?");
     // What a thread did before the first look is not counted; of a new one all is.
     const known = this.#first && readNumbers(fd);
     const before = known ? [...numbers] as const : [0, 0, 0] as const;
