@@ -10,6 +10,7 @@ import {
   type Series,
   seriesByThread,
   ThreadBackground,
+  type ThreadWork,
   type WorkWindow,
 } from "./thread_background.ts";
 
@@ -43,14 +44,16 @@ const LONGEST_QUIET_MS = 2000;
 const SPLIT_MS = 50;
 const SPLIT_GAPS = 3;
 /**
- * Beside those of all threads together, the gaps of each thread with some share of the switches count:
- * one that reads hides those of one that works. Up to this, because workers of a pool take turns.
+ * Threads with such a share of the switches, or such a share of the CPU time, do the reader's work. Their
+ * own gaps count beside those of all together: one that reads hides those of one that works. Up to
+ * this, because workers of a pool take turns.
  */
-const THREAD_SWITCHES = 0.05;
+const THREAD_SWITCHES = 0.03;
+const THREAD_CPU = 0.1;
 const THREAD_GAP_MS = 200;
 /**
- * What comes after such a gap is work if it comes so often or is so long (times, windows), and at such
- * a share of the switches or of the CPU time that a second had while messages came.
+ * What comes after such a gap is work if it comes so often or is so long (times, windows), and one of
+ * those threads has at least such a share of what it had in the same time while messages came.
  */
 const WORK_PIECES = 3;
 const WORK_WINDOWS = 10;
@@ -58,12 +61,11 @@ const WORK_SHARE = 0.1;
 /** With fewer windows of work there is nothing to compare with. */
 const FEWEST_BUSY = 20;
 
-/** A window in which a thread worked, with what its threads did in it. */
+/** A window in which a thread worked, with all that was done in it. */
 interface Mark {
   fromMs: number;
   toMs: number;
-  cpuNs: number;
-  switches: number;
+  work: readonly ThreadWork[];
 }
 
 /** The end of the work so far. */
@@ -89,8 +91,8 @@ export class WorkEnd {
   quietMs: number;
   readonly #options: WorkEndOptions;
   readonly #splitMs: number;
-  /** What the threads that work did while messages came: each ms, on average. */
-  readonly #busyRate: { cpuNs: number; switches: number };
+  /** What each thread that does the reader's work did while messages came: each ms, on average. */
+  readonly #busyRates = new Map<number, { cpuNs: number; switches: number }>();
   readonly #workers = new Map<number, Worker>();
   /** Threads that do not work on messages, as far as can be seen. */
   readonly #ignored = new Set<number>();
@@ -116,12 +118,17 @@ export class WorkEnd {
     // A list of its own: the windows of the time of work are looked at with what was just learned.
     const marks = busy.flatMap((_, i) => this.#mark(busy, i) ?? []);
     const busyMs = (busy.at(-1)?.toMs ?? 0) - (busy[0]?.fromMs ?? 0);
-    const total = addUpAll(marks);
-    this.#busyRate = { cpuNs: total.cpuNs / busyMs, switches: total.switches / busyMs };
+    const all = addUp(marks.flatMap(({ work }) => work.filter((d) => !this.#isIgnored(d.thread))));
     let thread = 0;
     for (const [number, series] of busySeries) {
       if (this.#isIgnored(number)) continue;
-      if (sum(series.switches) < THREAD_SWITCHES * total.switches) continue;
+      const switches = sum(series.switches);
+      const cpuNs = sum(series.cpuNs);
+      const switchesOften = switches >= THREAD_SWITCHES * all.switches;
+      if (!switchesOften && cpuNs < THREAD_CPU * all.cpuNs) continue;
+      this.#busyRates.set(number, { cpuNs: cpuNs / busyMs, switches: switches / busyMs });
+      // One that computes has no gaps to speak of, or is a runtime's.
+      if (!switchesOften) continue;
       const own = busy.filter((_, i) => series.switches[i]! > 0 || series.cpuNs[i]! > 0);
       thread = Math.max(thread, Math.min(THREAD_GAP_MS, quantile(gapsOf(own), 0.9)));
     }
@@ -153,34 +160,48 @@ export class WorkEnd {
   #findEnd(): End {
     const { fromMs } = this.#options;
     const end: End = { endMs: fromMs, lastMs: fromMs, widest: 0 };
-    for (const [i, mark] of this.#marks.entries()) {
-      if (mark.fromMs - end.lastMs >= this.#splitMs) {
-        return this.#resumes(this.#marks.slice(i), end.lastMs) ?? end;
+    const marks = this.#marks;
+    for (let at = 0; at < marks.length; at++) {
+      const mark = marks[at]!;
+      const gap = mark.fromMs - end.lastMs;
+      if (gap >= this.#splitMs) {
+        const until = this.#resumes(at, end.lastMs);
+        if (until === undefined) return end;
+        at = until;
+        end.widest = Math.max(end.widest, gap);
       }
-      // What follows at once is work.
-      end.endMs = Math.max(fromMs, middleOf(mark));
-      end.lastMs = Math.max(end.lastMs, mark.toMs);
+      end.endMs = Math.max(fromMs, (marks[at]!.fromMs + marks[at]!.toMs) / 2);
+      end.lastMs = Math.max(end.lastMs, marks[at]!.toMs);
     }
     return end;
   }
 
-  /** Whether the marks after a silence since `fromMs` are work; undefined: they are not, so far. */
-  #resumes(marks: readonly Mark[], fromMs: number): End | undefined {
+  /**
+   * The mark with which those from `at` on, after a silence since `fromMs`, turn out to be work;
+   * undefined: they do not, so far.
+   */
+  #resumes(at: number, fromMs: number): number | undefined {
+    const sums = new Map<number, { cpuNs: number; switches: number }>();
     let lastMs = fromMs;
     let pieces = 0;
-    let widest = 0;
-    for (const mark of marks) {
-      const gap = mark.fromMs - lastMs;
-      if (gap >= this.#splitMs) pieces++;
-      widest = Math.max(widest, gap);
+    for (let i = at; i < this.#marks.length; i++) {
+      const mark = this.#marks[i]!;
+      if (mark.fromMs - lastMs >= this.#splitMs) pieces++;
       lastMs = mark.toMs;
+      for (const done of mark.work) {
+        sums.set(done.thread, addUp([done, sums.get(done.thread) ?? { cpuNs: 0, switches: 0 }]));
+      }
+      if (pieces < WORK_PIECES && i - at + 1 < WORK_WINDOWS) continue;
+      const least = WORK_SHARE * (lastMs - fromMs);
+      if (this.#busyRates.size === 0) return i;
+      for (const [thread, rate] of this.#busyRates) {
+        const done = sums.get(thread);
+        if (done === undefined) continue;
+        if (done.switches >= least * rate.switches && rate.switches > 0) return i;
+        if (done.cpuNs >= least * rate.cpuNs && rate.cpuNs > 0) return i;
+      }
     }
-    if (pieces < WORK_PIECES && marks.length < WORK_WINDOWS) return undefined;
-    const { cpuNs, switches } = addUpAll(marks);
-    const least = WORK_SHARE * (lastMs - fromMs);
-    const goesOn = switches >= least * this.#busyRate.switches ||
-      cpuNs >= least * this.#busyRate.cpuNs;
-    return goesOn ? { endMs: middleOf(marks.at(-1)!), lastMs, widest } : undefined;
+    return undefined;
   }
 
   /** Learns which threads work, and how their work shows; the background where one's does not. */
@@ -224,12 +245,9 @@ export class WorkEnd {
     const { fromMs, toMs, work } = windows[at]!;
     // A window that was taken late holds more of the background as well.
     const late = Math.max(1, (toMs - fromMs) / this.#windowMs);
-    const all = { cpuNs: 0, switches: 0 };
     let marked: { fromMs: number; toMs: number } | undefined;
     for (const { thread, cpuNs, switches } of work) {
       if (this.#isIgnored(thread)) continue;
-      all.cpuNs += cpuNs;
-      all.switches += switches;
       const { length, ...most } = this.#workers.get(thread)?.ceiling ??
         { length: 1, cpuNs: 0, switches: 0 };
       if (length === 1) {
@@ -237,12 +255,12 @@ export class WorkEnd {
         continue;
       }
       const first = Math.max(0, at - length + 1);
-      const sums = addUp(windows.slice(first, at + 1), thread);
+      const sums = addUpThread(windows.slice(first, at + 1), thread);
       if (sums.switches > most.switches || sums.cpuNs > most.cpuNs) {
         marked ??= windows[(first + at) >> 1]!;
       }
     }
-    return marked && { fromMs: marked.fromMs, toMs: marked.toMs, ...all };
+    return marked && { fromMs: marked.fromMs, toMs: marked.toMs, work };
   }
 
   get #windowMs(): number {
@@ -256,7 +274,7 @@ export class WorkEnd {
     const silence = this.#recent.filter(({ fromMs }) => fromMs >= this.#nowMs - quietMs);
     for (const [thread, { background }] of this.#workers) {
       if (background.silent) continue;
-      const { cpuNs, switches } = addUp(silence, thread);
+      const { cpuNs, switches } = addUpThread(silence, thread);
       const length = Math.round(quietMs / this.#windowMs);
       if (background.exceeds(cpuNs, switches, Math.max(length, silence.length))) return true;
     }
@@ -264,19 +282,17 @@ export class WorkEnd {
   }
 }
 
-const middleOf = ({ fromMs, toMs }: Mark) => (fromMs + toMs) / 2;
-
 const sum = (values: readonly number[]) => values.reduce((all, value) => all + value, 0);
 
-function addUpAll(done: readonly { cpuNs: number; switches: number }[]) {
+function addUp(done: readonly { cpuNs: number; switches: number }[]) {
   return {
     cpuNs: sum(done.map(({ cpuNs }) => cpuNs)),
     switches: sum(done.map(({ switches }) => switches)),
   };
 }
 
-const addUp = (windows: readonly WorkWindow[], thread: number) =>
-  addUpAll(windows.flatMap(({ work }) => work.filter((done) => done.thread === thread)));
+const addUpThread = (windows: readonly WorkWindow[], thread: number) =>
+  addUp(windows.flatMap(({ work }) => work.filter((done) => done.thread === thread)));
 
 /** Silences between windows in order of time; ms. */
 function gapsOf(windows: readonly { fromMs: number; toMs: number }[]): number[] {
