@@ -174,6 +174,20 @@ const kinds: Kind[] = [
     within: 0.3,
   },
   {
+    name: "a worker that others keep from the core for up to 150 ms",
+    threads: (end, next) => {
+      const waits = (ms: number) => {
+        const at = ms % 1000;
+        return at < 130 ? ms - at + 130 : at > 400 && at < 550 ? ms - at + 550 : ms;
+      };
+      return [
+        { ...reads(next), times: reads(next).times.map(waits) },
+        { times: each(20, START, end, next).map(waits), ns: 20_000 },
+      ];
+    },
+    within: 0.16,
+  },
+  {
     name: "pauses of 200 ms each half second",
     threads: (end, next) => [{
       times: each(1, START, end, next).filter((ms) => (end - ms) % 500 < 300),

@@ -57,7 +57,10 @@ const THREAD_GAP_MS = 200;
  */
 const WORK_PIECES = 3;
 const WORK_WINDOWS = 10;
-const WORK_SHARE = 0.1;
+const WORK_SHARE = 0.2;
+/** Or after fewer windows, if they are as full of switches as at work. */
+const DENSE_WINDOWS = 5;
+const DENSE_SHARE = 0.5;
 /** With fewer windows of work there is nothing to compare with. */
 const FEWEST_BUSY = 20;
 
@@ -73,6 +76,8 @@ interface End {
   endMs: number;
   /** The end of the last window with work. */
   lastMs: number;
+  /** Since when there is nothing that may be work. */
+  silentMs: number;
   /** The widest gap in what came after a silence. */
   widest: number;
 }
@@ -110,7 +115,12 @@ export class WorkEnd {
     this.#options = options;
     this.#idleLength = idle.length;
     this.#nowMs = options.fromMs;
-    this.#end = { endMs: options.fromMs, lastMs: options.fromMs, widest: 0 };
+    this.#end = {
+      endMs: options.fromMs,
+      lastMs: options.fromMs,
+      silentMs: options.fromMs,
+      widest: 0,
+    };
     this.#longestQuietMs = options.longestQuietMs ?? LONGEST_QUIET_MS;
     const idleSeries = seriesByThread(idle);
     const busySeries = seriesByThread(busy);
@@ -151,29 +161,44 @@ export class WorkEnd {
   }
 
   get state(): WorkState {
-    const { endMs, lastMs, widest } = this.#end;
+    const { endMs, silentMs, widest } = this.#end;
     const quietMs = Math.max(this.quietMs, Math.min(this.#longestQuietMs, QUIET_GAPS * widest));
-    const quiet = this.#nowMs >= Math.max(lastMs + quietMs, this.#lingeredMs + this.quietMs);
+    const quiet = this.#nowMs >= Math.max(silentMs + quietMs, this.#lingeredMs + this.quietMs);
     return { endMs: Math.max(endMs, this.#lingeredMs), quiet };
   }
 
   #findEnd(): End {
     const { fromMs } = this.#options;
-    const end: End = { endMs: fromMs, lastMs: fromMs, widest: 0 };
+    const end: End = { endMs: fromMs, lastMs: fromMs, silentMs: fromMs, widest: 0 };
     const marks = this.#marks;
     for (let at = 0; at < marks.length; at++) {
       const mark = marks[at]!;
       const gap = mark.fromMs - end.lastMs;
       if (gap >= this.#splitMs) {
         const until = this.#resumes(at, end.lastMs);
-        if (until === undefined) return end;
+        if (until === undefined) {
+          // Too little to tell yet: the silence begins anew.
+          const pieces = this.#marks.slice(at);
+          if (pieces.length < WORK_WINDOWS && this.#countPieces(pieces, end.lastMs) < WORK_PIECES) {
+            end.silentMs = pieces.at(-1)!.toMs;
+          }
+          return end;
+        }
         at = until;
         end.widest = Math.max(end.widest, gap);
       }
       end.endMs = Math.max(fromMs, (marks[at]!.fromMs + marks[at]!.toMs) / 2);
       end.lastMs = Math.max(end.lastMs, marks[at]!.toMs);
+      end.silentMs = end.lastMs;
     }
     return end;
+  }
+
+  /** How many times a silence comes before one of the marks. */
+  #countPieces(marks: readonly Mark[], fromMs: number): number {
+    return marks.filter(({ fromMs: nextMs }, i) =>
+      nextMs - (marks[i - 1]?.toMs ?? fromMs) >= this.#splitMs
+    ).length;
   }
 
   /**
@@ -191,14 +216,21 @@ export class WorkEnd {
       for (const done of mark.work) {
         sums.set(done.thread, addUp([done, sums.get(done.thread) ?? { cpuNs: 0, switches: 0 }]));
       }
-      if (pieces < WORK_PIECES && i - at + 1 < WORK_WINDOWS) continue;
-      const least = WORK_SHARE * (lastMs - fromMs);
+      const windows = i - at + 1;
+      const often = pieces >= WORK_PIECES || windows >= WORK_WINDOWS;
+      if (!often && windows < DENSE_WINDOWS) continue;
       if (this.#busyRates.size === 0) return i;
+      const denseMs = DENSE_SHARE * (lastMs - this.#marks[at]!.fromMs);
+      const oftenMs = WORK_SHARE * (lastMs - fromMs);
       for (const [thread, rate] of this.#busyRates) {
         const done = sums.get(thread);
         if (done === undefined) continue;
-        if (done.switches >= least * rate.switches && rate.switches > 0) return i;
-        if (done.cpuNs >= least * rate.cpuNs && rate.cpuNs > 0) return i;
+        // Short as it is: as dense as work, which a collection is in CPU time only.
+        const silent = this.#workers.get(thread)?.background.silent ?? true;
+        if (silent && rate.switches > 0 && done.switches >= denseMs * rate.switches) return i;
+        if (!often) continue;
+        if (rate.switches > 0 && done.switches >= oftenMs * rate.switches) return i;
+        if (rate.cpuNs > 0 && done.cpuNs >= oftenMs * rate.cpuNs) return i;
       }
     }
     return undefined;
