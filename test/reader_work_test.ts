@@ -130,6 +130,9 @@ const MS = 1000;
 /** Others may keep the watching test from the core, or the reader; seconds. */
 const NEAR = 0.15;
 
+/** Nothing was seen of its work yet, and others may keep it from the core for a while; seconds. */
+const PATIENT = 2;
+
 function assertTold({ rest, itself, interval }: Watched, hoards: boolean): void {
   const what = JSON.stringify({ rest, itself, interval });
   assert(rest.quiet, what);
@@ -189,7 +192,7 @@ describe(`what a reader still works on, ${runtime}`, () => {
     await feeding(command("test/readers/hoards.ts"), "flows", 10_000, async (feed) => {
       const work = await ReaderWork.open(started(feed), { idleSeconds: 0.5 });
       feed.socket.write(new Uint8Array(1000));
-      const rest = work!.untilQuiet({ longestSeconds: 20 });
+      const rest = work!.untilQuiet({ longestSeconds: 20, shortestQuietSeconds: PATIENT });
       await sleep(300);
       feed.reader.kill("SIGKILL");
       const { ended, quiet, seconds } = await within("its end", 2000, rest);
@@ -205,7 +208,10 @@ describe(`what a reader still works on, ${runtime}`, () => {
       const work = await ReaderWork.open(started(feed), { idleSeconds: 0.5 });
       feed.socket.write(new Uint8Array(1000));
       await sleep(200);
-      const { quiet, seconds } = await work!.untilQuiet({ longestSeconds: 1 });
+      const { quiet, seconds } = await work!.untilQuiet({
+        longestSeconds: 1,
+        shortestQuietSeconds: PATIENT,
+      });
       assertEquals(quiet, false);
       assertGreater(seconds, 0.5);
       work!.close();
