@@ -1,7 +1,8 @@
 /**
  * The libc calls that no runtime offers, through the foreign function interface (FFI) of each
- * runtime: socket options, non-blocking send and recv, netlink sockets, and sockets to try them on. On Linux on x86-64 and
- * arm64 only, and on Node only with `--experimental-ffi`; elsewhere `libc` is the reason why not.
+ * runtime: socket options, non-blocking send and recv, netlink sockets, sockets to try them on, and
+ * reading /proc. On Linux on x86-64 and arm64 only, and on Node only with `--experimental-ffi`;
+ * elsewhere `libc` is the reason why not.
  */
 import process from "node:process";
 import { runtime } from "./runtime.ts";
@@ -42,6 +43,12 @@ export interface Libc {
   if_nametoindex(name: Uint8Array): number;
   /** Writes the name of an interface into 16 bytes, with a NUL at its end; nothing where it fails. */
   if_indextoname(index: number, name: Uint8Array): void;
+  /** The path ends with a zero byte. */
+  open(path: Uint8Array, flags: number): number;
+  pread(fd: number, bytes: Uint8Array, length: number, offset: number): number;
+  readlink(path: Uint8Array, bytes: Uint8Array, length: number): number;
+  /** syscall(2) with the number of getdents64, which differs by architecture. */
+  getdents(number: number, fd: number, bytes: Uint8Array, length: number): number;
 }
 
 // Parameter types by their names in Deno.dlopen; the other two runtimes' tables are derived from it.
@@ -63,7 +70,14 @@ const SIGNATURES = {
   ioctl: ["i32", "u64", "buffer"],
   if_nametoindex: ["buffer"],
   if_indextoname: ["u32", "buffer"],
+  open: ["buffer", "i32"],
+  pread: ["i32", "buffer", "u64", "i64"],
+  readlink: ["buffer", "buffer", "u64"],
+  syscall: ["i64", "i32", "buffer", "u64"],
 } as const;
+
+/** Those whose result is a `long`. */
+const LONG_RESULTS: readonly string[] = ["send", "recv", "pread", "readlink", "syscall"];
 
 type Name = keyof typeof SIGNATURES;
 type Native = (...args: unknown[]) => number | bigint;
@@ -107,7 +121,7 @@ function bigInt(n: number): bigint {
   return lastBigInt;
 }
 
-/** `u64` converts lengths to the type that the runtime's FFI takes for 64-bit integers. */
+/** `u64` converts lengths and offsets to the type that the runtime's FFI takes for 64-bit integers. */
 function wrap(c: Natives, u64: (n: number) => number | bigint, pin: Libc["pin"]): Libc {
   return {
     pin,
@@ -131,6 +145,10 @@ function wrap(c: Natives, u64: (n: number) => number | bigint, pin: Libc["pin"])
     if_nametoindex: (name) => Number(c.if_nametoindex(name)),
     // Its result is a pointer, whatever we take it for.
     if_indextoname: (index, name) => void c.if_indextoname(index, name),
+    open: (path, flags) => Number(c.open(path, flags)),
+    pread: (fd, bytes, length, offset) => Number(c.pread(fd, bytes, u64(length), u64(offset))),
+    readlink: (path, bytes, length) => Number(c.readlink(path, bytes, u64(length))),
+    getdents: (number, fd, bytes, length) => Number(c.syscall(u64(number), fd, bytes, u64(length))),
   };
 }
 
@@ -138,7 +156,7 @@ function eachSignature<T>(make: (parameters: readonly string[], result: string) 
   return Object.fromEntries(
     Object.entries(SIGNATURES).map(([name, parameters]) => [
       name,
-      make(parameters, name === "send" || name === "recv" ? "i64" : "i32"),
+      make(parameters, LONG_RESULTS.includes(name) ? "i64" : "i32"),
     ]),
   );
 }

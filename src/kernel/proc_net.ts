@@ -41,11 +41,16 @@ export function lookupProc(local: Address, remote: Address): ConnectionState {
     const find = (from: string, to: string): SocketState | undefined => {
       const at = table.indexOf(`${from} ${to} `);
       if (at < 0) return undefined;
-      const queues = /^ \w\w (\w{8}):(\w{8})/.exec(
-        table.slice(at + from.length + to.length + 1, at + from.length + to.length + 24),
+      // State, queues, timer and when it ends, retransmits, uid, timeout, inode.
+      const fields = /^ \w\w (\w{8}):(\w{8}) \w\w:\w{8} \w{8} +\d+ +\d+ (\d+)/.exec(
+        table.slice(at + from.length + to.length + 1, at + from.length + to.length + 100),
       );
-      if (queues === null) return undefined;
-      return { sendQueue: parseInt(queues[1]!, 16), receiveQueue: parseInt(queues[2]!, 16) };
+      if (fields === null) return undefined;
+      return {
+        sendQueue: parseInt(fields[1]!, 16),
+        receiveQueue: parseInt(fields[2]!, 16),
+        inode: Number(fields[3]),
+      };
     };
     result.near ??= find(near, far);
     result.far ??= find(far, near);

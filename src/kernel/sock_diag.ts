@@ -96,6 +96,7 @@ export class SockDiag {
     const state: SocketState = {
       receiveQueue: view.getUint32(RQUEUE, true),
       sendQueue: view.getUint32(WQUEUE, true),
+      inode: view.getUint32(NLMSGHDR + 68, true),
     };
     const info = decodeTcpInfo(view, this.#infoAt, this.#infoLength);
     if (info !== undefined) state.info = info;

@@ -44,6 +44,11 @@ export interface SocketState {
   receiveQueue: number;
   /** Bytes that the program wrote and that the peer's kernel has not acknowledged. */
   sendQueue: number;
+  /**
+   * Of the socket: descriptors of processes link to `socket:[INODE]`. 0 without a process; absent where
+   * the socket was read through its descriptor.
+   */
+  inode?: number;
   /** Absent where the kernel does not report it. */
   info?: TcpInfo;
 }
