@@ -105,14 +105,9 @@ const PATIENT: Target = { most: 60 };
 const IS_NOISY: readonly KindPart[] = ["noise", "pauses", "work"];
 
 /** Fields of a result that searches of older versions do not have. */
-export interface KindFigures {
-  confidence?: number;
-  intake?: { lower: number; upper: number } | null;
-  hoards?: boolean;
-  hidden?: { seconds: number; memoryPerSecond: number; burstBytes: number | null } | null;
-  until?: "worked" | "taken";
+export type KindFigures = Pick<LimitResult, "until" | "intake" | "hoards" | "hidden"> & {
   drift?: { perMinute: number; perMillionMessages: number } | null;
-}
+};
 
 /** One row of the result. Rates in bytes a second. */
 export interface KindRow {
@@ -138,10 +133,9 @@ export interface KindRow {
   found: SearchSummary & KindFigures;
 }
 
-const holds = (interval: { lower: number; upper: number } | null | undefined, rate: number) =>
-  interval === null || interval === undefined
-    ? null
-    : interval.lower <= rate && rate <= interval.upper;
+/** An interval without an upper end goes on without a bound. */
+const holds = (interval: { lower: number; upper: number | null } | null, rate: number) =>
+  interval === null ? null : interval.lower <= rate && rate <= (interval.upper ?? Infinity);
 
 /** The row of one search of such a reader; `args`: what it was started with. */
 export function judgeKind(
@@ -151,13 +145,9 @@ export function judgeKind(
   result: LimitResult & KindFigures,
 ): KindRow {
   const { part, rate, expected } = each;
-  const { confidence, intake, hoards, hidden, until, drift } = result;
+  const { intake, hoards, hidden, until, drift } = result;
   const later: KindFigures = {
-    ...(confidence === undefined ? {} : { confidence }),
-    ...(intake === undefined ? {} : { intake }),
-    ...(hoards === undefined ? {} : { hoards }),
-    ...(hidden === undefined ? {} : { hidden }),
-    ...(until === undefined ? {} : { until }),
+    ...{ intake, hoards, hidden, until },
     ...(drift === undefined ? {} : { drift }),
   };
   const found = { ...summarize(result), ...later };
@@ -247,13 +237,16 @@ function formatBesides({ found, intake }: KindRow): string {
   const parts: string[] = [];
   if (found.outcome !== "found" && found.limit !== null) parts.push(found.outcome);
   if (found.hoards) {
-    const burst = hidden?.burstBytes ?? null;
+    const burst = hidden?.bytes ?? null;
     parts.push(burst === null ? "hoards" : `hoards ${formatBytes(burst)}`);
   }
   if (found.intake) {
     const { lower, upper } = found.intake;
     const right = intake?.holds == null ? "" : intake.holds ? ", right" : ", wrong";
-    parts.push(`takes ${formatInterval(lower, upper)}${right}`);
+    const takes = upper === null
+      ? `${formatByteRate(lower)} or more`
+      : formatInterval(lower, upper);
+    parts.push(`takes ${takes}${right}`);
   }
   if (drift) parts.push(`${drift.perMillionMessages.toFixed(1)} % a million messages`);
   return parts.join("; ");

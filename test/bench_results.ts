@@ -45,6 +45,9 @@ export function madeFigures(limit: number, drains = limit): ReaderFigures {
     seconds: purpose === "ramp" ? 0.3 : 1.2,
     verdict: drained < offered ? "falls-behind" : "keeps-up",
     purpose,
+    workedOn: null,
+    readerCpu: null,
+    senderCpu: 0.1,
   });
   const trials: Trial[] = [];
   let rate = 5e5;
@@ -182,6 +185,10 @@ export function madeLimit(reader: string, limit: number, drains = limit): LimitR
     reader,
     readers: 1,
     interrupted: false,
+    until: "worked",
+    intake: null,
+    hoards: false,
+    hidden: null,
     queueSource: "socket",
     messageSize: 13,
     precision: 0.01,

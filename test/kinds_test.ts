@@ -85,13 +85,17 @@ describe("a reader works off all, and no faster than its rate", () => {
   });
 });
 
-const result = (figures: Partial<LimitResult> & KindFigures): LimitResult & KindFigures => ({
+const result = (figures: Partial<LimitResult & KindFigures>): LimitResult & KindFigures => ({
   schema: "speedlimit/limit@2",
   reader: "kinds",
   readers: 1,
   outcome: "found",
   message: CONFIRMED,
   limit: { lower: 1.99e6, upper: 2.01e6, messagesPerSecond: 1 },
+  until: "worked",
+  intake: null,
+  hoards: false,
+  hidden: null,
   overload: null,
   recovery: null,
   trials: [],
@@ -146,7 +150,7 @@ describe("the row of such a reader", () => {
     const figures = {
       hoards: true,
       intake: { lower: 15e6, upper: 17e6 },
-      hidden: { seconds: 1, memoryPerSecond: 1, burstBytes: 4e6 },
+      hidden: { offered: 5e6, seconds: 2, bytes: 4e6, memoryBytesPerSecond: 1 },
     };
     const rows = [{}, { limit: limit(3e6, 4e6) }].map((each) =>
       judgeKind(reader("hoards"), "node", [], result({ ...figures, ...each }))

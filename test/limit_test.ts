@@ -41,7 +41,18 @@ describe("a reader with a known limit", () => {
 
     assertEquals(Object.keys(result), [
       ...["schema", "reader", "readers", "outcome", "message"],
-      ...["limit", "overload", "recovery", "trials", "interrupted", "queueSource"],
+      ...[
+        "limit",
+        "until",
+        "intake",
+        "hoards",
+        "hidden",
+        "overload",
+        "recovery",
+        "trials",
+        "interrupted",
+        "queueSource",
+      ],
       ...["messageSize", "precision", "seconds", "environment"],
     ]);
     assertEquals([result.schema, result.reader], ["speedlimit/limit@2", reader.join(" ")]);
@@ -54,7 +65,7 @@ describe("a reader with a known limit", () => {
     for (const trial of trials) {
       assertEquals(Object.keys(trial), [
         ...["offered", "achieved", "drained", "backlogSlope", "stalled", "seconds", "verdict"],
-        "purpose",
+        ...["purpose", "workedOn", "readerCpu", "senderCpu"],
       ]);
       const { offered, achieved, drained, backlogSlope, stalled, verdict } = trial;
       for (const each of [offered, achieved, drained, trial.seconds]) assertGreater(each, 0);

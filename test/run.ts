@@ -33,6 +33,7 @@ const COSTS: Record<string, [seconds: number, load: number]> = {
   "drain_test.ts": [7, 0.4],
   "help_test.ts": [2, 1],
   "ipv6_test.ts": [20, 0.4],
+  "hidden_backlog_test.ts": [60, 0.3],
   "kill_test.ts": [9, 1.3],
   "kinds_test.ts": [3, 0.7],
   "latency_test.ts": [7, 0.8],

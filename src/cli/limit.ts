@@ -79,6 +79,17 @@ const spec = {
       default: "6s",
       parse: (text) => parseDuration(text, { least: 1000 }),
     }),
+    until: choice({
+      help: "taken: the reader keeps up if it takes all from its socket; worked: if it\n" +
+        "also finishes its work (default: worked where that can be seen)",
+      choices: ["worked", "taken"],
+    }),
+    confidence: option({
+      value: "SHARE",
+      help: "confidence of the interval of a reader that queues in its own memory",
+      default: "95%",
+      parse: (text) => parseFraction(text, { least: 0.5, most: 0.999 }),
+    }),
     readers: option({
       value: "N",
       help: "number of readers at the same time, each fed separately",
@@ -138,6 +149,8 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
     ...(maxRate === undefined ? {} : { maxRate }),
     maxTrialSeconds: options.maxTrial / 1000,
     replies: options.replies,
+    confidence: options.confidence,
+    ...(options.until === undefined ? {} : { until: options.until }),
     stopTimeoutSeconds: options.stopTimeout / 1000,
     signal: interrupted(),
     ...callersFolder(),

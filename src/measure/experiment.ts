@@ -1,6 +1,17 @@
 /** The trials of one search, then overload and recovery, all with the readers of one pool. */
+import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
+import { formatByteRate, formatSeconds } from "../text/units.ts";
 import { waitForClear } from "./clearing.ts";
+import {
+  awaitWork,
+  HELD_BACK,
+  type HiddenBacklog,
+  isBehind,
+  isConfirmed,
+  keepSampling,
+  processingRate,
+} from "./hidden_backlog.ts";
 import type { LimitEvent, LimitOptions } from "./limit_options.ts";
 import type { LimitResult, Trial, TrialPurpose } from "./limit_result.ts";
 import { SAMPLE_EVERY_MS } from "./meter.ts";
@@ -31,7 +42,59 @@ const PHASES: Record<
   confirm: { minSeconds: 2, excursions: 30 },
 };
 
+/** Trials that measure what a reader processes, not what it takes from its socket. */
+const WORK = {
+  /** How many of them count, and how many there are at most. */
+  enough: 4,
+  most: 8,
+  seconds: 2.5,
+  messages: 40,
+  /** Offered, by the estimate of the limit: enough to be behind, so that it works all the time. */
+  above: 1.5,
+  /** A trial counts that left at least this share of its duration to work on. */
+  behind: 0.15,
+  /** Where it must not be behind, by the lower bound. */
+  below: 0.97,
+};
+/** How much more than it works on a reader is offered, to see whether it takes it. */
+const FILL_BYTES = 1 << 20;
+const FILL_SECONDS = 3;
+/** With a backlog of so many seconds, and bytes, when its connection ends, the reader fell behind. */
+const ENDED_BEHIND = { seconds: 0.05, bytes: 64 << 10 };
+
 const CONNECTION_ENDED = "its connection ended";
+const STILL_WORKING = "it was still working on what it had taken from its socket";
+
+/** Thrown by a trial: the reader takes more than it works on, so its socket says nothing of its limit. */
+export class Hoards extends Error {
+  override name = "Hoards";
+  /** An estimate of what it processes, bytes a second. */
+  readonly capacity: number;
+
+  constructor(capacity: number) {
+    super("the reader takes more than it works on");
+    this.capacity = capacity;
+  }
+}
+
+/** What a reader processes, see `Experiment.measureProcessing`. Bytes a second. */
+export interface Processing {
+  lower: number;
+  upper: number;
+  /** It was not behind just below the lower bound. */
+  confirmed: boolean;
+  /** Null: it takes only little more than it works on. */
+  hidden: LimitResult["hidden"];
+}
+
+interface Run {
+  result: TrialResult;
+  /** From the first message to the last one. */
+  seconds: number;
+  /** Undefined: not looked at. */
+  hidden: HiddenBacklog | undefined;
+  memoryBytesPerSecond: number;
+}
 
 /** Runs trials, records them, and replaces the readers when a trial leaves them unusable. */
 export class Experiment {
@@ -39,6 +102,10 @@ export class Experiment {
   /** Index of the reader that fell behind in the latest trial in which one did. */
   firstBehind: number | undefined;
   queueSource = "none";
+  /** The highest rate at which the readers' sockets were drained, whatever they did with it. */
+  intake = 0;
+  /** Background activity that hid whether a reader has a hidden backlog, as one clause. */
+  background: string | undefined;
   readonly #pool: ReaderPool;
   readonly #options: LimitOptions;
   readonly #emit: (event: LimitEvent) => void;
@@ -56,13 +123,13 @@ export class Experiment {
 
   /** One trial for the search; where the connection ends, it is repeated once with a new reader. */
   async trial(rate: number, phase: SearchPhase): Promise<TrialOutcome> {
-    let result = await this.#run(rate, phase);
+    let { result, ...run } = await this.#run(rate, phase);
     if (result.ended !== undefined) {
-      result = await this.#run(rate, phase);
+      ({ result, ...run } = await this.#run(rate, phase));
       if (result.ended !== undefined) {
-        if (!this.trials.some(({ verdict }) => verdict === "keeps-up")) {
-          throw new ReaderFailed(await this.#pool.explainEnd(result.reader, result.ended));
-        }
+        const keptUp = this.trials.some(({ verdict }) => verdict === "keeps-up");
+        const behind = Math.max(ENDED_BEHIND.bytes, ENDED_BEHIND.seconds * rate);
+        if (!keptUp || result.backlog < behind) await this.#fail(result, keptUp);
         return { offered: rate, verdict: "falls-behind", generatorLimited: false, capacity: 0 };
       }
     }
@@ -71,6 +138,19 @@ export class Experiment {
         "deadlock, not a speed limit: the reader waits for room to send its replies, which nobody " +
           "reads, and has stopped reading; read its replies with --replies drain",
       );
+    }
+    const first = run.hidden;
+    if (first !== undefined && isBehind(first, run.seconds, phase === "ramp")) {
+      const again = await this.#run(rate, "work", Math.max(1, 2 * run.seconds));
+      if (again.result.ended !== undefined) await this.#fail(again.result, true);
+      const second = again.hidden;
+      if (again.result.verdict === "falls-behind") result = again.result;
+      else if (
+        second !== undefined &&
+        isConfirmed({ ...run, hidden: first }, { ...again, hidden: second })
+      ) {
+        throw new Hoards(again.result.accepted / (again.seconds + second.seconds));
+      }
     }
     if (result.verdict === "falls-behind") this.firstBehind = result.reader;
     return {
@@ -81,24 +161,132 @@ export class Experiment {
     };
   }
 
-  async #run(rate: number, phase: SearchPhase): Promise<TrialResult> {
+  async #fail({ offered, seconds, reader, ended }: TrialResult, keptUp: boolean): Promise<never> {
+    const why = await this.#pool.explainEnd(reader, ended!);
+    throw new ReaderFailed(
+      keptUp ? `offered ${formatByteRate(offered)} for ${formatSeconds(seconds)}, ${why}` : why,
+    );
+  }
+
+  /** One trial; `work`: of this length, and then a look at how long the readers go on working. */
+  async #run(rate: number, purpose: SearchPhase): Promise<Run>;
+  async #run(rate: number, purpose: "work", seconds: number, look?: boolean): Promise<Run>;
+  async #run(
+    rate: number,
+    purpose: SearchPhase | "work",
+    length = 0,
+    look = true,
+  ): Promise<Run> {
     const { maxTrialSeconds = 6, trialScale = 1, signal } = this.#options;
     await this.#prepareReaders();
-    this.#emit({ event: "trial-begins", rate, purpose: phase });
-    const { minSeconds, ...effort } = PHASES[phase];
-    const result = await runTrial(this.#pool.connected, {
-      ...effort,
-      rate,
-      minSeconds: Math.min(minSeconds * trialScale, maxTrialSeconds),
-      maxSeconds: maxTrialSeconds,
-      tolerance: phase === "ramp" ? RAMP_TOLERANCE : this.#tolerance,
+    const { works } = this.#pool;
+    this.#emit({ event: "trial-begins", rate, purpose });
+    const { minSeconds, ...effort } = PHASES[purpose === "work" ? "confirm" : purpose];
+    const marks = works.map((work) => work.begin());
+    const cpu = process.cpuUsage();
+    const stopSampling = keepSampling(works);
+    try {
+      const result = await runTrial(this.#pool.connected, {
+        ...effort,
+        rate,
+        minSeconds: length || Math.min(minSeconds * trialScale, maxTrialSeconds),
+        maxSeconds: length || maxTrialSeconds,
+        fullLength: purpose === "work",
+        tolerance: purpose === "ramp" ? RAMP_TOLERANCE : this.#tolerance,
+        ...(signal === undefined ? {} : { signal }),
+      });
+      if (signal?.aborted) throw new Interrupted();
+      const sinceMs = performance.now();
+      const seconds = (sinceMs - result.startMs) / 1000;
+      const { user, system } = process.cpuUsage(cpu);
+      const done = works.map((work, i) => work.interval(marks[i]!));
+      const sum = (values: number[]) => values.reduce((total, value) => total + value, 0);
+      const readerCpu = works.length === 0 ? null : sum(done.map(({ cpuShare }) => cpuShare));
+      const memoryBytesPerSecond = sum(done.map((each) => each.memoryBytesPerSecond));
+      let hidden: HiddenBacklog | undefined;
+      if (result.ended !== undefined) this.#replaceReason = CONNECTION_ENDED;
+      else if (result.verdict === "keeps-up" || purpose === "work") {
+        if (result.verdict === "keeps-up") this.intake = Math.max(this.intake, rate);
+        if (works.length > 0 && look) {
+          hidden = await this.#look(result.accepted, sinceMs, seconds, stopSampling);
+        }
+      } else await this.#clear();
+      const senderCpu = (user + system) / 1e6 / seconds;
+      await this.#record(result, purpose, { hidden, readerCpu, senderCpu, seconds });
+      return { result, seconds, hidden, memoryBytesPerSecond };
+    } finally {
+      await stopSampling();
+    }
+  }
+
+  /**
+   * How long the readers go on working after a trial of `seconds` that ended at `sinceMs`, in which
+   * the kernel took `accepted` bytes for each.
+   */
+  async #look(
+    accepted: number,
+    sinceMs: number,
+    seconds: number,
+    stopSampling: () => Promise<void>,
+  ): Promise<HiddenBacklog> {
+    const { signal, message } = this.#options;
+    // What is still in the socket is work as well.
+    const cleared = await waitForClear(this.#pool.connected, CLEAR_MS + 2000 * seconds);
+    await stopSampling();
+    const hidden = await awaitWork(this.#pool.works, {
+      sinceMs,
+      trialSeconds: seconds,
+      messageSeconds: message.size * seconds / Math.max(accepted, message.size),
       ...(signal === undefined ? {} : { signal }),
     });
     if (signal?.aborted) throw new Interrupted();
-    await this.#record(result, phase);
-    if (result.ended !== undefined) this.#replaceReason = CONNECTION_ENDED;
-    else if (result.verdict !== "keeps-up") await this.#clear();
-    return result;
+    this.background = hidden.background;
+    if (!hidden.quiet || !cleared) this.#replaceReason = STILL_WORKING;
+    return hidden;
+  }
+
+  /**
+   * What a reader processes that takes more than it works on: it is offered more for a while, several
+   * times, and the time that it then works on is counted. `capacity`: an estimate, bytes a second.
+   */
+  async measureProcessing(capacity: number): Promise<Processing> {
+    const { message, confidence = 0.95 } = this.#options;
+    const length = Math.max(WORK.seconds, WORK.messages * message.size / capacity);
+    const trials: { bytes: number; seconds: number; worked: number }[] = [];
+    let above = WORK.above * capacity;
+    for (let run = 0; run < WORK.most && trials.length < WORK.enough; run++) {
+      const { result, seconds, hidden } = await this.#run(above, "work", length);
+      if (result.ended !== undefined) await this.#fail(result, true);
+      if (hidden === undefined) break;
+      const worked = hidden.seconds;
+      if (!hidden.quiet) {
+        const processed = result.accepted / (seconds + worked);
+        above = Math.min(above, WORK.above * processed) / 1.2;
+      } else if (worked < WORK.behind * seconds) above *= WORK.above;
+      else trials.push({ bytes: result.accepted, seconds, worked });
+    }
+    if (trials.length < 2) {
+      throw new ReaderFailed(
+        "the reader takes more than it works on, but how fast it works could not be measured: " +
+          (this.background ?? "the end of its work was not seen"),
+      );
+    }
+    const { lower, upper } = processingRate(trials, confidence);
+    const below = await this.#run(WORK.below * lower, "work", length);
+    const confirmed = below.hidden !== undefined && !isBehind(below.hidden, below.seconds, false);
+    const hidden = await this.#fillReader((lower + upper) / 2);
+    return { lower, upper, confirmed, hidden: hidden.bytes > HELD_BACK ? hidden : null };
+  }
+
+  /** How far a reader that processes `rate` takes more than that; it is of no use afterwards. */
+  async #fillReader(rate: number): Promise<NonNullable<LimitResult["hidden"]>> {
+    const seconds = FILL_SECONDS;
+    const offered = Math.max(WORK.above * rate, rate + FILL_BYTES / seconds);
+    const run = await this.#run(offered, "work", seconds, false);
+    this.#replaceReason ??= STILL_WORKING;
+    const { memoryBytesPerSecond, result: { backlog } } = run;
+    const bytes = (offered - rate) * run.seconds - backlog;
+    return { offered, seconds: bytes / rate, bytes, memoryBytesPerSecond };
   }
 
   /**
@@ -124,7 +312,17 @@ export class Experiment {
     if (!cleared) this.#replaceReason = "it did not drain its backlog in time";
   }
 
-  async #record(result: TrialResult, purpose: TrialPurpose): Promise<Trial> {
+  async #record(
+    result: TrialResult,
+    purpose: TrialPurpose,
+    { hidden, readerCpu, senderCpu, seconds }: {
+      hidden: HiddenBacklog | undefined;
+      readerCpu: number | null;
+      senderCpu: number;
+      seconds: number;
+    },
+  ): Promise<Trial> {
+    const behind = hidden !== undefined && isBehind(hidden, seconds, purpose === "ramp");
     const trial: Trial = {
       offered: result.offered,
       achieved: result.achieved,
@@ -132,8 +330,10 @@ export class Experiment {
       backlogSlope: result.backlogSlope,
       ...result.figures,
       seconds: result.seconds,
-      verdict: result.ended === undefined ? result.verdict : "falls-behind",
+      verdict: result.ended !== undefined || behind ? "falls-behind" : result.verdict,
       purpose,
+      workedOn: hidden?.seconds ?? null,
+      ...{ readerCpu, senderCpu },
     };
     if (result.ended !== undefined) {
       trial.ended = await this.#pool.explainEnd(result.reader, result.ended);
@@ -155,6 +355,7 @@ export class Experiment {
     const { signal } = this.#options;
     await this.#prepareReaders();
     const rate = 2 * upper;
+    const cpu = process.cpuUsage();
     this.#emit({ event: "trial-begins", rate, purpose: "overload" });
     const result = await runTrial(this.#pool.connected, {
       rate,
@@ -165,7 +366,13 @@ export class Experiment {
       ...(signal === undefined ? {} : { signal }),
     });
     if (signal?.aborted) throw new Interrupted();
-    await this.#record(result, "overload");
+    const { user, system } = process.cpuUsage(cpu);
+    await this.#record(result, "overload", {
+      hidden: undefined,
+      readerCpu: null,
+      senderCpu: (user + system) / 1e6 / (result.seconds || 1),
+      seconds: result.seconds,
+    });
     const drained = result.ended === undefined ? result.drainedInSecondHalf : result.drained;
     const overload = { offered: result.achieved, drained, collapsed: drained < lower / 2 };
     if (result.ended !== undefined) {

@@ -7,7 +7,8 @@
 import { environment } from "../kernel/environment.ts";
 import { kernelSource, kernelSourceReason } from "../kernel/kernel.ts";
 import { printable } from "../text/printable.ts";
-import { Experiment } from "./experiment.ts";
+import { formatByteRate, formatSeconds } from "../text/units.ts";
+import { Experiment, Hoards } from "./experiment.ts";
 import type { LimitOptions } from "./limit_options.ts";
 import { CONFIRMED, LIMIT_SCHEMA, type LimitResult } from "./limit_result.ts";
 import { Interrupted, ReaderPool } from "./reader_pool.ts";
@@ -41,7 +42,7 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
   const { longestSeconds = Infinity } = options;
   const tolerance = Math.min(DEFAULT_TOLERANCE, precision / 4);
   const startMs = performance.now();
-  const pool = new ReaderPool(options);
+  const pool = new ReaderPool({ ...options, watchWork: options.until !== "taken" });
   const experiment = new Experiment(pool, options, tolerance);
   const result: LimitResult = {
     schema: LIMIT_SCHEMA,
@@ -50,6 +51,10 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
     outcome: "irregular",
     message: "",
     limit: null,
+    until: "taken",
+    intake: null,
+    hoards: false,
+    hidden: null,
     overload: null,
     recovery: null,
     trials: experiment.trials,
@@ -80,7 +85,9 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
       Object.assign(result, await experiment.measureOverload(search.lower, search.upper));
     }
   } catch (error) {
-    if (error instanceof Interrupted) {
+    if (error instanceof Hoards) {
+      await addProcessing(result, experiment, error.capacity);
+    } else if (error instanceof Interrupted) {
       result.interrupted = true;
       result.message ||= "interrupted before the limit was found";
     } else if (error instanceof ReaderFailed) {
@@ -90,11 +97,37 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
       throw error;
     }
   } finally {
+    result.until = pool.works.length > 0 ? "worked" : "taken";
     await pool.close();
     result.queueSource = experiment.queueSource;
     result.seconds = (performance.now() - startMs) / 1000;
   }
   return result;
+}
+
+/** For a reader that takes more than it works on: the limit is what it processes. */
+async function addProcessing(
+  result: LimitResult,
+  experiment: Experiment,
+  capacity: number,
+): Promise<void> {
+  const intake = experiment.intake;
+  const { lower, upper, confirmed, hidden } = await experiment.measureProcessing(capacity);
+  result.outcome = confirmed ? "found" : "irregular";
+  result.limit = { lower, upper, messagesPerSecond: lower / result.messageSize };
+  result.message = confirmed ? CONFIRMED : "the reader was also behind just below the interval";
+  if (hidden === null) {
+    Object.assign(result, await experiment.measureOverload(lower, upper));
+    return;
+  }
+  const { offered, seconds, memoryBytesPerSecond: growth } = hidden;
+  const queues = "it takes more from its socket than it works on, and queues the rest in its own " +
+    `memory: offered ${formatByteRate(offered)}, it was ${formatSeconds(seconds)} behind at the ` +
+    "end of a trial" + (growth > 0 ? `, and its memory grew by ${formatByteRate(growth)}` : "");
+  result.intake = { lower: intake, upper: null };
+  result.hoards = true;
+  result.hidden = hidden;
+  result.message = confirmed ? queues : `${result.message}; ${queues}`;
 }
 
 function addSearchResult(result: LimitResult, search: SearchResult, messageSize: number): void {

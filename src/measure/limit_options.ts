@@ -15,6 +15,14 @@ export interface LimitOptions extends ReaderPoolOptions {
    * it, the reader may collapse.
    */
   startRate?: number;
+  /**
+   * What keeping up means: `worked`, the reader finishes its work on what it was sent; `taken`, it only
+   * takes it from its socket, and may queue it in its own memory. Default `worked` where the reader's
+   * processes can be seen on this host, else `taken`.
+   */
+  until?: "worked" | "taken";
+  /** Of the interval of a reader that hoards; default 0.95. */
+  confidence?: number;
   /** Scales the shortest duration of the search's trials; default 1. */
   trialScale?: number;
   /**

@@ -5,7 +5,7 @@ import type { SeriesAround } from "./series.ts";
 import type { TrialFigures } from "./trial_figures.ts";
 
 /** What a trial is for: a phase of the search, or a measurement beyond the limit. */
-export type TrialPurpose = SearchPhase | "overload" | "recovery";
+export type TrialPurpose = SearchPhase | "work" | "overload" | "recovery";
 
 /** One trial in a result. Rates in bytes a second. */
 export interface Trial extends TrialFigures {
@@ -18,6 +18,14 @@ export interface Trial extends TrialFigures {
   seconds: number;
   verdict: "keeps-up" | "falls-behind" | "inconclusive";
   purpose: TrialPurpose;
+  /**
+   * How long the reader went on working after the last message was sent, where that was seen; null
+   * where it was not looked at.
+   */
+  workedOn: number | null;
+  /** CPU time of the reader's processes, and of ours, by elapsed time: 1 is one core. Null: unknown. */
+  readerCpu: number | null;
+  senderCpu: number;
   /** How the reader's connection ended, if it did. */
   ended?: string;
 }
@@ -39,6 +47,22 @@ export interface LimitResult {
   /** One line: what the outcome means here; `CONFIRMED` where there is nothing to explain. */
   message: string;
   limit: { lower: number; upper: number; messagesPerSecond: number } | null;
+  /** What `limit` is the highest rate of: see `LimitOptions.until`. */
+  until: "worked" | "taken";
+  /**
+   * A reader that hoards: the highest rate at which its socket was drained, bytes a second. It may be
+   * higher. Null for other readers.
+   */
+  intake: { lower: number; upper: number | null } | null;
+  /** It takes more than it works on, and queues the rest in its own memory. */
+  hoards: boolean;
+  /**
+   * Its hidden backlog at `offered`, a rate above the limit: the seconds of work that were left after a
+   * trial, in bytes as well, and the growth of its resident memory meanwhile, bytes a second.
+   */
+  hidden:
+    | { offered: number; seconds: number; bytes: number; memoryBytesPerSecond: number }
+    | null;
   overload: { offered: number; drained: number; collapsed: boolean } | null;
   recovery: { recovered: boolean; seconds: number } | null;
   trials: Trial[];

@@ -9,6 +9,7 @@ import { printable } from "../text/printable.ts";
 import { formatHostPort } from "../text/units.ts";
 import { waitForClear } from "./clearing.ts";
 import { Meter, SAMPLE_EVERY_MS } from "./meter.ts";
+import { ReaderWork } from "./reader_work.ts";
 import { describeExit, fillCommand, ReaderFailed, ReaderProcess } from "./reader_process.ts";
 import type { MeasuredReader } from "./trial_watch.ts";
 
@@ -28,6 +29,8 @@ export interface ReaderPoolOptions {
   readers?: number;
   /** Whether to read the reader's replies; default drain. */
   replies?: Replies;
+  /** Whether the readers' processes are watched for work that goes on; default true. See `works`. */
+  watchWork?: boolean;
   /** How long to wait for a reader to connect; seconds, default 10 for a command, else no limit. */
   connectSeconds?: number;
   /**
@@ -57,9 +60,19 @@ export const CLEAR_ATTACHED_MS = 30_000;
 /** Bytes a second: slow enough for any reader that is still starting up. */
 const WARM_UP_RATE = 10_000;
 
+/** With more readers, reading what their threads do would take too much of a core. */
+const MOST_WATCHED = 16;
+/** How long a fresh reader is watched while it has nothing to do; seconds. */
+const IDLE_SECONDS = 0.5;
+
 export class ReaderPool {
   /** The current readers, each with its flood and its meter. */
   connected: MeasuredReader[] = [];
+  /**
+   * What the readers' processes do, with the baseline of a reader that has nothing to do. Empty where
+   * they are not on this host, cannot be seen, or are more than 16.
+   */
+  works: ReaderWork[] = [];
   readonly #options: ReaderPoolOptions;
   readonly #count: number;
   readonly #ticker = new Ticker();
@@ -114,6 +127,27 @@ export class ReaderPool {
     });
     this.#emit({ event: "connected", readers: connections.length });
     await this.#awaitFirstRead();
+    await this.#watchWork();
+  }
+
+  async #watchWork(): Promise<void> {
+    const { watchWork = true, command, signal } = this.#options;
+    if (!watchWork || this.#count > MOST_WATCHED) return;
+    const groups = this.#processes.map(({ pid }) => ({ group: pid! }));
+    const sockets = this.connected.map(({ flood: { connection: { local, remote } } }) => ({
+      ...{ local, remote },
+    }));
+    const works = await Promise.all(
+      (command !== undefined ? groups : sockets).map((reader) =>
+        ReaderWork.open(reader, {
+          idleSeconds: IDLE_SECONDS,
+          ...(signal === undefined ? {} : { signal }),
+        })
+      ),
+    );
+    // Without one of them, the others say too little.
+    if (works.every((work) => work !== undefined)) this.works = works;
+    else for (const work of works) work?.close();
   }
 
   /**
@@ -207,6 +241,8 @@ export class ReaderPool {
   async end(): Promise<void> {
     for (const { flood } of this.connected) flood.connection.close();
     this.connected = [];
+    for (const work of this.works) work.close();
+    this.works = [];
     const graceMs = this.#stopTimeoutSeconds * 1000;
     const ending = await Promise.all(this.#processes.map((reader) => reader.kill(graceMs)));
     if (ending.includes(false)) {

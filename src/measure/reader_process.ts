@@ -105,6 +105,11 @@ export class ReaderProcess {
     }
   }
 
+  /** Of its process, which leads a process group; undefined where it was not started. */
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
   /** Whether it was started; if not, `startError` soon says why. */
   get started(): boolean {
     return this.#session !== undefined;

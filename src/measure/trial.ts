@@ -46,6 +46,12 @@ export interface TrialResult {
   reader: number;
   /** How its connection ended, where it ended during the trial. */
   ended?: Closed;
+  /** Offered less drained at its end, bytes. */
+  backlog: number;
+  /** Bytes that the kernel took for each reader during the trial, the fewest. */
+  accepted: number;
+  /** When it began: ms of `performance.now()`. */
+  startMs: number;
   /** It stopped reading because its unread replies have filled our receive queue. */
   deadlocked: boolean;
 }
@@ -65,6 +71,7 @@ export async function runTrial(
 ): Promise<TrialResult> {
   const { rate, minSeconds, maxSeconds, fullLength = false } = options;
   const { tolerance = DEFAULT_TOLERANCE, excursions = DEFAULT_EXCURSIONS } = options;
+  const acceptedAtStart = readers.map(({ flood }) => flood.accepted);
   const startMs = performance.now();
   for (const { flood } of readers) flood.start(rate / flood.message.size, startMs);
   const watches = readers.map((reader) => new TrialWatch(reader));
@@ -135,6 +142,9 @@ export async function runTrial(
     verdict: generatorLimited ? "inconclusive" : verdict ?? "inconclusive",
     generatorLimited,
     reader: index,
+    backlog: last?.backlog ?? 0,
+    accepted: Math.min(...readers.map(({ flood }, i) => flood.accepted - acceptedAtStart[i]!)),
+    startMs,
     deadlocked,
   };
   if (watch.ended !== undefined) trial.ended = watch.ended;

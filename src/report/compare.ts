@@ -1,5 +1,6 @@
 /** Compares two result files: which readers and senders became faster, and which slower. */
 import { formatPercent } from "../text/deviation.ts";
+import { studentT } from "../measure/statistics.ts";
 import type { Interval, ReaderReport, Results, SenderReport } from "./report.ts";
 
 export type Change = "faster" | "slower" | "no difference seen";
@@ -31,19 +32,6 @@ interface Sample {
   /** Degrees of freedom of the variance; Infinity: the variance was not estimated. */
   freedom: number;
   runs: number;
-}
-
-/** Student's t, two-sided 95 %, for 1 to 30 degrees of freedom. */
-// deno-fmt-ignore
-const T_95 = [
-  12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-  2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-  2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-];
-
-/** Student's t; degrees of freedom are rounded down, which makes intervals rather too wide. */
-function studentT(freedom: number): number {
-  return T_95[Math.max(1, Math.floor(freedom + 1e-9)) - 1] ?? 1.96;
 }
 
 function sampleOf(runs: readonly Interval[]): Sample | undefined {
@@ -82,7 +70,7 @@ export function ratioOf(
   const degrees = variance === 0
     ? Infinity
     : freedom * ((variance + before.intervalVariance + after.intervalVariance) / variance) ** 2;
-  const half = studentT(degrees) * error;
+  const half = studentT(0.05, Math.max(1, degrees)) * error;
   return {
     middle: Math.exp(difference),
     lower: Math.exp(difference - half),

@@ -56,6 +56,11 @@ export function formatLimits(results: readonly LimitResult[]): string {
     if (firstBehind !== undefined) {
       lines.push(`${reader}: reader ${firstBehind + 1} of ${readers} fell behind first`);
     }
+    if (limit !== null && result.until === "taken") {
+      lines.push(
+        `${reader}: only what it takes from its socket was measured, not whether it finishes its work`,
+      );
+    }
     if (limit !== null && queueSource !== "socket") {
       lines.push(
         queueSource === "window"
