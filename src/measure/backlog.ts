@@ -1,0 +1,172 @@
+/**
+ * Whether a reader keeps up, from its backlog over time and from nothing else: the backlog of one that
+ * keeps up returns to its floor again and again, that of one that does not never comes back.
+ *
+ * A backlog by itself is no signal, since a reader may work in bursts, and a full send buffer is a late
+ * one. What counts is the lowest backlog of each part of a trial, and nothing is said before the reader
+ * has paused several times. "No backlog that keeps growing" is the sustainable throughput of Karimov et
+ * al., ICDE 2018.
+ */
+
+/** One look at one reader; counts in bytes. */
+export interface Sample {
+  /** Seconds since the trial's first sample. */
+  time: number;
+  /** Offered less drained. */
+  backlog: number;
+  /** What the reader's program has read since the trial's first sample. */
+  drained: number;
+  /** The part of the backlog that waits for the reader: in its receive queue, or behind its closed window. */
+  waiting: number;
+  /** The part that was due and that our sender has not offered to a kernel with room for it. */
+  late: number;
+}
+
+/** Who kept the backlog growing. */
+export type Blame = "reader" | "sender" | "path";
+
+export interface BacklogVerdict {
+  /** Undefined: not clear yet. */
+  verdict: "keeps-up" | "falls-behind" | undefined;
+  blame: Blame;
+  /** Growth of the lowest backlog, bytes a second. */
+  slope: number;
+}
+
+export interface BacklogOptions {
+  /** Offered, bytes a second. */
+  rate: number;
+  messageSize: number;
+  /** Growth of the backlog that is still no growth, as a share of the rate. */
+  tolerance: number;
+  /** The shortest trial; seconds. */
+  leastSeconds: number;
+}
+
+/** Of equal length; two neighbours become one when all are used. */
+const MOST_BLOCKS = 48;
+const FIRST_BLOCK = 0.02;
+/** A trial is at least so many times as long as the reader's longest pause. */
+const PAUSES = 4;
+const LEAST_READS = 2;
+const LEAST_MESSAGES = 20;
+
+interface Block {
+  /** The lowest. */
+  backlog: number;
+  /** Samples, and those in which most of the backlog was our sender's, or on the path. */
+  samples: number;
+  sender: number;
+  path: number;
+}
+
+/** Takes one sample after the other; what it keeps does not grow. */
+export class Backlog {
+  readonly #options: BacklogOptions;
+  #blocks: Block[] = [];
+  #span = FIRST_BLOCK;
+  #end = FIRST_BLOCK;
+  #block: Block | undefined;
+  #last: Sample | undefined;
+  #lastRead = 0;
+  #reads = 0;
+  #longestStep = 0;
+  /** The longest time without a read; seconds. */
+  #pause = 0;
+  /** The largest number of bytes read between two samples. */
+  largestRead = 0;
+
+  constructor(options: BacklogOptions) {
+    this.#options = options;
+  }
+
+  get seconds(): number {
+    return this.#last?.time ?? 0;
+  }
+
+  /** The longest pause so far, the present one included. */
+  get pause(): number {
+    return Math.max(this.#pause, this.seconds - this.#lastRead);
+  }
+
+  get drained(): number {
+    return this.#last?.drained ?? 0;
+  }
+
+  add(sample: Sample): void {
+    const { time, backlog, drained } = sample;
+    const last = this.#last;
+    if (last !== undefined) {
+      this.#longestStep = Math.max(this.#longestStep, time - last.time);
+      if (drained > last.drained) {
+        this.#reads++;
+        this.#pause = Math.max(this.#pause, time - this.#lastRead);
+        this.#lastRead = time;
+        this.largestRead = Math.max(this.largestRead, drained - last.drained);
+      }
+    }
+    this.#last = sample;
+    while (time >= this.#end) {
+      if (this.#block !== undefined) this.#blocks.push(this.#block);
+      this.#block = undefined;
+      this.#end += this.#span;
+      if (this.#blocks.length < MOST_BLOCKS) continue;
+      this.#blocks = this.#blocks.flatMap((block, i) =>
+        i % 2 === 1 ? [lower(this.#blocks[i - 1]!, block)] : []
+      );
+      this.#span *= 2;
+      this.#end = (this.#blocks.length + 1) * this.#span;
+    }
+    const at = whose(sample);
+    const block = { backlog, samples: 1, sender: +(at === "sender"), path: +(at === "path") };
+    this.#block = this.#block === undefined ? block : lower(this.#block, block);
+  }
+
+  /** From the samples so far. */
+  verdict(): BacklogVerdict {
+    const { rate, messageSize, tolerance, leastSeconds } = this.#options;
+    const blocks = this.#block === undefined ? this.#blocks : [...this.#blocks, this.#block];
+    const seconds = this.seconds;
+    const none: BacklogVerdict = { verdict: undefined, blame: "reader", slope: 0 };
+    if (blocks.length < 6) return none;
+    const third = Math.floor(blocks.length / 3);
+    const lowest = (from: number, to: number) => blocks.slice(from, to).reduce(lower);
+    const early = lowest(0, third);
+    const middle = lowest(third, blocks.length - third);
+    const late = lowest(blocks.length - third, blocks.length);
+    const growth = late.backlog - early.backlog;
+    const slope = growth / (seconds * 2 / 3);
+    const long = seconds >= leastSeconds && this.#reads >= LEAST_READS &&
+      seconds >= PAUSES * this.pause && rate * seconds >= LEAST_MESSAGES * messageSize;
+    if (!long) return { ...none, slope };
+    // Between two samples, so much comes that is not read yet.
+    const unseen = rate * 1.5 * this.#longestStep + messageSize;
+    const allowed = tolerance * rate * seconds * 2 / 3 + unseen;
+    if (growth <= allowed) return { verdict: "keeps-up", blame: "reader", slope };
+    const grows = growth > 2 * allowed && middle.backlog > early.backlog &&
+      late.backlog > middle.backlog;
+    return { verdict: grows ? "falls-behind" : undefined, blame: blameFor(late), slope };
+  }
+}
+
+/** Where most of the backlog is. */
+export function whose({ backlog, waiting, late }: Sample): Blame {
+  const path = backlog - waiting - late;
+  if (waiting >= late && waiting >= path) return "reader";
+  return late >= path ? "sender" : "path";
+}
+
+function lower(a: Block, b: Block): Block {
+  return {
+    backlog: Math.min(a.backlog, b.backlog),
+    samples: a.samples + b.samples,
+    sender: a.sender + b.sender,
+    path: a.path + b.path,
+  };
+}
+
+/** Right after the reader has read all, most of the backlog is on its way for a moment. */
+function blameFor({ samples, sender, path }: Block): Blame {
+  if (sender + path < samples / 2) return "reader";
+  return sender >= path ? "sender" : "path";
+}
