@@ -1,6 +1,7 @@
 /** Readers without sockets, in steps of a millisecond, for the coverage of the search. */
 import type { Sample } from "../src/measure/backlog.ts";
 import type { FoundRate, Lab } from "../src/measure/find_rate.ts";
+import type { HiddenBacklog } from "../src/measure/hidden_backlog.ts";
 
 /** A kind of reader. */
 export interface Simulated {
@@ -17,6 +18,8 @@ export interface Simulated {
   /** It reads only each so many seconds, then all that it can work on until the next time. */
   every?: number;
   /** Of the sender and of the network, bytes a second. */
+  /** It takes so many times its limit from its socket into a queue of its own, of at most so many bytes. */
+  hoards?: { intake: number; bound: number };
   senderLimit?: number;
   pathLimit?: number;
 }
@@ -44,6 +47,10 @@ export class SimulatedLab implements Lab {
   #serve: (drained: number, backlog: number) => number;
   #now = 0;
   #drainedEver = 0;
+  /** In the reader's own memory, and in its socket. */
+  #queue = 0;
+  #unread = 0;
+  #offered = 0;
 
   constructor(reader: Simulated, seed: number) {
     this.#reader = reader;
@@ -56,7 +63,7 @@ export class SimulatedLab implements Lab {
   }
 
   offer(rate: number, add: (sample: Sample) => boolean, longest: number): Promise<void> {
-    const { senderLimit = Infinity, pathLimit = Infinity, every } = this.#reader;
+    const { senderLimit = Infinity, pathLimit = Infinity, every, hoards } = this.#reader;
     let offered = 0, accepted = 0, arrived = 0, drained = 0, budget = 0;
     let nextRead = this.#now + (every ?? 0) * this.#random();
     let looks = 0;
@@ -71,7 +78,18 @@ export class SimulatedLab implements Lab {
       const closed = accepted - arrived > window && window < pathLimit * STEP;
       arrived += Math.max(0, Math.min(accepted - arrived, window, pathLimit * STEP));
       budget += this.#serve(this.#drainedEver, offered - drained);
-      if (every === undefined) {
+      if (hoards !== undefined) {
+        const worked = Math.min(this.#queue, Math.max(0, budget));
+        this.#queue -= worked;
+        budget = this.#queue > 0 ? budget - worked : 0;
+        const took = Math.min(
+          arrived - drained,
+          hoards.intake * this.#reader.limit * STEP,
+          hoards.bound - this.#queue,
+        );
+        drained += took;
+        this.#queue += took;
+      } else if (every === undefined) {
         const took = Math.min(arrived - drained, Math.max(0, budget));
         drained += took;
         this.#drainedEver += took;
@@ -91,12 +109,26 @@ export class SimulatedLab implements Lab {
       const late = full ? 0 : Math.max(0, offered - accepted);
       if (add({ time: looks * 0.01, backlog, drained, waiting, late }) || time >= longest) break;
     }
+    this.#unread = offered - drained;
+    this.#offered = looks * 0.01;
     return Promise.resolve();
+  }
+
+  /** The end of the work is seen within 10 ms; for longer than 1.5 times the trial nobody looks. */
+  look(): Promise<HiddenBacklog | undefined> {
+    const left = (this.#queue + this.#unread) / this.#reader.limit;
+    const longest = 1.5 * this.#offered + 1;
+    const seconds = Math.min(longest, left) + 0.01 * this.#random();
+    this.#now += seconds + 0.15;
+    const quiet = left <= longest;
+    if (quiet) this.#queue = 0;
+    return Promise.resolve({ seconds, quiet, background: undefined });
   }
 
   settle(fresh: boolean): Promise<void> {
     this.#now += fresh ? 0.3 : 0.1;
-    if (fresh) {
+    if (fresh || this.#queue > 0) {
+      this.#queue = 0;
       this.#serve = this.#reader.make(this.#random);
       this.#drainedEver = 0;
     }
@@ -159,6 +191,10 @@ export function simulatedReaders(random: () => number): Simulated[] {
   });
   const every = 0.1 + 0.7 * random();
   push("batch", () => () => L, { every, limit: Math.min(limit, 6e6 / every) });
+  const intake = 3 + 50 * random();
+  push("hoarding", () => () => L, { hoards: { intake, bound: Infinity } });
+  const bound = limit * 0.1 * 200 ** random();
+  push("hoarding, bounded", () => () => L, { hoards: { intake, bound } });
   push("collapsing", () => {
     let collapsed = false;
     return (_drained, waiting) => {

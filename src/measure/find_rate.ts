@@ -11,11 +11,17 @@
  * single limit. The bounds are then from fresh readers.
  */
 import { Backlog, type BacklogVerdict, type Blame, type Sample } from "./backlog.ts";
+import { type HiddenBacklog, isBehind, isConfirmed, processingRate } from "./hidden_backlog.ts";
 import { Stretch } from "./stretch.ts";
 
 export interface Lab {
   /** Offers `rate` until `add` returns true or `longest` seconds have passed. */
   offer(rate: number, add: (sample: Sample) => boolean, longest: number): Promise<void>;
+  /**
+   * How long the reader goes on working after that: what it has taken may wait in its own memory.
+   * Undefined: its work cannot be seen.
+   */
+  look(): Promise<HiddenBacklog | undefined>;
   /** Stops, and waits until the reader has cleared its backlog; `fresh`: replaces it by a new one. */
   settle(fresh: boolean): Promise<void>;
   /** Seconds since the search began. */
@@ -39,10 +45,18 @@ export interface FoundRate {
   lower: number;
   upper: number;
   reason?: string;
+  /** The limit is what it works on: its socket takes more. */
+  hidden?: boolean;
   /** Change of the rate, as a share of it a minute. */
   drift?: number;
 }
 
+/** Trials that measure what a reader processes, as `Experiment.measureProcessing` has them. */
+const WORK = {
+  ...{ enough: 4, most: 8, seconds: 2.5, messages: 40 },
+  ...{ above: 1.5, behind: 0.15, below: 0.97 },
+};
+const NO_END = "the end of the reader's work was not seen";
 const METASTABLE =
   "the reader is metastable: overloaded, it drains less than it had kept up with before";
 const NEVER_BACKLOGGED = "the reader caught up with each rate above its estimated limit";
@@ -70,7 +84,9 @@ export async function findRate(lab: Lab, options: FindOptions): Promise<FoundRat
   const trial = async (
     rate: number,
     { tolerance, leastSeconds, longest }: typeof RAMP,
-  ): Promise<BacklogVerdict & { drained: number }> => {
+  ): Promise<
+    BacklogVerdict & { drained: number; seconds: number; hidden: HiddenBacklog | undefined }
+  > => {
     const backlog = new Backlog({ rate, messageSize, tolerance, leastSeconds });
     let result = backlog.verdict();
     let nextLook = leastSeconds;
@@ -83,7 +99,48 @@ export async function findRate(lab: Lab, options: FindOptions): Promise<FoundRat
     }, Math.max(longest, 25 * messageSize / rate));
     largestRead = Math.max(largestRead, backlog.largestRead);
     pause = Math.max(pause, backlog.pause);
-    return { ...result, drained: backlog.drained / Math.max(1e-9, backlog.seconds) };
+    const { seconds } = backlog;
+    const hidden = result.verdict === "falls-behind" ? undefined : await lab.look();
+    return { ...result, drained: backlog.drained / Math.max(1e-9, seconds), seconds, hidden };
+  };
+  /** An estimate of what a reader processes that takes more than that; undefined where it does not. */
+  const processed = async (
+    rate: number,
+    seconds: number,
+    hidden: HiddenBacklog | undefined,
+    ramp: boolean,
+  ): Promise<number | undefined> => {
+    if (hidden === undefined || !isBehind(hidden, seconds, ramp)) return undefined;
+    await lab.settle(!hidden.quiet);
+    const again = await work(rate, Math.max(1, 2 * seconds));
+    if (!again || !isConfirmed({ hidden, seconds }, again)) return undefined;
+    return rate * again.seconds / (again.seconds + again.hidden.seconds);
+  };
+  /** Offers that rate for so long; how long the reader then goes on working. */
+  const work = async (rate: number, seconds: number) => {
+    await lab.offer(rate, () => false, seconds);
+    const hidden = await lab.look();
+    await lab.settle(hidden !== undefined && !hidden.quiet);
+    return hidden && { hidden, seconds };
+  };
+  const measureProcessing = async (capacity: number): Promise<FoundRate> => {
+    const seconds = Math.max(WORK.seconds, WORK.messages * messageSize / capacity);
+    const trials: { bytes: number; seconds: number; worked: number }[] = [];
+    for (let rate = WORK.above * capacity, run = 0; run < WORK.most; run++) {
+      const found = await work(rate, seconds);
+      if (found === undefined) break;
+      const worked = found.hidden.seconds;
+      if (!found.hidden.quiet) rate = WORK.above * rate * seconds / (seconds + worked) / 1.2;
+      else if (worked < WORK.behind * seconds) rate *= WORK.above;
+      else if (trials.push({ bytes: rate * seconds, seconds, worked }) === WORK.enough) break;
+    }
+    if (trials.length < 2) {
+      return { outcome: "irregular", lower: 0, upper: capacity, reason: NO_END };
+    }
+    const { lower, upper } = processingRate(trials, confidence);
+    const below = await work(WORK.below * lower, seconds);
+    const confirmed = below !== undefined && !isBehind(below.hidden, seconds, false);
+    return { outcome: confirmed ? "found" : "irregular", lower, upper, hidden: true };
   };
   const limited = (blame: Blame, lower: number): FoundRate => ({
     outcome: blame === "path" ? "path-limited" : "generator-limited",
@@ -96,7 +153,9 @@ export async function findRate(lab: Lab, options: FindOptions): Promise<FoundRat
   let failed = Infinity;
   let capacity = 0;
   for (let rate = Math.max(minRate, Math.min(options.startRate, maxRate));;) {
-    const { verdict, blame, drained, slope } = await trial(rate, RAMP);
+    const { verdict, blame, drained, slope, seconds, hidden } = await trial(rate, RAMP);
+    const works = await processed(rate, seconds, hidden, true);
+    if (works !== undefined) return await measureProcessing(works);
     await lab.settle(false);
     if (verdict === "keeps-up") {
       kept = rate;
@@ -156,6 +215,10 @@ export async function findRate(lab: Lab, options: FindOptions): Promise<FoundRat
     });
     await lab.offer(rate, (sample) => stretch.add(sample), 4 * firstLook + 2 * Math.max(0, left()));
     const { estimate: found, caughtUp, blame } = stretch.result;
+    if (found === undefined && caughtUp) {
+      const works = await processed(rate, stretch.seconds, await lab.look(), false);
+      if (works !== undefined) return await measureProcessing(works);
+    }
     await lab.settle(false);
     if (found !== undefined) {
       mean = found.mean;
@@ -191,7 +254,11 @@ export async function findRate(lab: Lab, options: FindOptions): Promise<FoundRat
   for (let step = 0; step < 4; step++) {
     const rate = lower * (1 - precision / 4) * (1 - 2 * precision) ** step;
     const leastSeconds = Math.max(BELOW.leastSeconds, 8 * pause);
-    const { verdict } = await trial(rate, { tolerance, leastSeconds, longest: BELOW.longest });
+    const { verdict } = await trial(rate, {
+      tolerance,
+      leastSeconds,
+      longest: Math.min(BELOW.longest, Math.max(leastSeconds, left())),
+    });
     await lab.settle(verdict !== "keeps-up");
     if (verdict !== "keeps-up") continue;
     if (step > 1) return { outcome: "irregular", lower: rate, upper, reason: SLOWER_BELOW };

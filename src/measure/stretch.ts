@@ -60,6 +60,11 @@ export class Stretch {
     for (let at = options.firstLook; at < options.lastLook * 1.01; at *= 2) this.#looks.push(at);
   }
 
+  /** From the first sample to the last one. */
+  get seconds(): number {
+    return (this.#last?.time ?? 0) - (this.#first?.time ?? 0);
+  }
+
   /** Whether the stretch is over. */
   add(sample: Sample): boolean {
     const { pause, error, halfWidth } = this.#options;
