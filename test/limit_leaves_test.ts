@@ -1,5 +1,5 @@
 /** What is left of the readers that `limit` and findLimit() started, however they end: nothing. */
-import { describe, test } from "node:test";
+import { describe, test, type TestContext } from "node:test";
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import process from "node:process";
@@ -198,6 +198,19 @@ describe("stopping a reader", () => {
   });
 });
 
+/** Gives the number to a process of ours, which the session must then leave alone. */
+async function assertNotSignalled(t: TestContext, session: ProcessSession, pid: number) {
+  const stranger = await spawnWithPid(pid);
+  if (stranger === undefined) return skip(t, "a pid cannot be chosen here");
+  try {
+    session.signal("SIGKILL");
+    assertEquals(session.runs, false);
+    await assertUnharmed(stranger);
+  } finally {
+    stranger.end();
+  }
+}
+
 describe("a number that another process has got meanwhile", () => {
   test("is not signalled", async (t) => {
     const leader = spawn("true", { detached: true, stdio: "ignore" });
@@ -205,15 +218,7 @@ describe("a number that another process has got meanwhile", () => {
     await within("its end", 5000, exitOf(leader));
     session.leaderReaped();
     assertEquals(session.runs, false);
-    const stranger = await spawnWithPid(leader.pid!);
-    if (stranger === undefined) return skip(t, "a pid cannot be chosen here");
-    try {
-      session.signal("SIGKILL");
-      assertEquals(session.runs, false);
-      await assertUnharmed(stranger);
-    } finally {
-      stranger.end();
-    }
+    await assertNotSignalled(t, session, leader.pid!);
   });
 
   test("is not signalled, though others of the session lived on for a while", async (t) => {
@@ -232,15 +237,7 @@ describe("a number that another process has got meanwhile", () => {
     await until("the end of its child", 5000, () => !lives(pid));
     // It keeps the number until it is reaped, which some machines do late.
     for (let i = 0; i < 500 && existsSync(`/proc/${pid}`); i++) await sleep(20);
-    const stranger = await spawnWithPid(leader.pid!);
-    if (stranger === undefined) return skip(t, "a pid cannot be chosen here");
-    try {
-      session.signal("SIGKILL");
-      assertEquals(session.runs, false);
-      await assertUnharmed(stranger);
-    } finally {
-      stranger.end();
-    }
+    await assertNotSignalled(t, session, leader.pid!);
   });
 });
 

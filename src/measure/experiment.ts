@@ -10,11 +10,11 @@ import {
   isBehind,
   isConfirmed,
   keepSampling,
-  processingRate,
 } from "./hidden_backlog.ts";
 import type { LimitEvent, LimitOptions } from "./limit_options.ts";
 import type { LimitResult, Trial, TrialPurpose } from "./limit_result.ts";
 import { SAMPLE_EVERY_MS } from "./meter.ts";
+import { ABOVE_PROCESSING, measureProcessing } from "./processing.ts";
 import { CLEAR_ATTACHED_MS, Interrupted, type ReaderPool } from "./reader_pool.ts";
 import { ReaderFailed } from "./reader_process.ts";
 import type { SearchPhase, TrialOutcome } from "./search.ts";
@@ -42,20 +42,6 @@ const PHASES: Record<
   confirm: { minSeconds: 2, excursions: 30 },
 };
 
-/** Trials that measure what a reader processes, not what it takes from its socket. */
-const WORK = {
-  /** How many of them count, and how many there are at most. */
-  enough: 4,
-  most: 8,
-  seconds: 2.5,
-  messages: 40,
-  /** Offered, by the estimate of the limit: enough to be behind, so that it works all the time. */
-  above: 1.5,
-  /** A trial counts that left at least this share of its duration to work on. */
-  behind: 0.15,
-  /** Where it must not be behind, by the lower bound. */
-  below: 0.97,
-};
 /** How much more than it works on a reader is offered, to see whether it takes it. */
 const FILL_BYTES = 1 << 20;
 const FILL_SECONDS = 3;
@@ -251,29 +237,19 @@ export class Experiment {
    */
   async measureProcessing(capacity: number): Promise<Processing> {
     const { message, confidence = 0.95 } = this.#options;
-    const length = Math.max(WORK.seconds, WORK.messages * message.size / capacity);
-    const trials: { bytes: number; seconds: number; worked: number }[] = [];
-    let above = WORK.above * capacity;
-    for (let run = 0; run < WORK.most && trials.length < WORK.enough; run++) {
-      const { result, seconds, hidden } = await this.#run(above, "work", length);
-      if (result.ended !== undefined) await this.#fail(result, true);
-      if (hidden === undefined) break;
-      const worked = hidden.seconds;
-      if (!hidden.quiet) {
-        const processed = result.accepted / (seconds + worked);
-        above = Math.min(above, WORK.above * processed) / 1.2;
-      } else if (worked < WORK.behind * seconds) above *= WORK.above;
-      else trials.push({ bytes: result.accepted, seconds, worked });
-    }
-    if (trials.length < 2) {
+    const options = { messageSize: message.size, confidence };
+    const found = await measureProcessing(capacity, options, async (rate, length, below) => {
+      const { result, seconds, hidden } = await this.#run(rate, "work", length);
+      if (result.ended !== undefined && !below) await this.#fail(result, true);
+      return hidden && { bytes: result.accepted, seconds, hidden };
+    });
+    if (found === undefined) {
       throw new ReaderFailed(
         "the reader takes more than it works on, but how fast it works could not be measured: " +
           (this.background ?? "the end of its work was not seen"),
       );
     }
-    const { lower, upper } = processingRate(trials, confidence);
-    const below = await this.#run(WORK.below * lower, "work", length);
-    const confirmed = below.hidden !== undefined && !isBehind(below.hidden, below.seconds, false);
+    const { lower, upper, confirmed } = found;
     const hidden = await this.#fillReader((lower + upper) / 2);
     return { lower, upper, confirmed, hidden: hidden.bytes > HELD_BACK ? hidden : null };
   }
@@ -281,7 +257,7 @@ export class Experiment {
   /** How far a reader that processes `rate` takes more than that; it is of no use afterwards. */
   async #fillReader(rate: number): Promise<NonNullable<LimitResult["hidden"]>> {
     const seconds = FILL_SECONDS;
-    const offered = Math.max(WORK.above * rate, rate + FILL_BYTES / seconds);
+    const offered = Math.max(ABOVE_PROCESSING * rate, rate + FILL_BYTES / seconds);
     const run = await this.#run(offered, "work", seconds, false);
     this.#replaceReason ??= STILL_WORKING;
     const { memoryBytesPerSecond, result: { backlog } } = run;

@@ -11,7 +11,8 @@
  * single limit. The bounds are then from fresh readers.
  */
 import { Backlog, type BacklogVerdict, type Blame, type Sample } from "./backlog.ts";
-import { type HiddenBacklog, isBehind, isConfirmed, processingRate } from "./hidden_backlog.ts";
+import { type HiddenBacklog, isBehind, isConfirmed } from "./hidden_backlog.ts";
+import { measureProcessing } from "./processing.ts";
 import { Stretch } from "./stretch.ts";
 
 export interface Lab {
@@ -51,11 +52,6 @@ export interface FoundRate {
   drift?: number;
 }
 
-/** Trials that measure what a reader processes, as `Experiment.measureProcessing` has them. */
-const WORK = {
-  ...{ enough: 4, most: 8, seconds: 2.5, messages: 40 },
-  ...{ above: 1.5, behind: 0.15, below: 0.97 },
-};
 const NO_END = "the end of the reader's work was not seen";
 const METASTABLE =
   "the reader is metastable: overloaded, it drains less than it had kept up with before";
@@ -123,23 +119,15 @@ export async function findRate(lab: Lab, options: FindOptions): Promise<FoundRat
     await lab.settle(hidden !== undefined && !hidden.quiet);
     return hidden && { hidden, seconds };
   };
-  const measureProcessing = async (capacity: number): Promise<FoundRate> => {
-    const seconds = Math.max(WORK.seconds, WORK.messages * messageSize / capacity);
-    const trials: { bytes: number; seconds: number; worked: number }[] = [];
-    for (let rate = WORK.above * capacity, run = 0; run < WORK.most; run++) {
-      const found = await work(rate, seconds);
-      if (found === undefined) break;
-      const worked = found.hidden.seconds;
-      if (!found.hidden.quiet) rate = WORK.above * rate * seconds / (seconds + worked) / 1.2;
-      else if (worked < WORK.behind * seconds) rate *= WORK.above;
-      else if (trials.push({ bytes: rate * seconds, seconds, worked }) === WORK.enough) break;
-    }
-    if (trials.length < 2) {
+  const processing = async (capacity: number): Promise<FoundRate> => {
+    const found = await measureProcessing(capacity, options, async (rate, length) => {
+      const trial = await work(rate, length);
+      return trial && { bytes: rate * length, ...trial };
+    });
+    if (found === undefined) {
       return { outcome: "irregular", lower: 0, upper: capacity, reason: NO_END };
     }
-    const { lower, upper } = processingRate(trials, confidence);
-    const below = await work(WORK.below * lower, seconds);
-    const confirmed = below !== undefined && !isBehind(below.hidden, seconds, false);
+    const { lower, upper, confirmed } = found;
     return { outcome: confirmed ? "found" : "irregular", lower, upper, hidden: true };
   };
   const limited = (blame: Blame, lower: number): FoundRate => ({
@@ -155,7 +143,7 @@ export async function findRate(lab: Lab, options: FindOptions): Promise<FoundRat
   for (let rate = Math.max(minRate, Math.min(options.startRate, maxRate));;) {
     const { verdict, blame, drained, slope, seconds, hidden } = await trial(rate, RAMP);
     const works = await processed(rate, seconds, hidden, true);
-    if (works !== undefined) return await measureProcessing(works);
+    if (works !== undefined) return await processing(works);
     await lab.settle(false);
     if (verdict === "keeps-up") {
       kept = rate;
@@ -217,7 +205,7 @@ export async function findRate(lab: Lab, options: FindOptions): Promise<FoundRat
     const { estimate: found, caughtUp, blame } = stretch.result;
     if (found === undefined && caughtUp) {
       const works = await processed(rate, stretch.seconds, await lab.look(), false);
-      if (works !== undefined) return await measureProcessing(works);
+      if (works !== undefined) return await processing(works);
     }
     await lab.settle(false);
     if (found !== undefined) {

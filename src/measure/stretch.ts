@@ -40,7 +40,6 @@ export class Stretch {
   readonly #options: StretchOptions;
   /** With a smaller backlog, it may take all of it before the next look. */
   readonly #need: number;
-
   #rate = new ServiceRate();
   #looks: number[] = [];
   #look = 0;
@@ -49,7 +48,8 @@ export class Stretch {
   #began: number | undefined;
   #first: Sample | undefined;
   #last: Sample | undefined;
-  #trends: number[] = [];
+  /** The change of the rate at the last look. */
+  #trend = 0;
   result: StretchResult = { estimate: undefined, caughtUp: false, blame: "reader" };
   /** The change of the rate, seen at two looks; bytes a second in each second. */
   drift = 0;
@@ -89,22 +89,17 @@ export class Stretch {
     const total = this.#looks.reduce((sum, at) => sum + at, 0);
     const estimate = this.#rate.estimate(error * this.#looks[this.#look]! / total);
     this.result.estimate = estimate;
-    const trends = this.#trends;
-    trends.push(this.#rate.trend());
-    const [before, now] = trends.slice(-2);
-    const change = now === undefined ? 0 : Math.abs(now) * estimate.seconds / estimate.mean;
-    if (now !== undefined && change > 4 * halfWidth && before! * now > 0) {
-      this.drift = now;
+    const before = this.#trend;
+    this.#trend = this.#rate.trend();
+    const changes = Math.abs(this.#trend) * estimate.seconds > 4 * halfWidth * estimate.mean;
+    if (changes && before * this.#trend > 0) {
+      this.drift = this.#trend;
       return true;
     }
     this.#look++;
     if (this.#look === this.#looks.length) return true;
     // What looks like a change of the rate is looked at again.
-    const latest = trends.at(-1)!;
-    if (latest !== 0 && Math.abs(latest) * estimate.seconds > 4 * halfWidth * estimate.mean) {
-      return false;
-    }
-    return estimate.halfWidth <= halfWidth * estimate.mean;
+    return !changes && estimate.halfWidth <= halfWidth * estimate.mean;
   }
 
   #giveUp(): boolean {
