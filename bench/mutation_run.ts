@@ -14,7 +14,7 @@ import { binary, ROOT } from "./programs.ts";
 export interface TestRun {
   outcome: "passed" | "failed" | "timed-out";
   seconds: number;
-  /** The first line that told of a failure. */
+  /** The first line of the output that reports a failure. */
   failure?: string;
 }
 

@@ -289,7 +289,7 @@ function* detailLines({ verified, latency, stored, missed = 0 }: DrainResult): G
   }
 }
 
-/** The default export of a module. Throws a UsageError when there is none, or no such file. */
+/** The default export of a module. Throws a UsageError when the file or its default export is missing. */
 async function loadHandler(file: string): Promise<DrainHandler> {
   const path = resolve(file);
   const what = `--handler ${JSON.stringify(file)}`;

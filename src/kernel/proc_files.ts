@@ -69,7 +69,7 @@ function fromLibc(c: Libc): ProcFiles {
     read(path) {
       const fd = open(path);
       if (fd === undefined) return undefined;
-      // A file of /proc that is longer than this is none that we read.
+      // We read no file of /proc that is longer than this.
       const length = c.pread(fd, bytes, bytes.length, 0);
       c.close(fd);
       return length < 0 ? undefined : decoder.decode(bytes.subarray(0, length));

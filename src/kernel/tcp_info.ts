@@ -11,7 +11,7 @@ function u64(view: DataView, at: number): number {
   return view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32;
 }
 
-/** A rate of ~0 means that there is none (linux/tcp.h: tcpi_pacing_rate). */
+/** The kernel reports ~0 where the rate is not limited (linux/tcp.h: tcpi_pacing_rate). */
 function rate(view: DataView, at: number): number {
   const unlimited = view.getUint32(at, true) === 0xffffffff &&
     view.getUint32(at + 4, true) === 0xffffffff;

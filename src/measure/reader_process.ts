@@ -93,7 +93,7 @@ export class ReaderProcess {
     if (pid !== undefined) this.#session = new ProcessSession(pid);
     // A character may be spread over two chunks.
     const decoder = new StringDecoder("utf8");
-    // There is none where the process has no descriptor left for it.
+    // `stderr` is missing where this process has no descriptor left for it.
     stderr?.on("data", (chunk: Uint8Array) => {
       this.#stderr = (this.#stderr + decoder.write(chunk as Buffer)).slice(-KEPT_STDERR);
     });
