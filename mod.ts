@@ -71,13 +71,9 @@ export {
   type QueueReader,
 } from "./src/queue/queue.ts";
 export type { ReaderId, RelayEvent } from "./src/relay/relay_options.ts";
-export {
-  searchLimit,
-  type SearchOptions,
-  type SearchPhase,
-  type SearchResult,
-  type TrialOutcome,
-} from "./src/measure/search.ts";
+export { searchLimit, type SearchOptions, type SearchResult } from "./src/measure/search.ts";
+export type { Judged, Lab, Offered, SearchPhase } from "./src/measure/lab.ts";
+export type { HiddenBacklog } from "./src/measure/hidden_backlog.ts";
 export type { ReaderTotals } from "./src/relay/feeder.ts";
 export type { ServeEvent, ServeResult } from "./src/relay/serve_event.ts";
 export { serve, type Server } from "./src/relay/serve.ts";
@@ -110,8 +106,10 @@ export {
 export type { Sink, Source, SourceEvent } from "./src/source/source.ts";
 export { TcpSource, type TcpSourceOptions } from "./src/source/tcp_source.ts";
 export {
-  judge,
+  Backlog,
+  type BacklogOptions,
+  type BacklogVerdict,
+  type Blame,
   type Sample,
-  type VerdictOptions,
-  type VerdictResult,
-} from "./src/measure/verdict.ts";
+} from "./src/measure/backlog.ts";
+export type { Drift } from "./src/measure/service.ts";

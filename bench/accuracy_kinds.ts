@@ -104,10 +104,8 @@ const SOON: Target = { most: 30 };
 const PATIENT: Target = { most: 60 };
 const IS_NOISY: readonly KindPart[] = ["noise", "pauses", "work"];
 
-/** Fields of a result that searches of older versions do not have. */
-export type KindFigures = Pick<LimitResult, "until" | "intake" | "hoards" | "hidden"> & {
-  drift?: { perMinute: number; perMillionMessages: number } | null;
-};
+/** Fields of a result that tell of its kind. */
+export type KindFigures = Pick<LimitResult, "until" | "intake" | "hoards" | "hidden" | "drift">;
 
 /** One row of the result. Rates in bytes a second. */
 export interface KindRow {
@@ -142,13 +140,13 @@ export function judgeKind(
   each: KindCase,
   runtime: Runtime,
   args: readonly string[],
-  result: LimitResult & KindFigures,
+  result: LimitResult,
 ): KindRow {
   const { part, rate, expected } = each;
   const { intake, hoards, hidden, until, drift } = result;
   const later: KindFigures = {
     ...{ intake, hoards, hidden, until },
-    ...(drift === undefined ? {} : { drift }),
+    drift,
   };
   const found = { ...summarize(result), ...later };
   const { limit, middle } = found;
@@ -248,7 +246,7 @@ function formatBesides({ found, intake }: KindRow): string {
       : formatInterval(lower, upper);
     parts.push(`takes ${takes}${right}`);
   }
-  if (drift) parts.push(`${drift.perMillionMessages.toFixed(1)} % a million messages`);
+  if (drift) parts.push(`${(100 * drift.perMillionMessages).toFixed(1)} % a million messages`);
   return parts.join("; ");
 }
 

@@ -17,12 +17,12 @@ import { shuffled } from "./rounds.ts";
 
 const EFFORTS: Record<"quick" | "full", RunEffort> = {
   quick: {
-    search: { trialScale: 0.4, maxTrialSeconds: 1, usualSeconds: 4, longestSeconds: 6 },
+    search: { timeSeconds: 12 },
     seriesSeconds: 0.5,
     floodSeconds: 0.3,
   },
   full: {
-    search: { trialScale: 0.8, maxTrialSeconds: 4, usualSeconds: 12, longestSeconds: 25 },
+    search: { timeSeconds: 25 },
     seriesSeconds: 1.5,
     floodSeconds: 1,
   },

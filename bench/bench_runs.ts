@@ -6,7 +6,7 @@ import type { Runtime } from "../src/kernel/runtime.ts";
 import { ARTICLE_MESSAGE, fillerMessage, textMessage } from "../src/message/message.ts";
 import { findLimit } from "../src/measure/limit.ts";
 import type { LimitEvent, LimitOptions } from "../src/measure/limit_options.ts";
-import type { LimitResult } from "../src/measure/limit_result.ts";
+import { highestKeptUp } from "../src/measure/limit_result.ts";
 import { recordAround } from "../src/measure/series.ts";
 import type { BenchCell, ReaderFigures, SenderFigures } from "../src/report/bench_result.ts";
 import { interrupted } from "../src/cli/program.ts";
@@ -19,9 +19,7 @@ import { checkPair, MESSAGE_SIZE, type PeerFigures } from "./throughput.ts";
 /** How long runs take, which also decides how precise they are. */
 export interface RunEffort {
   /** Options of a reader's search. */
-  search: Required<
-    Pick<LimitOptions, "trialScale" | "maxTrialSeconds" | "usualSeconds" | "longestSeconds">
-  >;
+  search: Required<Pick<LimitOptions, "timeSeconds">>;
   /** Duration of each of the two recorded trials. */
   seriesSeconds: number;
   /** Duration of a flood. */
@@ -103,7 +101,7 @@ export async function runReader(
     overload,
     recovery,
     trials,
-    keepsUpAt: highestKeptUp(result),
+    keepsUpAt: highestKeptUp(trials),
     // Also where the interval is wide: the reader kept up below it and fell behind above it.
     limitedBy: limit !== null
       ? "reader"
@@ -143,10 +141,6 @@ export async function runReader(
 }
 
 /** The highest rate at which the reader kept up; 0: none. */
-function highestKeptUp({ trials }: LimitResult): number {
-  return Math.max(0, ...trials.filter((t) => t.verdict === "keeps-up").map((t) => t.offered));
-}
-
 /** One flood: of a sender, of the control or of iperf3. */
 export async function runSender(
   cell: Exclude<BenchCell, { kind: "reader" }>,

@@ -6,7 +6,7 @@
  */
 import { formatTable } from "../src/text/table.ts";
 import { formatSeconds, parseCount } from "../src/text/units.ts";
-import { findRate, type FoundRate } from "../src/measure/find_rate.ts";
+import { searchLimit, type SearchResult } from "../src/measure/search.ts";
 import { median } from "../src/measure/statistics.ts";
 import { option, parseCommandLine } from "../src/cli/command_line.ts";
 import { parseOutFile } from "../src/cli/out_file.ts";
@@ -39,7 +39,7 @@ export interface CoverageRow {
   kind: string;
   searches: number;
   /** Number of searches with this outcome. */
-  outcomes: Partial<Record<FoundRate["outcome"], number>>;
+  outcomes: Partial<Record<SearchResult["outcome"], number>>;
   /** Of the intervals called `found`, those that hold the true rate. */
   holding: number;
   /** Median of upper / lower - 1 of those; null without any. */
@@ -47,17 +47,17 @@ export interface CoverageRow {
   /** Of all searches: simulated seconds. */
   seconds: { median: number; longest: number };
   /** The outcome that is right for this kind, and how many searches had another. */
-  expected: FoundRate["outcome"];
+  expected: SearchResult["outcome"];
   wrong: number;
 }
 
 /** Searches each kind of reader so many times, with other rates and seeds each time. */
 export async function measureCoverage(searches: number): Promise<CoverageRow[]> {
-  const byKind = new Map<string, { reader: Simulated; result: FoundRate; seconds: number }[]>();
+  const byKind = new Map<string, { reader: Simulated; result: SearchResult; seconds: number }[]>();
   for (let seed = 1; seed <= searches; seed++) {
     for (const reader of simulatedReaders(randomFrom(1000 + seed))) {
       const lab = new SimulatedLab(reader, 7919 * seed);
-      const result = await findRate(lab, {
+      const result = await searchLimit(lab, {
         ...{ startRate: 500_000, minRate: 1000, maxRate: Infinity, messageSize: 100 },
         ...{ precision: 0.01, confidence: 0.95, time: 60 },
       });

@@ -1,13 +1,14 @@
 /** Readers without sockets, in steps of a millisecond, for the coverage of the search. */
 import type { Sample } from "../src/measure/backlog.ts";
-import type { FoundRate, Lab } from "../src/measure/find_rate.ts";
+import type { Judged, Lab, Offered } from "../src/measure/lab.ts";
+import type { SearchResult } from "../src/measure/search.ts";
 import type { HiddenBacklog } from "../src/measure/hidden_backlog.ts";
 
 /** A kind of reader. */
 export interface Simulated {
   kind: string;
   /** The outcome that is right for it. */
-  expected: FoundRate["outcome"];
+  expected: SearchResult["outcome"];
   /** Bytes a second. */
   limit: number;
   /**
@@ -17,9 +18,9 @@ export interface Simulated {
   make(random: () => number): (drained: number, backlog: number) => number;
   /** It reads only each so many seconds, then all that it can work on until the next time. */
   every?: number;
-  /** Of the sender and of the network, bytes a second. */
   /** It takes so many times its limit from its socket into a queue of its own, of at most so many bytes. */
   hoards?: { intake: number; bound: number };
+  /** Of the sender and of the network, bytes a second. */
   senderLimit?: number;
   pathLimit?: number;
 }
@@ -42,6 +43,7 @@ const RECEIVE_BUFFER = 6e6;
 
 /** One simulated reader with its connection. */
 export class SimulatedLab implements Lab {
+  readonly readers = 1;
   readonly #reader: Simulated;
   readonly #random: () => number;
   #serve: (drained: number, backlog: number) => number;
@@ -62,7 +64,10 @@ export class SimulatedLab implements Lab {
     return this.#now;
   }
 
-  offer(rate: number, add: (sample: Sample) => boolean, longest: number): Promise<void> {
+  offer(
+    { rate, longest }: { rate: number; longest: number },
+    add: (samples: readonly Sample[]) => boolean,
+  ): Promise<Offered> {
     const { senderLimit = Infinity, pathLimit = Infinity, every, hoards } = this.#reader;
     let offered = 0, accepted = 0, arrived = 0, drained = 0, budget = 0;
     let nextRead = this.#now + (every ?? 0) * this.#random();
@@ -95,23 +100,25 @@ export class SimulatedLab implements Lab {
         this.#drainedEver += took;
         // Time that it did not need is lost, but for a read's length.
         budget = arrived - drained > 0 ? budget - took : Math.min(budget - took, 0);
-      } else if (this.#now >= nextRead && budget >= 0) {
+      } else if (this.#now >= nextRead && budget > -0.5 * this.#reader.limit * STEP) {
         const took = Math.min(arrived - drained, this.#reader.limit * every);
         drained += took;
         this.#drainedEver += took;
-        budget = -took;
-        nextRead = this.#now + every;
+        budget -= took;
+        nextRead += every;
       } else budget = Math.min(budget, 0);
       if (step % 10 !== 0) continue;
       looks++;
       const backlog = offered - drained;
       const waiting = closed ? backlog : arrived - drained;
       const late = full ? 0 : Math.max(0, offered - accepted);
-      if (add({ time: looks * 0.01, backlog, drained, waiting, late }) || time >= longest) break;
+      const sample = { time: looks * 0.01, backlog, drained, waiting, closed, late };
+      if (add([sample]) || time >= longest) break;
     }
-    this.#unread = offered - drained;
+    // What the kernel has not taken is no longer owed.
+    this.#unread = accepted - drained;
     this.#offered = looks * 0.01;
-    return Promise.resolve();
+    return Promise.resolve({ seconds: this.#offered, bytes: accepted, ended: false });
   }
 
   /** The end of the work is seen within 10 ms; for longer than 1.5 times the trial nobody looks. */
@@ -125,7 +132,7 @@ export class SimulatedLab implements Lab {
     return Promise.resolve({ seconds, quiet, background: undefined });
   }
 
-  settle(fresh: boolean): Promise<void> {
+  settle(_judged: Judged, fresh: boolean): Promise<void> {
     this.#now += fresh ? 0.3 : 0.1;
     if (fresh || this.#queue > 0) {
       this.#queue = 0;

@@ -189,9 +189,12 @@ export function madeLimit(reader: string, limit: number, drains = limit): LimitR
     intake: null,
     hoards: false,
     hidden: null,
+    drift: null,
     queueSource: "socket",
     messageSize: 13,
     precision: 0.01,
+    confidence: 0.95,
+    sampleSeconds: 0.01,
     seconds: 12,
     environment: {
       date: "2026-11-20T12:00:00.000Z",

@@ -30,15 +30,19 @@ describe("a hidden backlog", () => {
         [0.2, 2, false, true],
       ] as const
     ) {
-      assertEquals(isBehind(hidden(worked), seconds, ramp), behind, `${worked} s of ${seconds} s`);
+      const trial = { seconds, ramp, pause: 0 };
+      assertEquals(isBehind(hidden(worked), trial), behind, `${worked} s of ${seconds} s`);
+      // One that reads only now and then has up to that much to do in any case.
+      assertEquals(isBehind(hidden(worked), { ...trial, pause: 0.4 }), false);
     }
-    assertEquals(isBehind({ ...hidden(1), background: "a thread wakes up" }, 1, false), false);
+    const busy = { ...hidden(1), background: "a thread wakes up" };
+    assertEquals(isBehind(busy, { seconds: 1, pause: 0 }), false);
   });
 
   test("is confirmed by a longer trial, with which it grows", () => {
     const first = { hidden: hidden(0.3), seconds: 0.5 };
     const confirmed = (worked: number, quiet = true) =>
-      isConfirmed(first, { hidden: hidden(worked, quiet), seconds: 1 });
+      isConfirmed(first, { hidden: hidden(worked, quiet), seconds: 1 }, 0);
     assertEquals([confirmed(0.6), confirmed(0.4), confirmed(0.3)], [true, true, false]);
     // It still worked when we stopped to look.
     assertEquals(confirmed(0.3, false), true);

@@ -130,7 +130,7 @@ describe(`kernel on ${runtime}`, () => {
     await agree("replies again", 5, 82);
 
     await ours.write(new Uint8Array(3000));
-    const read = () => byAddress.readByFar();
+    const read = () => byAddress.readByFar()?.read;
     await until("read ahead or not", 2000, () => {
       const far = byAddress.state().far!;
       return far.info!.bytesReceived === 3000 && read() === 3000 - far.receiveQueue;

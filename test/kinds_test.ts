@@ -11,7 +11,6 @@ import {
   KIND_HEAD,
   type KindCase,
   kindCases,
-  type KindFigures,
 } from "../bench/accuracy_kinds.ts";
 import { compileC } from "../bench/readers/compile.ts";
 import { environment } from "../src/kernel/environment.ts";
@@ -85,7 +84,7 @@ describe("a reader works off all, and no faster than its rate", () => {
   });
 });
 
-const result = (figures: Partial<LimitResult & KindFigures>): LimitResult & KindFigures => ({
+const result = (figures: Partial<LimitResult>): LimitResult => ({
   schema: "speedlimit/limit@2",
   reader: "kinds",
   readers: 1,
@@ -96,6 +95,7 @@ const result = (figures: Partial<LimitResult & KindFigures>): LimitResult & Kind
   intake: null,
   hoards: false,
   hidden: null,
+  drift: null,
   overload: null,
   recovery: null,
   trials: [],
@@ -103,6 +103,8 @@ const result = (figures: Partial<LimitResult & KindFigures>): LimitResult & Kind
   queueSource: "socket",
   messageSize: 13,
   precision: 0.01,
+  confidence: 0.95,
+  sampleSeconds: 0.01,
   seconds: 20,
   environment: environment(),
   ...figures,
@@ -115,7 +117,10 @@ describe("the row of such a reader", () => {
   });
   const limit = (lower: number, upper: number) => ({ lower, upper, messagesPerSecond: 1 });
   const wrong = { limit: limit(2.1e6, 2.3e6) };
-  const drift = { perMinute: -1, perMillionMessages: -5 };
+  const drift = {
+    ...{ first: 2e6, last: 1.5e6, seconds: 10, messages: 1e6 },
+    ...{ perMinute: -1, perMillionMessages: -0.05 },
+  };
   for (
     const [expected, figures, met] of [
       ["limit", {}, true],

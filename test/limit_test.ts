@@ -47,13 +47,14 @@ describe("a reader with a known limit", () => {
         "intake",
         "hoards",
         "hidden",
+        "drift",
         "overload",
         "recovery",
         "trials",
         "interrupted",
         "queueSource",
       ],
-      ...["messageSize", "precision", "seconds", "environment"],
+      ...["messageSize", "precision", "confidence", "sampleSeconds", "seconds", "environment"],
     ]);
     assertEquals([result.schema, result.reader], ["speedlimit/limit@2", reader.join(" ")]);
     assertEquals([result.readers, result.messageSize, result.precision], [1, 13, 0.01]);

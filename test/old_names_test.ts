@@ -14,7 +14,7 @@ import {
 import { HelpRequest, UsageError } from "../src/cli/command_line.ts";
 import { chooseServed, parseServerCommandLine } from "../src/cli/server_options.ts";
 import { CONFIRMED, type LimitResult } from "../src/measure/limit_result.ts";
-import { REASONS, searchLimit } from "../src/measure/search.ts";
+import { REASONS } from "../src/measure/search.ts";
 import { drain } from "../src/read/drain.ts";
 import { serve } from "../src/relay/serve.ts";
 import { currentOptions } from "../src/relay/serve_options.ts";
@@ -197,18 +197,4 @@ describe("a message of schema version 1", () => {
     assertEquals(read("the reader exited with status 3"), "the reader exited with status 3");
     assertEquals(read(CONFIRMED), CONFIRMED);
   });
-});
-
-test("searchLimit() takes the old names of its options", async () => {
-  let asked = 0;
-  const result = await searchLimit(
-    (offered) =>
-      Promise.resolve({ offered, verdict: "keeps-up", generatorLimited: false, capacity: 0 }),
-    {
-      ...{ startRate: 1e6, minRate: 1000, maxRate: 1e6, precision: 0.01, tolerance: 0.0025 },
-      hurry: () => false,
-      over: () => ++asked > 0,
-    },
-  );
-  assertEquals([result.outcome, result.reason, asked], ["irregular", REASONS.outOfTime, 1]);
 });

@@ -30,6 +30,8 @@ export interface Option<T> {
   readonly default?: string | undefined;
   /** Names in earlier versions, without the dashes: accepted, but not in the help. */
   readonly oldNames?: readonly string[] | undefined;
+  /** Of an earlier version, and accepted: it is not in the help. */
+  readonly hidden?: boolean | undefined;
   /** Throws a UnitError whose message says what would be right: "must be ...". */
   readonly parse: (text: string) => T;
 }
@@ -38,6 +40,7 @@ interface OptionSpec<T> {
   value: string;
   help: string;
   oldNames?: readonly string[];
+  hidden?: boolean;
   parse: (text: string) => T;
 }
 
@@ -328,6 +331,7 @@ export function formatHelp<Options extends OptionTable, Positionals extends Opti
     add(entry.value!, entry);
   }
   for (const [name, entry] of Object.entries<Option<unknown>>(spec.options)) {
+    if (entry.hidden) continue;
     add(`--${dashed(name)}${entry.value === undefined ? "" : ` ${entry.value}`}`, entry);
   }
   if (spec.command !== undefined) add("-- COMMAND", { help: spec.command });

@@ -26,7 +26,7 @@ import { type LimitResult, LIMITS_SCHEMA } from "../measure/limit_result.ts";
 import { STOP_TIMEOUT_SECONDS } from "../measure/reader_pool.ts";
 import { recordAround } from "../measure/series.ts";
 import { formatTrialFigures } from "../measure/trial_figures.ts";
-import { formatLimits } from "../report/limit_table.ts";
+import { formatInterval, formatLimits } from "../report/limit_table.ts";
 import { preparePage } from "../report/page.ts";
 import { fromLimits } from "../report/report.ts";
 import { formatTextCurve } from "../report/text_curve.ts";
@@ -35,7 +35,7 @@ import { choice, flag, option, parseCommandLine, UsageError } from "./command_li
 import { chooseMessage, MESSAGE_OPTIONS } from "./message_options.ts";
 import { parseOutFile } from "./out_file.ts";
 import { terminal, writeText } from "./output.ts";
-import { interrupted, printLine } from "./program.ts";
+import { interrupted, logLine, printLine } from "./program.ts";
 
 const MOST_READERS = 1000;
 /** Duration of each of the two trials that a page shows over time. */
@@ -73,10 +73,17 @@ const spec = {
       help: "highest rate to offer (default: as fast as the sender can)",
       parse: parseByteRate,
     }),
+    time: option({
+      value: "TIME",
+      help: "how long it may take for each reader: a reader whose speed varies needs\n" +
+        "more time for the same precision",
+      default: "60s",
+      parse: (text) => parseDuration(text, { least: 10_000 }),
+    }),
     maxTrial: option({
       value: "TIME",
-      help: "longest duration of one trial",
-      default: "6s",
+      help: "of earlier versions: the longest duration of one trial",
+      hidden: true,
       parse: (text) => parseDuration(text, { least: 1000 }),
     }),
     until: choice({
@@ -86,7 +93,7 @@ const spec = {
     }),
     confidence: option({
       value: "SHARE",
-      help: "confidence of the interval of a reader that queues in its own memory",
+      help: "confidence of the interval",
       default: "95%",
       parse: (text) => parseFraction(text, { least: 0.5, most: 0.999 }),
     }),
@@ -140,6 +147,9 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
   if (maxRate !== undefined && maxRate < minRate) {
     throw new UsageError("--max-rate must be at least --min-rate");
   }
+  if (options.maxTrial !== undefined) {
+    logLine("limit: --max-trial has no effect any more; --time says how long it may take");
+  }
   const given: LimitOptions = {
     message: chooseMessage(options.message, options.size),
     ...listen,
@@ -147,7 +157,7 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
     precision: options.precision,
     minRate,
     ...(maxRate === undefined ? {} : { maxRate }),
-    maxTrialSeconds: options.maxTrial / 1000,
+    timeSeconds: options.time / 1000,
     replies: options.replies,
     confidence: options.confidence,
     ...(options.until === undefined ? {} : { until: options.until }),
@@ -246,6 +256,14 @@ function showProgress(event: LimitEvent, progress: ProgressLine, attach: boolean
       return progress.line(`replacing the reader: ${event.reason}`);
     case "trial-begins":
       return progress.update(`${event.purpose}: ${formatByteRate(event.rate)} ...`);
+    case "interval": {
+      const { lower, upper, secondsLeft } = event;
+      return progress.line(
+        `so far  ${formatInterval(lower, upper).padStart(18)}, about ${
+          formatSeconds(Math.ceil(secondsLeft))
+        } left`,
+      );
+    }
     case "trial": {
       const { purpose, offered, drained, seconds, verdict, ended } = event.trial;
       const figures = formatTrialFigures(event.trial);

@@ -7,7 +7,7 @@
 import { readFileSync } from "node:fs";
 import type { Address } from "./address.ts";
 import { lookupProc } from "./proc_net.ts";
-import { encodeRequest, type EndRequest, openSockDiag } from "./sock_diag.ts";
+import { encodeRequest, type EndRequest, openSockDiag, type ReadBytes } from "./sock_diag.ts";
 import { unackedBytes, waitingBytes } from "./socket_calls.ts";
 import type { ConnectionState, SocketState } from "./socket_state.ts";
 import { openTcpInfo } from "./tcp_info.ts";
@@ -71,10 +71,11 @@ export class ConnectionLookup {
   }
 
   /**
-   * Bytes that the program at the far end has read since the connection began. Takes some 3 µs.
-   * Undefined where only `state` can tell: that end is on another host, or there is no sock_diag.
+   * Bytes that the program at the far end has read since the connection began, and its receive queue.
+   * Takes some 3 µs; the object is the same one each time. Undefined where only `state` can tell: that
+   * end is on another host, or there is no sock_diag.
    */
-  readByFar(): number | undefined {
+  readByFar(): Readonly<ReadBytes> | undefined {
     return typeof sockDiag === "string" ? undefined : sockDiag.readBytes(this.#farRequest);
   }
 

@@ -65,6 +65,12 @@ export function encodeRequest(local: Address, remote: Address): EndRequest | und
   return { bytes: request };
 }
 
+/** What the program at one end has read since the connection began, and what waits for it; bytes. */
+export interface ReadBytes {
+  read: number;
+  receiveQueue: number;
+}
+
 /** A netlink socket that requests single connections, not a dump of the whole table. */
 export class SockDiag {
   readonly #libc: Libc;
@@ -72,6 +78,7 @@ export class SockDiag {
   readonly #answer = new Uint8Array(new ArrayBuffer(4096));
   readonly #answerView = new DataView(this.#answer.buffer);
   readonly #answerMemory: Memory;
+  readonly #readBytes: ReadBytes = { read: 0, receiveQueue: 0 };
   #sequence = 0;
   /** Where the last answer has its `struct tcp_info`, and its length; 0: it has none. */
   #infoAt = 0;
@@ -105,15 +112,20 @@ export class SockDiag {
 
   /**
    * Bytes that the program at this end has read since the connection began: those that arrived, less
-   * the receive queue. Undefined when there is no such connection, or no TCP_INFO of it.
+   * the receive queue. Undefined when there is no such connection, or no TCP_INFO of it. The object is
+   * the same one each time.
    *
    * The kernel reads the queue's length some µs before the other, so bytes that arrive in between may
    * count as read until the next look (inet_diag_msg_common_fill and tcp_get_info).
    */
-  readBytes(request: EndRequest | undefined): number | undefined {
+  readBytes(request: EndRequest | undefined): Readonly<ReadBytes> | undefined {
     if (request === undefined || !this.#ask(request)) return undefined;
     const arrived = decodeBytesReceived(this.#answerView, this.#infoAt, this.#infoLength);
-    return arrived === undefined ? undefined : arrived - this.#answerView.getUint32(RQUEUE, true);
+    if (arrived === undefined) return undefined;
+    const bytes = this.#readBytes;
+    bytes.receiveQueue = this.#answerView.getUint32(RQUEUE, true);
+    bytes.read = arrived - bytes.receiveQueue;
+    return bytes;
   }
 
   /** Whether there is an answer to this request; it is then in `#answer`. */

@@ -18,6 +18,8 @@ export interface Sample {
   drained: number;
   /** The part of the backlog that waits for the reader: in its receive queue, or behind its closed window. */
   waiting: number;
+  /** The reader's window was closed since the last sample, as far as that was looked at. */
+  closed: boolean;
   /** The part that was due and that our sender has not offered to a kernel with room for it. */
   late: number;
 }
@@ -29,6 +31,8 @@ export interface BacklogVerdict {
   /** Undefined: not clear yet. */
   verdict: "keeps-up" | "falls-behind" | undefined;
   blame: Blame;
+  /** It has stopped reading although its window is closed. */
+  stopped: boolean;
   /** Growth of the lowest backlog, bytes a second. */
   slope: number;
 }
@@ -41,15 +45,18 @@ export interface BacklogOptions {
   tolerance: number;
   /** The shortest trial; seconds. */
   leastSeconds: number;
+  /** A trial is at least so many times as long as the reader's longest pause. */
+  pauses: number;
+  /** And at least as long as so many messages take. */
+  messages: number;
 }
 
 /** Of equal length; two neighbours become one when all are used. */
 const MOST_BLOCKS = 48;
 const FIRST_BLOCK = 0.02;
-/** A trial is at least so many times as long as the reader's longest pause. */
-const PAUSES = 4;
 const LEAST_READS = 2;
-const LEAST_MESSAGES = 20;
+/** With a closed window, one that has read nothing for so many seconds and pauses has stopped. */
+export const STOPPED = { seconds: 2, pauses: 10 };
 
 interface Block {
   /** The lowest. */
@@ -71,7 +78,7 @@ export class Backlog {
   #lastRead = 0;
   #reads = 0;
   #longestStep = 0;
-  /** The longest time without a read; seconds. */
+  /** The longest time without a read although there was something to read; seconds. */
   #pause = 0;
   /** The largest number of bytes read between two samples. */
   largestRead = 0;
@@ -84,9 +91,9 @@ export class Backlog {
     return this.#last?.time ?? 0;
   }
 
-  /** The longest pause so far, the present one included. */
+  /** The longest pause so far, the present one included, unless it has stopped. */
   get pause(): number {
-    return Math.max(this.#pause, this.seconds - this.#lastRead);
+    return this.hasStopped ? this.#pause : Math.max(this.#pause, this.seconds - this.#lastRead);
   }
 
   get drained(): number {
@@ -103,7 +110,7 @@ export class Backlog {
         this.#pause = Math.max(this.#pause, time - this.#lastRead);
         this.#lastRead = time;
         this.largestRead = Math.max(this.largestRead, drained - last.drained);
-      }
+      } else if (last.backlog <= 0) this.#lastRead = last.time;
     }
     this.#last = sample;
     while (time >= this.#end) {
@@ -122,12 +129,26 @@ export class Backlog {
     this.#block = this.#block === undefined ? block : lower(this.#block, block);
   }
 
+  /** It has read less than twice, which says nothing of it. */
+  get readsSeldom(): boolean {
+    return this.#reads < LEAST_READS;
+  }
+
+  /** It has stopped reading although its window is closed. */
+  get hasStopped(): boolean {
+    if (this.#last === undefined || !this.#last.closed) return false;
+    const silent = this.seconds - this.#lastRead;
+    return silent > Math.max(STOPPED.seconds, STOPPED.pauses * this.#pause);
+  }
+
   /** From the samples so far. */
   verdict(): BacklogVerdict {
-    const { rate, messageSize, tolerance, leastSeconds } = this.#options;
+    const { rate, messageSize, tolerance, leastSeconds, pauses, messages } = this.#options;
     const blocks = this.#block === undefined ? this.#blocks : [...this.#blocks, this.#block];
     const seconds = this.seconds;
-    const none: BacklogVerdict = { verdict: undefined, blame: "reader", slope: 0 };
+    const none: BacklogVerdict = {
+      ...{ verdict: undefined, blame: "reader", stopped: false, slope: 0 },
+    };
     if (blocks.length < 6) return none;
     const third = Math.floor(blocks.length / 3);
     const lowest = (from: number, to: number) => blocks.slice(from, to).reduce(lower);
@@ -136,16 +157,20 @@ export class Backlog {
     const late = lowest(blocks.length - third, blocks.length);
     const growth = late.backlog - early.backlog;
     const slope = growth / (seconds * 2 / 3);
+    if (this.hasStopped) {
+      return { verdict: "falls-behind", blame: "reader", stopped: true, slope };
+    }
     const long = seconds >= leastSeconds && this.#reads >= LEAST_READS &&
-      seconds >= PAUSES * this.pause && rate * seconds >= LEAST_MESSAGES * messageSize;
+      seconds >= pauses * this.pause && rate * seconds >= messages * messageSize;
     if (!long) return { ...none, slope };
     // Between two samples, so much comes that is not read yet.
     const unseen = rate * 1.5 * this.#longestStep + messageSize;
     const allowed = tolerance * rate * seconds * 2 / 3 + unseen;
-    if (growth <= allowed) return { verdict: "keeps-up", blame: "reader", slope };
+    if (growth <= allowed) return { ...none, verdict: "keeps-up", slope };
     const grows = growth > 2 * allowed && middle.backlog > early.backlog &&
       late.backlog > middle.backlog;
-    return { verdict: grows ? "falls-behind" : undefined, blame: blameFor(late), slope };
+    const verdict = grows ? "falls-behind" : undefined;
+    return { ...none, verdict, blame: blameFor(late), slope };
   }
 }
 

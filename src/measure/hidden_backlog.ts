@@ -36,10 +36,17 @@ const QUIET_MESSAGES = 5;
  */
 export const HELD_BACK = 640 << 10;
 
-/** Whether this is more than a reader without a hidden backlog shows after a trial of `seconds`. */
-export function isBehind(hidden: HiddenBacklog, seconds: number, ramp: boolean): boolean {
+/**
+ * Whether this is more than a reader without a hidden backlog shows after a trial of `seconds`. `pause`: the
+ * longest time that it takes between two reads; what comes meanwhile waits in its socket. Seconds.
+ */
+export function isBehind(
+  hidden: HiddenBacklog,
+  { seconds, pause, ramp = false }: { seconds: number; pause: number; ramp?: boolean },
+): boolean {
   if (hidden.background !== undefined) return false;
-  return hidden.seconds > ALLOWED_SECONDS + ALLOWED_SHARE[ramp ? "ramp" : "long"] * seconds;
+  const allowed = ALLOWED_SECONDS + 1.2 * pause + ALLOWED_SHARE[ramp ? "ramp" : "long"] * seconds;
+  return hidden.seconds > allowed;
 }
 
 /**
@@ -49,8 +56,9 @@ export function isBehind(hidden: HiddenBacklog, seconds: number, ramp: boolean):
 export function isConfirmed(
   first: { hidden: HiddenBacklog; seconds: number },
   second: { hidden: HiddenBacklog; seconds: number },
+  pause: number,
 ): boolean {
-  if (!isBehind(second.hidden, second.seconds, false)) return false;
+  if (!isBehind(second.hidden, { seconds: second.seconds, pause })) return false;
   if (!second.hidden.quiet) return true;
   const grown = first.hidden.seconds * second.seconds / first.seconds;
   return second.hidden.seconds >= 0.6 * grown;

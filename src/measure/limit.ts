@@ -1,24 +1,26 @@
 /**
  * Room: measures the speed limit of a reader, and how it behaves beyond that limit.
  * In: `LimitOptions`: a command that starts the reader, or the address where readers connect.
- * Out: `LimitResult`: the limit, and the trials that it is based on. From the bottom up: meter,
- * verdict, trial, experiment, search, limit.
+ * Out: `LimitResult`: the limit, and the trials that it is based on. From the bottom up: meter, trial,
+ * experiment (readers), backlog, stretch (verdicts), search, limit.
  */
 import { environment } from "../kernel/environment.ts";
 import { kernelSource, kernelSourceReason } from "../kernel/kernel.ts";
 import { printable } from "../text/printable.ts";
-import { formatByteRate, formatSeconds } from "../text/units.ts";
-import { Experiment, Hoards } from "./experiment.ts";
+import { formatByteRate, formatBytes, formatCount, formatSeconds } from "../text/units.ts";
+import { measureBeyond, measureHidden } from "./beyond.ts";
+import { Experiment } from "./experiment.ts";
 import type { LimitOptions } from "./limit_options.ts";
 import { CONFIRMED, LIMIT_SCHEMA, type LimitResult } from "./limit_result.ts";
 import { Interrupted, ReaderPool } from "./reader_pool.ts";
 import { ReaderFailed } from "./reader_process.ts";
 import { searchLimit, type SearchResult } from "./search.ts";
-import { DEFAULT_TOLERANCE } from "./verdict.ts";
 
 /** First rate of the ramp; for a slower reader the search goes down from here. Bytes a second. */
 const START_RATE = 500_000;
-const USUAL_SECONDS = 30;
+const TIME_SECONDS = 60;
+/** Of `timeSeconds`, kept for what the reader does beyond its limit. */
+const BEYOND_SECONDS = 4;
 
 /**
  * Finds the highest rate at which a reader keeps up, what it drains when twice that is offered, and
@@ -37,13 +39,12 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
         `/proc/net/tcp either`,
     );
   }
-  const { precision = 0.01, minRate = 1000, maxRate = Infinity, message } = options;
-  const { startRate = START_RATE, usualSeconds = USUAL_SECONDS } = options;
-  const { longestSeconds = Infinity } = options;
-  const tolerance = Math.min(DEFAULT_TOLERANCE, precision / 4);
+  const { precision = 0.01, minRate = 1000, maxRate = Infinity, message, signal } = options;
+  const { startRate = START_RATE, confidence = 0.95, onEvent } = options;
+  const timeSeconds = options.timeSeconds ?? options.longestSeconds ?? TIME_SECONDS;
   const startMs = performance.now();
   const pool = new ReaderPool({ ...options, watchWork: options.until !== "taken" });
-  const experiment = new Experiment(pool, options, tolerance);
+  const experiment = new Experiment(pool, options);
   const result: LimitResult = {
     schema: LIMIT_SCHEMA,
     reader: printable(options.name ?? options.command?.join(" ") ?? "attached"),
@@ -55,6 +56,7 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
     intake: null,
     hoards: false,
     hidden: null,
+    drift: null,
     overload: null,
     recovery: null,
     trials: experiment.trials,
@@ -62,37 +64,46 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
     queueSource: "none",
     messageSize: message.size,
     precision,
+    confidence,
+    sampleSeconds: 0,
     seconds: 0,
     environment: environment(),
   };
+  let soFar = "";
   await pool.open();
   try {
-    const search = await searchLimit((rate, phase) => experiment.trial(rate, phase), {
-      startRate,
-      minRate,
-      maxRate,
-      precision,
-      tolerance,
-      isSlow: () => performance.now() - startMs > usualSeconds * 1000,
-      isOutOfTime: () => performance.now() - startMs > longestSeconds * 1000,
+    const found = await searchLimit(experiment, {
+      ...{ startRate, minRate, maxRate, precision, confidence, messageSize: message.size },
+      time: timeSeconds - BEYOND_SECONDS,
+      onInterval: (interval) => {
+        soFar = `; so far between ${formatByteRate(interval.lower)} and ` +
+          formatByteRate(interval.upper);
+        onEvent?.({ event: "interval", ...interval });
+      },
     });
-    addSearchResult(result, search, message.size);
+    addSearchResult(result, found, message.size);
+    const { limit } = result;
+    if (found.hidden) await addHidden(result, experiment);
     // Also where only a wide interval is known: the behaviour beyond it is then even more useful.
-    if (result.limit !== null) {
-      if (experiment.firstBehind !== undefined && result.readers > 1) {
-        result.firstBehind = experiment.firstBehind;
-      }
-      Object.assign(result, await experiment.measureOverload(search.lower, search.upper));
+    if (limit !== null && !result.hoards) {
+      const { overload, recovery, refutes } = await measureBeyond(experiment, limit, {
+        readers: () => pool.connected,
+        pause: found.pause,
+        ...(signal === undefined ? {} : { signal }),
+      });
+      Object.assign(result, { overload, recovery });
+      if (refutes !== undefined) refute(result, refutes);
     }
+    if (result.readers > 1 && found.upper < Infinity) result.firstBehind = found.slowest;
+    addRest(result, experiment.rest);
   } catch (error) {
-    if (error instanceof Hoards) {
-      await addProcessing(result, experiment, error.capacity);
-    } else if (error instanceof Interrupted) {
+    if (error instanceof Interrupted) {
       result.interrupted = true;
-      result.message ||= "interrupted before the limit was found";
+      result.message ||= `interrupted before the limit was found${soFar}`;
     } else if (error instanceof ReaderFailed) {
       result.outcome = "reader-failed";
       result.message = error.message;
+      Object.assign(result, { limit: null, overload: null, recovery: null });
     } else {
       throw error;
     }
@@ -100,26 +111,47 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
     result.until = pool.works.length > 0 ? "worked" : "taken";
     await pool.close();
     result.queueSource = experiment.queueSource;
+    result.sampleSeconds = experiment.sampleSeconds;
     result.seconds = (performance.now() - startMs) / 1000;
   }
   return result;
 }
 
-/** For a reader that takes more than it works on: the limit is what it processes. */
-async function addProcessing(
-  result: LimitResult,
-  experiment: Experiment,
-  capacity: number,
-): Promise<void> {
-  const intake = experiment.intake;
-  const { lower, upper, confirmed, hidden } = await experiment.measureProcessing(capacity);
-  result.outcome = confirmed ? "found" : "irregular";
-  result.limit = { lower, upper, messagesPerSecond: lower / result.messageSize };
-  result.message = confirmed ? CONFIRMED : "the reader was also behind just below the interval";
-  if (hidden === null) {
-    Object.assign(result, await experiment.measureOverload(lower, upper));
+function addSearchResult(result: LimitResult, found: SearchResult, messageSize: number): void {
+  const { outcome, lower, upper, reason, drift } = found;
+  result.outcome = outcome;
+  result.message = reason ?? CONFIRMED;
+  if (drift !== undefined) {
+    const { first, last, seconds, bytes } = drift;
+    const messages = Math.round(bytes / messageSize);
+    // The first and the last quarter lie three quarters of the time apart.
+    const change = (last / first - 1) / 0.75;
+    result.drift = {
+      ...{ first, last, seconds, messages },
+      perMinute: change / seconds * 60,
+      perMillionMessages: change / messages * 1e6,
+    };
+    result.message =
+      `${reason}: ${formatByteRate(first)} at first, ${formatByteRate(last)} after ` +
+      `${formatSeconds(seconds)} and ${formatCount(messages)} messages`;
     return;
   }
+  // An irregular search may have a wide interval; the other outcomes have no limit at all.
+  if (outcome === "found" || (outcome === "irregular" && lower > 0 && upper < Infinity)) {
+    result.limit = { lower, upper, messagesPerSecond: lower / messageSize };
+  }
+}
+
+/** For a reader that takes more than it works on: the limit is what it processes. */
+async function addHidden(result: LimitResult, experiment: Experiment): Promise<void> {
+  const { limit, outcome, message } = result;
+  const { intake, background } = experiment;
+  if (limit === null) {
+    if (background !== undefined) result.message = `${message}: ${background}`;
+    return;
+  }
+  const hidden = await measureHidden(experiment, (limit.lower + limit.upper) / 2);
+  if (hidden === null) return;
   const { offered, seconds, memoryBytesPerSecond: growth } = hidden;
   const queues = "it takes more from its socket than it works on, and queues the rest in its own " +
     `memory: offered ${formatByteRate(offered)}, it was ${formatSeconds(seconds)} behind at the ` +
@@ -127,15 +159,23 @@ async function addProcessing(
   result.intake = { lower: intake, upper: null };
   result.hoards = true;
   result.hidden = hidden;
-  result.message = confirmed ? queues : `${result.message}; ${queues}`;
+  result.message = outcome === "found" ? queues : `${message}; ${queues}`;
 }
 
-function addSearchResult(result: LimitResult, search: SearchResult, messageSize: number): void {
-  const { outcome, lower, upper, reason } = search;
-  result.outcome = outcome;
-  result.message = reason ?? CONFIRMED;
-  // An irregular search may have a wide interval; the other outcomes have no limit at all.
-  if (outcome === "found" || (outcome === "irregular" && lower > 0 && upper < Infinity)) {
-    result.limit = { lower, upper, messagesPerSecond: lower / messageSize };
-  }
+/** The overload drained more than the upper bound: the interval does not hold. */
+function refute(result: LimitResult, drained: number): void {
+  const limit = result.limit!;
+  result.outcome = "irregular";
+  const note =
+    `offered twice the limit, the reader drained ${formatByteRate(drained)}, more than ` +
+    `the upper bound ${formatByteRate(limit.upper)} that was found: its speed varies, or other ` +
+    "programs disturbed the search";
+  result.message = result.message === CONFIRMED ? note : `${result.message}; ${note}`;
+  limit.upper = Math.max(limit.upper, drained);
+}
+
+function addRest(result: LimitResult, rest: number): void {
+  if (rest === 0 || result.limit === null) return;
+  const note = `when the sender falls silent, the reader leaves up to ${formatBytes(rest)} unread`;
+  result.message = `${result.message}; ${note}`;
 }

@@ -5,7 +5,7 @@ import type { ReaderPoolEvent, ReaderPoolOptions } from "./reader_pool.ts";
 export interface LimitOptions extends ReaderPoolOptions {
   /** The reader's name in the result; default: its command. */
   name?: string;
-  /** upper / lower of the result is at most 1 + precision; default 0.01. */
+  /** upper / lower of the result is at most 1 + precision, if there is time; default 0.01. */
   precision?: number;
   /** Bytes a second; defaults 1000 and Infinity. */
   minRate?: number;
@@ -21,18 +21,14 @@ export interface LimitOptions extends ReaderPoolOptions {
    * processes can be seen on this host, else `taken`.
    */
   until?: "worked" | "taken";
-  /** Of the interval of a reader that hoards; default 0.95. */
+  /** Of the interval; default 0.95. */
   confidence?: number;
-  /** Scales the shortest duration of the search's trials; default 1. */
-  trialScale?: number;
   /**
-   * The longest duration of one trial, which is inconclusive without a clear verdict by then.
-   * Seconds, default 6.
+   * How long it may take; seconds, default 60. A reader whose speed varies needs more time for the same
+   * precision: the search ends with the interval that it has by then.
    */
-  maxTrialSeconds?: number;
-  /** After this time the search gives up precision to end sooner; seconds, default 30. */
-  usualSeconds?: number;
-  /** After this time the search ends with the interval found so far; seconds, default no limit. */
+  timeSeconds?: number;
+  /** @deprecated `timeSeconds`; accepted until 1.0 */
   longestSeconds?: number;
   /** Ends the search early; the result contains what was measured until then. */
   signal?: AbortSignal;
@@ -44,5 +40,7 @@ export type LimitEvent =
   | ReaderPoolEvent
   | { event: "trial-begins"; rate: number; purpose: TrialPurpose }
   | { event: "trial"; purpose: TrialPurpose; trial: Trial }
+  /** Where the limit is, as far as is known (bytes a second), and the time left, seconds. */
+  | { event: "interval"; lower: number; upper: number; secondsLeft: number }
   /** The readers are being replaced; `reason` is a clause about the previous one ("its ..."). */
   | { event: "fresh-reader"; reason: string };

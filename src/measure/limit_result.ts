@@ -1,11 +1,11 @@
 /** The result of a search for a speed limit: what `limit --json` prints. */
 import type { Environment } from "../kernel/environment.ts";
-import type { SearchPhase } from "./search.ts";
+import type { SearchPhase } from "./lab.ts";
 import type { SeriesAround } from "./series.ts";
 import type { TrialFigures } from "./trial_figures.ts";
 
 /** What a trial is for: a phase of the search, or a measurement beyond the limit. */
-export type TrialPurpose = SearchPhase | "work" | "overload" | "recovery";
+export type TrialPurpose = SearchPhase | "overload" | "recovery";
 
 /** One trial in a result. Rates in bytes a second. */
 export interface Trial extends TrialFigures {
@@ -37,13 +37,29 @@ export const LIMITS_SCHEMA = "speedlimit/limits@2";
 /** The message of a limit that was found as precisely as requested: it needs no explanation. */
 export const CONFIRMED = "the limit was found and confirmed by longer trials";
 
+/** See `LimitResult.drift`. */
+export interface Drifting {
+  first: number;
+  last: number;
+  seconds: number;
+  messages: number;
+  perMinute: number;
+  perMillionMessages: number;
+}
+
 /** `LIMIT_SCHEMA`. Rates in bytes a second, durations in seconds. */
 export interface LimitResult {
   schema: typeof LIMIT_SCHEMA;
   /** The command, or `attached`. */
   reader: string;
   readers: number;
-  outcome: "found" | "generator-limited" | "irregular" | "reader-failed" | "below-range";
+  outcome:
+    | "found"
+    | "generator-limited"
+    | "path-limited"
+    | "irregular"
+    | "reader-failed"
+    | "below-range";
   /** One line: what the outcome means here; `CONFIRMED` where there is nothing to explain. */
   message: string;
   limit: { lower: number; upper: number; messagesPerSecond: number } | null;
@@ -63,6 +79,12 @@ export interface LimitResult {
   hidden:
     | { offered: number; seconds: number; bytes: number; memoryBytesPerSecond: number }
     | null;
+  /**
+   * A reader whose speed changes the longer it runs has no single limit: what it drained at first and last
+   * (bytes a second) while it always had a backlog, for how long, how many messages it read meanwhile, and
+   * the change as a share: -0.1 is 10 % slower.
+   */
+  drift: Drifting | null;
   overload: { offered: number; drained: number; collapsed: boolean } | null;
   recovery: { recovered: boolean; seconds: number } | null;
   trials: Trial[];
@@ -78,6 +100,22 @@ export interface LimitResult {
   queueSource: string;
   messageSize: number;
   precision: number;
+  confidence: number;
+  /** Mean time between two samples of a reader, in the trial in which it was longest. */
+  sampleSeconds: number;
   seconds: number;
   environment: Environment;
+}
+
+/** The highest rate at which the reader kept up, unless a longer trial contradicts it; 0: none. */
+export function highestKeptUp(trials: readonly Trial[]): number {
+  const firm = ["confirm", "bound", "saturate"];
+  const failed = Math.min(
+    ...trials.filter(({ verdict, purpose }) => verdict !== "keeps-up" && firm.includes(purpose))
+      .map(({ offered }) => offered),
+  );
+  const kept = trials.filter(({ verdict, purpose, offered }) =>
+    verdict === "keeps-up" && (purpose !== "ramp" || offered < failed)
+  );
+  return Math.max(0, ...kept.map(({ offered }) => offered));
 }

@@ -15,9 +15,11 @@ export interface Drained {
   nowMs: number;
   /** Bytes that the reader's program has read since the connection began. */
   drained: number;
+  /** Bytes in the reader's receive queue, on another host by its window; undefined: not known. */
+  receiveQueue: number | undefined;
 }
 
-/** One reading of a meter. */
+/** One reading of a meter, with all that the kernel tells. */
 export interface Reading extends Drained {
   /** Our end: its receive queue holds replies that we have not read. */
   near: SocketState;
@@ -60,10 +62,10 @@ export class Meter {
    */
   readDrained(): Drained | undefined {
     const nowMs = performance.now();
-    const drained = this.#lookup.readByFar();
-    if (drained === undefined) return this.read();
+    const far = this.#lookup.readByFar();
+    if (far === undefined) return this.read();
     this.queueSource = "socket";
-    return { nowMs, drained };
+    return { nowMs, drained: far.read, receiveQueue: far.receiveQueue };
   }
 
   /** Undefined: the kernel has no such connection any more, or gives no figures here. */
@@ -90,7 +92,13 @@ export class Meter {
       this.queueSource = "none";
       drained = accepted - near.sendQueue;
     }
-    return { nowMs, drained, near, far };
+    const acknowledged = accepted - near.sendQueue;
+    const receiveQueue = far !== undefined
+      ? far.receiveQueue
+      : this.queueSource === "window"
+      ? acknowledged - drained
+      : undefined;
+    return { nowMs, drained, receiveQueue, near, far };
   }
 }
 

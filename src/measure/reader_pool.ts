@@ -59,6 +59,13 @@ const RECONNECT_SECONDS = 60;
 export const CLEAR_ATTACHED_MS = 30_000;
 /** Bytes a second: slow enough for any reader that is still starting up. */
 const WARM_UP_RATE = 10_000;
+/**
+ * A reader that has read nothing by then may wait for more than that (SO_RCVLOWAT): the rate is doubled, and
+ * again each half second. Seconds.
+ */
+const WARM_UP = { raised: 2, again: 0.5 };
+/** One that first reads after so many bytes waits for a certain number of them. */
+const LARGE_WARM_UP = 32 << 10;
 
 /** With more readers, reading what their threads do would take too much of a core. */
 const MOST_WATCHED = 16;
@@ -84,6 +91,8 @@ export class ReaderPool {
   #onAccepted: (() => void) | undefined;
   #hadReaders = false;
   #stopTimeoutSeconds: number;
+  /** What the readers were sent before the first of them read something; bytes, the most. */
+  #warmUpBytes = 0;
 
   constructor(options: ReaderPoolOptions) {
     this.#options = options;
@@ -159,25 +168,44 @@ export class ReaderPool {
     const { connectSeconds = CONNECT_SECONDS, signal } = this.#options;
     let ended: { reader: number; closed: Closed } | undefined;
     readers.forEach(({ flood }, reader) => {
-      // The first message is sent at once: a large one would otherwise be due only after seconds.
-      const rate = WARM_UP_RATE / flood.message.size;
-      flood.start(rate, performance.now() - 1000 / rate);
       void flood.done.then((closed) => ended ??= { reader, closed });
     });
-    const endMs = performance.now() + connectSeconds * 1000;
+    let rate = 0;
+    const send = (bytesPerSecond: number, atOnce: number) => {
+      rate = bytesPerSecond;
+      for (const { flood } of readers) {
+        const perSecond = rate / flood.message.size;
+        // The first message is sent at once: a large one would otherwise be due only after seconds.
+        const messages = Math.max(1, atOnce / flood.message.size);
+        flood.start(perSecond, performance.now() - 1000 * messages / perSecond);
+      }
+    };
+    const startMs = performance.now();
+    // A reader that waits for more than a little was found out about with the first ones.
+    send(WARM_UP_RATE, this.#warmUpBytes > LARGE_WARM_UP ? this.#warmUpBytes : 0);
+    let raiseMs = startMs + 1000 * WARM_UP.raised;
     while (!readers.every(({ meter }) => (meter.read()?.drained ?? 0) > 0)) {
       if (signal?.aborted) throw new Interrupted();
       if (ended !== undefined) {
         throw new ReaderFailed(await this.explainEnd(ended.reader, ended.closed));
       }
-      if (performance.now() > endMs) {
+      const nowMs = performance.now();
+      if (nowMs > startMs + connectSeconds * 1000) {
         throw new ReaderFailed(
           `the reader connected but read nothing within ${connectSeconds} s`,
         );
       }
+      if (nowMs > raiseMs) {
+        raiseMs = nowMs + 1000 * WARM_UP.again;
+        send(2 * rate, 0);
+      }
       await sleep(SAMPLE_EVERY_MS);
     }
-    if (!await waitForClear(readers, CLEAR_ATTACHED_MS)) {
+    this.#warmUpBytes = Math.max(
+      this.#warmUpBytes,
+      ...readers.map(({ flood }) => flood.offeredAt(performance.now())),
+    );
+    if (!(await waitForClear(readers, CLEAR_ATTACHED_MS)).clear) {
       if (ended !== undefined) {
         throw new ReaderFailed(await this.explainEnd(ended.reader, ended.closed));
       }

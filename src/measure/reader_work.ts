@@ -17,7 +17,7 @@ import {
   type ReaderProcesses,
 } from "../kernel/process_activity.ts";
 import { WorkEnd } from "./work_end.ts";
-import { hasSettled, type ThreadWork, type WorkWindow } from "./thread_background.ts";
+import { hasSettled, mayBeTimer, type ThreadWork, type WorkWindow } from "./thread_background.ts";
 
 export interface ReaderWorkOptions {
   /** How long the idle baseline is; seconds, default 1. It takes up to three times that to settle. */
@@ -75,6 +75,8 @@ const BUSY_WINDOWS = 1000;
 const IDLE_SECONDS = 1;
 /** A reader that has not settled after so many times as long does not. */
 const SETTLING = 3;
+/** The same for one with threads that did something now and then. */
+const TIMERS = 4;
 
 /** One reader's processes, with their idle baseline. */
 export class ReaderWork {
@@ -106,6 +108,10 @@ export class ReaderWork {
       if (seconds < idleSeconds) continue;
       const fromMs = performance.now() - idleSeconds * 1000;
       work.#idle = work.#busy.filter((window) => window.fromMs >= fromMs);
+      // Whether a thread wakes up at even distances shows only after a while.
+      const timers = mayBeTimer(work.#busy);
+      if (timers) work.#idle = work.#busy;
+      if (timers && seconds < TIMERS * idleSeconds) continue;
       if (seconds >= SETTLING * idleSeconds || hasSettled(work.#idle)) break;
     }
     work.#busy = [];

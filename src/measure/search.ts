@@ -1,31 +1,22 @@
 /**
- * The search for a speed limit: a pure function over `trial(rate)`.
+ * The search for a speed limit: a pure function over a `Lab`.
  *
- * It starts low and doubles the rate, because a reader that is offered more than its limit may
- * collapse, and a collapsed reader shows nothing of its limit. The first trial in which the reader
- * falls behind gives an estimate of the limit; the search continues there if further trials agree,
- * else by geometric bisection. The method is that of MLRsearch (RFC 9971): an upper and a lower
- * bound, trials of several lengths, and irregular results that are neither bound.
+ * 1. From below, doubling the rate, until the reader falls behind. A reader that is offered much more than
+ *    its limit may collapse, and then shows nothing of it.
+ * 2. Some above the estimate: while the reader certainly has a backlog, what it drains is its service
+ *    rate. One long stretch says more than many trials that bisect.
+ * 3. Just below the interval the reader must keep up.
+ *
+ * A reader that takes more than it works on has a hidden backlog: its limit is measured by how long it
+ * goes on working. One that drains less than it had kept up with, once it was overloaded, is metastable:
+ * it has no single limit, and its bounds are from fresh readers.
  */
-
-/** The result of one trial. Rates in bytes a second. */
-export interface TrialOutcome {
-  /** The rate that was to be offered. */
-  offered: number;
-  verdict: "keeps-up" | "falls-behind" | "inconclusive";
-  /** Inconclusive because the sender did not keep its schedule although the kernel had room. */
-  generatorLimited: boolean;
-  /**
-   * The offered rate less the growth of the backlog: an estimate of the limit where it fell behind.
-   */
-  capacity: number;
-}
-
-/**
- * What a trial is used for: a `ramp` trial is short and only gives an estimate, a `bound` trial may
- * become a bound of the result, and a `confirm` trial is the longer one that repeats it.
- */
-export type SearchPhase = "ramp" | "bound" | "confirm";
+import { Backlog, type Blame } from "./backlog.ts";
+import { type HiddenBacklog, isBehind, isConfirmed } from "./hidden_backlog.ts";
+import type { Judged, Lab, SearchPhase } from "./lab.ts";
+import { BLOCKED, measureProcessing } from "./processing.ts";
+import type { Drift } from "./service.ts";
+import { Stretch } from "./stretch.ts";
 
 export interface SearchOptions {
   /** The first rate offered; bytes a second. */
@@ -33,280 +24,545 @@ export interface SearchOptions {
   minRate: number;
   /** Infinity: no highest rate. */
   maxRate: number;
-  /**
-   * The interval is narrow enough when upper / lower <= 1 + precision. Trials of a reader whose own
-   * speed varies by more than that contradict each other; each contradiction doubles the precision.
-   */
+  messageSize: number;
+  /** The interval is narrow enough when upper / lower is at most 1 + precision. */
   precision: number;
-  /**
-   * Growth of the backlog with which a trial's verdict is still `keeps-up`, as a share of the rate.
-   */
-  tolerance: number;
-  /** Called before each trial; once it returns true, each further trial widens the precision. */
-  isSlow?: () => boolean;
-  /** Called before each trial; once it returns true, the search ends with the interval so far. */
-  isOutOfTime?: () => boolean;
-  /** @deprecated `isSlow`; accepted until 1.0 */
-  hurry?: () => boolean;
-  /** @deprecated `isOutOfTime`; accepted until 1.0 */
-  over?: () => boolean;
+  /** Of the interval. */
+  confidence: number;
+  /** Seconds for all of it: it then ends with the best interval so far. */
+  time: number;
+  /** Called when more is known of the interval, with the time that the search will probably still take. */
+  onInterval?: (interval: { lower: number; upper: number; secondsLeft: number }) => void;
 }
 
+/** Rates in bytes a second. */
 export interface SearchResult {
-  outcome: "found" | "generator-limited" | "irregular" | "below-range";
-  /** Highest rate at which it kept up, with no failure at or below it; 0: none. */
+  outcome: "found" | "irregular" | "generator-limited" | "path-limited" | "below-range";
+  /** Where the outcome is not `found`: the highest rate at which it kept up; 0: none. */
   lower: number;
-  /** Lowest rate at which it fell behind, with no success at or above it; Infinity: none. */
+  /** Infinity: none. */
   upper: number;
   /** Why the outcome is not `found`, or why the interval is wider than `precision`. */
   reason?: string;
+  /** The limit is what it works on: its socket takes more. */
+  hidden?: boolean;
+  /** Its speed changes the longer it runs: `lower` and `upper` are not a limit. */
+  drift?: Drift;
+  /** Of several readers, the one with the lowest limit; from 0. */
+  slowest: number;
+  /** The longest time without a read that was seen; seconds. */
+  pause: number;
 }
-
-const MOST_TRIALS = 40;
-/** After this many trials, each further one widens the precision, so that the search ends. */
-const USUAL_TRIALS = 22;
-const WIDENING = 1.3;
-/** Slowness alone widens the precision up to this. */
-const WIDEST_WHEN_SLOW = 0.1;
-/**
- * Contradictions widen the precision up to this, or up to four times the requested precision. A
- * reader whose speed varies more has no useful limit.
- */
-const WIDEST_PRECISION = 0.25;
-/**
- * The error of the limit's estimate from a short trial of the ramp, for a reader that pauses: a
- * pause of 50 ms is a fifth of the trial.
- */
-const RAMP_ERROR = 0.25;
-/**
- * The two bounds are placed around the estimate plus this share of the tolerance. The verdict
- * changes at the whole tolerance, but for a reader that pauses a trial of 1 s measures a drain rate
- * that is some 0.2 % too high.
- */
-const BOUNDARY = 0.75;
-/**
- * Where the sender reaches its own limit within this factor above the highest rate at which the
- * reader kept up, the reader's limit cannot be found.
- */
-const GENERATOR_MARGIN = 1.1;
 
 /** The values of `SearchResult.reason`. */
 export const REASONS = {
   tooSlow: "the reader falls behind even at the lowest rate that may be offered",
   highestRate: "the reader keeps up at the highest rate that may be offered",
   senderLimit: "the reader keeps up with the highest rate that this sender can produce",
-  varied:
-    "the reader's speed varies: it fell behind at or below a rate at which it kept up, so the " +
-    "interval is wider than requested",
-  widened: "the search took long, so the interval is wider than requested",
-  irregular:
-    "trials contradicted each other: the reader kept up in all trials below the interval, " +
-    "fell behind in all trials above it, and did both in between",
-  outOfTime: "the search ran out of time before the interval was narrow enough",
+  pathLimit:
+    "the network is the limit, not the reader: the sender waits for the congestion window or " +
+    "the path, while the reader's receive queue is empty",
+  noEnd: "the end of the reader's work was not seen",
+  metastable:
+    "the reader is metastable: it keeps up from below, but once it was overloaded it drains " +
+    "less than that. The interval is from readers that were started anew for each trial",
+  ends:
+    "the reader ends its connection when it falls behind. The interval is from readers that were " +
+    "started anew for each trial",
+  stops:
+    "the reader stops reading once it has fallen behind, and does not come back. The interval is from " +
+    "readers that were started anew for each trial",
+  neverBehind: "the reader caught up with each rate above its estimated limit",
+  slows: "the reader becomes slower the longer it runs, so it has no single limit",
+  speedsUp: "the reader becomes faster the longer it runs, so it has no single limit",
+  slowerBelow: "the reader falls behind at rates below those that it drains when it is backlogged",
+  varies: "the reader's speed varies, so the interval is wider than requested",
+  outOfTime: "there was not enough time to find the limit",
 } as const;
 
-/** Searches the limit; calls `trial` for one trial at a time and rejects where that rejects. */
-export async function searchLimit(
-  trial: (rate: number, phase: SearchPhase) => Promise<TrialOutcome>,
-  options: SearchOptions,
-): Promise<SearchResult> {
-  const { minRate, maxRate, tolerance } = options;
-  const outcomes: TrialOutcome[] = [];
-  let estimate: number | undefined;
-  let estimateIsRough = true;
-  /** The latest rate at which the reader kept up in a `confirm` trial; 0: none. */
-  let confirmed = 0;
-  /** Factor of the next step upwards; it doubles with each step. */
-  let growth = 1;
-  const attempt = async (rate: number, phase: SearchPhase): Promise<TrialOutcome> => {
-    let outcome = await trial(rate, phase);
-    // Noise is expected: a trial is repeated once before inconclusive counts as falling behind.
-    if (outcome.verdict === "inconclusive" && !outcome.generatorLimited) {
-      let again = rate;
-      if (phase === "bound") {
-        // A backlog that grows by just the tolerance stays inconclusive however long the trial is.
-        // At the rate that was drained meanwhile, the verdict is clear.
-        const drained = outcome.capacity;
-        again = Math.min(rate * (1 - tolerance / 2), Math.max(drained, rate * (1 - 2 * tolerance)));
-        again = Math.max(minRate, again);
-        if (again === drained) {
-          estimate = drained;
-          estimateIsRough = false;
-          growth = 1;
-        }
-      }
-      outcome = await trial(again, "confirm");
-      if (outcome.verdict === "keeps-up") confirmed = again;
-    }
-    outcomes.push(outcome);
-    return outcome;
-  };
+interface Plan {
+  purpose: SearchPhase;
+  tolerance: number;
+  leastSeconds: number;
+  longest: number;
+  pauses: number;
+  messages: number;
+}
 
-  // The ramp only gives estimates. `rampKeptUp` are the rates at which the reader kept up, in
-  // rising order; longer trials may refute them one by one.
-  const rampKeptUp: number[] = [];
-  let ceiling = maxRate;
-  let rampFailed = Infinity;
-  for (let rate = Math.max(minRate, Math.min(options.startRate, maxRate));;) {
-    const outcome = await attempt(rate, "ramp");
-    if (outcome.verdict === "keeps-up") {
-      rampKeptUp.push(rate);
-      if (rampFailed < Infinity) break;
-      if (rate >= maxRate) break;
-      rate = Math.min(rate * 2, maxRate);
-    } else if (outcome.generatorLimited) {
-      ceiling = rate;
-      break;
-    } else {
-      rampFailed = rate;
-      if (outcome.verdict === "falls-behind") estimate = outcome.capacity;
-      if (rampKeptUp.length > 0) break;
-      if (rate <= minRate) {
-        return {
-          outcome: "below-range",
-          lower: 0,
-          upper: rate,
-          reason: REASONS.tooSlow,
-        };
-      }
-      // Down in large steps, because each trial leaves a backlog that takes time to clear.
-      rate = Math.max(minRate, Math.min(rate / 4, estimate ?? Infinity));
-    }
+/** Trials of the ramp only give an estimate. Seconds. */
+const RAMP: Plan = {
+  ...{
+    purpose: "ramp",
+    tolerance: 0.05,
+    leastSeconds: 0.25,
+    longest: 12,
+    pauses: 2.5,
+    messages: 3,
+  },
+};
+/** Those that may become a bound; `longest` may be less where the time is short. */
+const LONG = { leastSeconds: 2, longest: 15, pauses: 8, messages: 20 };
+/** A trial that is not clear after so many times its shortest length will not get clear. */
+const UNCLEAR = { times: 4, pauses: 8 };
+/** One that has not read twice in this time is offered more. Seconds. */
+const SELDOM = 4;
+/** The stretch is offered so many times the estimate; a reader that pauses, more. */
+const ABOVE = { steady: 1.1, pausing: 1.3, pause: 0.05 };
+/** A pause that comes each 4 s is then seen twice; less where the time is short. Seconds. */
+const FIRST_LOOK = { usual: 8, least: 3, pauses: 16, messages: 20 };
+/** Kept for the trials after the stretch; seconds. */
+const RESERVE = 8;
+/** A limit of our own is known to within this factor. */
+const CEILING = 1.1;
+/** The bounds of a metastable reader are at most this factor apart. */
+const METASTABLE = 1.05;
+
+/** Searches the limit; calls `lab` for one trial at a time and rejects where that rejects. */
+export async function searchLimit(lab: Lab, options: SearchOptions): Promise<SearchResult> {
+  const search = new Search(lab, options);
+  const result = await search.run();
+  return { slowest: search.slowest, pause: search.pause, ...result };
+}
+
+type Outcome = Omit<SearchResult, "slowest" | "pause">;
+
+interface Tried {
+  verdict: "keeps-up" | "falls-behind" | undefined;
+  blame: Blame;
+  /** An estimate of the limit, bytes a second. */
+  capacity: number;
+  seconds: number;
+  hidden: HiddenBacklog | undefined;
+  ended: boolean;
+  /** See `Backlog`. */
+  stopped: boolean;
+  readsSeldom: boolean;
+}
+
+class Search {
+  slowest = 0;
+  pause = 0;
+  readonly #lab: Lab;
+  readonly #options: SearchOptions;
+  #largestRead = 0;
+  /** The highest rate at which it kept up, and the lowest at which it did not. */
+  #kept = 0;
+  #failed = Infinity;
+
+  constructor(lab: Lab, options: SearchOptions) {
+    this.#lab = lab;
+    this.#options = options;
   }
 
-  // The bounds, from trials that were long enough.
-  let highestKeptUp = 0;
-  let lowestFailed = Infinity;
-  let precision = options.precision;
-  const widest = Math.max(WIDEST_PRECISION, 4 * precision);
-  let contradicted = false;
-  const onContradiction = () => {
-    contradicted = true;
-    precision *= 2;
-    growth = 1;
-  };
-  const record = (outcome: TrialOutcome): void => {
-    const { offered: rate, verdict, capacity } = outcome;
-    if (verdict === "keeps-up") {
-      if (rate >= lowestFailed) {
-        onContradiction();
-        lowestFailed = Infinity;
+  async run(): Promise<Outcome> {
+    const { minRate, maxRate, startRate } = this.#options;
+    let from = Math.max(minRate, Math.min(startRate, maxRate));
+    do {
+      const capacity = await this.#ramp(from);
+      if (typeof capacity !== "number") return capacity;
+      const found = await this.#saturate(Math.max(capacity, this.#kept));
+      if (found !== undefined) {
+        return found.outcome === "found" ? await this.#confirm(found) : found;
       }
-      if (rate >= rampFailed) rampFailed = Infinity;
-      highestKeptUp = Math.max(highestKeptUp, rate);
-    } else if (outcome.generatorLimited) {
-      ceiling = Math.min(ceiling, rate);
-    } else {
-      if (rate <= highestKeptUp) {
-        onContradiction();
-        highestKeptUp = 0;
-        confirmed = 0;
-      }
-      while (rampKeptUp.length > 0 && rampKeptUp.at(-1)! >= rate) rampKeptUp.pop();
-      lowestFailed = Math.min(lowestFailed, rate);
-      estimate = verdict === "falls-behind" ? capacity : undefined;
-      estimateIsRough = false;
-      growth = 1;
-    }
-    // The rate at the rough estimate was tried, and the reader did not fall behind.
-    if (estimateIsRough) estimate = undefined;
-  };
-  const nextRate = (): number => {
-    const low = Math.max(highestKeptUp, rampKeptUp.at(-1) ?? 0);
-    const high = Math.min(lowestFailed, rampFailed, ceiling);
-    // Before going closer to a rate at which it kept up in the ramp only, try that rate itself.
-    if (highestKeptUp < low && high / low <= (1 + precision) ** 2) return low;
-    // The same for a rate at which it fell behind in the ramp only.
-    if (high === rampFailed && high < lowestFailed && high / low <= 1 + precision) return high;
-    // An estimate below a rate at which it kept up comes from a collapsed reader, and is ignored.
-    if (estimate !== undefined && estimate > low * 0.95 && estimate < high) {
-      // First a longer trial just above a rough estimate: it should fall behind there, which gives
-      // a better estimate.
-      if (estimateIsRough) return Math.min(estimate * (1 + RAMP_ERROR), Math.sqrt(estimate * high));
-      const half = (1 + precision) ** 0.47;
-      const boundary = estimate * (1 + BOUNDARY * tolerance);
-      const below = boundary / half;
-      if (highestKeptUp < below * 0.998 && below < lowestFailed) return below;
-      // The estimate may be a little too low: go up in growing steps.
-      const above = Math.max(boundary * half, highestKeptUp * (1 + precision) ** (0.94 * growth));
-      if (above * 1.002 < Math.min(lowestFailed, high)) {
-        growth *= 2;
-        return above;
-      }
-    }
-    if (high === Infinity) {
-      growth *= 2;
-      return low * (1 + precision) ** growth;
-    }
-    if (low === 0) return Math.max(minRate, high / 2);
-    return Math.sqrt(low * high);
-  };
-  const bounds = (): { lower: number; upper: number } => {
-    const firm = outcomes.filter((o) => o.verdict !== "inconclusive");
-    const lowestFailure = Math.min(
-      ...firm.filter((o) => o.verdict === "falls-behind").map((o) => o.offered),
-    );
-    const highestSuccess = Math.max(
-      0,
-      ...firm.filter((o) => o.verdict === "keeps-up").map((o) => o.offered),
-    );
-    const lower = Math.max(
-      0,
-      ...firm.filter((o) => o.verdict === "keeps-up" && o.offered < lowestFailure)
-        .map((o) => o.offered),
-    );
-    const upper = Math.min(
-      ...firm.filter((o) => o.verdict === "falls-behind" && o.offered > highestSuccess)
-        .map((o) => o.offered),
-    );
-    return { lower, upper };
-  };
+      // It was faster than estimated: its buffers may grow only while it is busy.
+      this.#failed = Infinity;
+      from = Math.min(maxRate, 2 * this.#kept);
+    } while (this.#left() > RESERVE);
+    return {
+      ...{ outcome: "irregular", lower: this.#kept, upper: Infinity, reason: REASONS.outOfTime },
+    };
+  }
 
-  const { isSlow = options.hurry, isOutOfTime = options.over } = options;
-  while (outcomes.length < MOST_TRIALS && precision <= widest) {
-    if (isOutOfTime?.()) {
-      return { outcome: "irregular", ...bounds(), reason: REASONS.outOfTime };
+  #left(): number {
+    return this.#options.time - this.#lab.seconds();
+  }
+
+  /** Offers a rate until the verdict is clear. `settle` has to follow. */
+  async #try(rate: number, plan: Plan): Promise<Tried> {
+    const { messageSize } = this.#options;
+    const { purpose, leastSeconds } = plan;
+    const backlogs = Array.from(
+      { length: this.#lab.readers },
+      () => new Backlog({ ...plan, rate, messageSize }),
+    );
+    let verdicts = backlogs.map((backlog) => backlog.verdict());
+    let nextLook = leastSeconds;
+    let worst = 0;
+    const messages = 1.25 * plan.messages * messageSize / rate;
+    const longest = Math.max(plan.longest, messages);
+    const offered = await this.#lab.offer({ rate, purpose, longest }, (samples) => {
+      samples.forEach((sample, i) => backlogs[i]!.add(sample));
+      const { time } = samples[0]!;
+      if (time < nextLook) return false;
+      nextLook = time + 0.05;
+      verdicts = backlogs.map((backlog) => backlog.verdict());
+      const behind = verdicts.findIndex(({ verdict }) => verdict === "falls-behind");
+      worst = behind >= 0 ? behind : verdicts.findIndex(({ verdict }) => verdict === undefined);
+      if (behind >= 0 || worst < 0) return true;
+      if (backlogs[worst]!.readsSeldom) return time > Math.max(SELDOM, leastSeconds, messages);
+      const { times, pauses } = UNCLEAR;
+      return time > Math.max(times * leastSeconds, 1, pauses * backlogs[worst]!.pause, messages);
+    });
+    for (const { largestRead, pause } of backlogs) {
+      this.#largestRead = Math.max(this.#largestRead, largestRead);
+      this.pause = Math.max(this.pause, pause);
     }
-    if (outcomes.length > USUAL_TRIALS || isSlow?.()) {
-      precision = Math.max(precision, Math.min(precision * WIDENING, WIDEST_WHEN_SLOW));
+    const { verdict, blame, slope, stopped } = verdicts[Math.max(0, worst)]!;
+    const { drained, seconds, readsSeldom } = backlogs[Math.max(0, worst)]!;
+    if (offered.ended) {
+      await this.#lab.settle({ verdict: "falls-behind" }, true);
+      const capacity = drained / Math.max(1e-9, seconds);
+      return {
+        ...{ verdict: "falls-behind", blame: "reader", capacity, hidden: undefined },
+        ...{ seconds: offered.seconds, ended: true, stopped: false, readsSeldom: false },
+      };
     }
-    const low = Math.max(highestKeptUp, rampKeptUp.at(-1) ?? 0);
-    if (ceiling <= low * GENERATOR_MARGIN && lowestFailed > ceiling) {
-      // The ramp's short trials are not enough for this outcome.
-      if (highestKeptUp < low) {
-        record(await attempt(low, "bound"));
+    if (verdict !== "keeps-up" && worst >= 0) this.slowest = worst;
+    const hidden = verdict === "keeps-up" ? await this.#lab.look() : undefined;
+    return {
+      verdict,
+      blame,
+      capacity: Math.max(0, Math.min(drained / Math.max(1e-9, seconds), rate - slope)),
+      seconds: offered.seconds,
+      ...{ hidden, stopped, readsSeldom, ended: false },
+    };
+  }
+
+  async #settle({ verdict, ended, capacity }: Tried, rate: number, fresh: boolean): Promise<void> {
+    if (ended) return;
+    const judged: Judged = { verdict: verdict ?? "inconclusive" };
+    if (verdict !== undefined) judged.slope = rate - capacity;
+    await this.#lab.settle(judged, fresh);
+  }
+
+  /** From below, doubling. An estimate of the limit, or the outcome. */
+  async #ramp(from: number): Promise<number | Outcome> {
+    const { minRate, maxRate } = this.#options;
+    let rate = from;
+    let plan = RAMP;
+    while (true) {
+      const tried = await this.#try(rate, plan);
+      const works = await this.#processed(rate, tried, plan === RAMP);
+      if (works !== undefined) return await this.#processing(works);
+      const { verdict, blame, capacity } = tried;
+      await this.#settle(tried, rate, false);
+      if (verdict === "keeps-up") {
+        this.#kept = rate;
+        if (rate >= maxRate) {
+          const ceiling = await this.#ceiling("sender");
+          if (ceiling !== undefined) return ceiling;
+          return this.#kept;
+        }
+        if (2 * this.#kept >= this.#failed) return this.#estimate;
+        rate = Math.min(2 * rate, maxRate);
+        plan = RAMP;
         continue;
       }
-      const reason = ceiling === maxRate ? REASONS.highestRate : REASONS.senderLimit;
-      return { outcome: "generator-limited", lower: highestKeptUp, upper: Infinity, reason };
-    }
-    if (lowestFailed <= minRate) {
-      return { outcome: "below-range", lower: 0, upper: lowestFailed, reason: REASONS.tooSlow };
-    }
-    if (highestKeptUp > 0 && lowestFailed / highestKeptUp <= 1 + precision) {
-      if (highestKeptUp !== confirmed) {
-        const atLower = await attempt(highestKeptUp, "confirm");
-        record(atLower);
-        if (atLower.verdict !== "keeps-up") continue;
-        confirmed = highestKeptUp;
+      if (tried.readsSeldom && verdict === undefined && rate < maxRate) {
+        // It waits for more than that: whether it keeps up shows at a higher rate.
+        rate = Math.min(2 * rate, maxRate);
+        continue;
       }
-      const above = lowestFailed * (1 + precision / 4);
-      const atUpper = await attempt(above, "bound");
-      if (atUpper.verdict !== "keeps-up") {
-        const result: SearchResult = {
-          outcome: "found",
-          lower: highestKeptUp,
-          upper: lowestFailed,
+      this.#failed = rate;
+      this.#estimate = capacity;
+      if (tried.stopped && this.#kept > 0) return await this.#fresh(REASONS.stops);
+      if (tried.ended && this.#kept > 0) return await this.#fresh(REASONS.ends);
+      if (verdict === "falls-behind" && blame !== "reader") {
+        const ceiling = await this.#ceiling(blame);
+        if (ceiling !== undefined) return ceiling;
+        return this.#estimate;
+      }
+      if (2 * this.#kept >= rate) return capacity;
+      if (rate <= minRate) {
+        const slow: Outcome = {
+          ...{ outcome: "below-range", lower: 0, upper: rate, reason: REASONS.tooSlow },
         };
-        if (precision > options.precision) {
-          result.reason = contradicted ? REASONS.varied : REASONS.widened;
-        }
-        return result;
+        if (plan !== RAMP) return slow;
+        // A short trial is not enough for this outcome.
+        plan = { ...LONG, purpose: "confirm", tolerance: 0.01 };
+        continue;
       }
-      record(atUpper);
-      continue;
+      rate = Math.max(minRate, Math.min(rate / 4, capacity / 1.5 || Infinity));
     }
-    record(await attempt(nextRate(), "bound"));
   }
-  return { outcome: "irregular", ...bounds(), reason: REASONS.irregular };
+
+  /** From the last trial of the ramp in which it fell behind. */
+  #estimate = 0;
+
+  /**
+   * The highest rate that can be offered, to within `CEILING`, where the reader is not the limit at
+   * `#failed`, or there is no higher rate. Undefined: at a lower rate the reader is the limit.
+   */
+  async #ceiling(blame: Blame): Promise<Outcome | undefined> {
+    const { precision, maxRate } = this.#options;
+    let reason: Blame = blame;
+    let capacity = this.#estimate;
+    while (this.#failed / this.#kept > CEILING && this.#kept < maxRate && this.#left() > RESERVE) {
+      const guess = 0.97 * capacity;
+      const fits = guess > 1.01 * this.#kept && guess < this.#failed / 1.01;
+      const rate = fits ? guess : Math.sqrt(Math.max(1, this.#kept) * this.#failed);
+      const tried = await this.#try(rate, { ...RAMP, tolerance: precision });
+      await this.#settle(tried, rate, false);
+      capacity = 0;
+      if (tried.verdict === "keeps-up") {
+        this.#kept = rate;
+        continue;
+      }
+      this.#failed = rate;
+      this.#estimate = tried.capacity;
+      if (tried.verdict === "falls-behind" && tried.blame === "reader") return undefined;
+      if (tried.verdict === "falls-behind") reason = tried.blame;
+    }
+    // The ramp's short trials are not enough for this outcome.
+    for (let step = 0; step < 4; step++, this.#kept *= 0.9) {
+      const plan: Plan = { ...LONG, purpose: "confirm", tolerance: precision / 2 };
+      const tried = await this.#try(this.#kept, plan);
+      const works = await this.#processed(this.#kept, tried, false);
+      if (works !== undefined) return await this.#processing(works);
+      await this.#settle(tried, this.#kept, false);
+      if (tried.verdict === "keeps-up") break;
+      this.#failed = Math.min(this.#failed, this.#kept);
+      this.#estimate = tried.capacity;
+      if (tried.verdict === "falls-behind" && tried.blame === "reader") return undefined;
+    }
+    return this.#limited(reason);
+  }
+
+  #limited(blame: Blame): Outcome {
+    const { maxRate } = this.#options;
+    const bounds = { lower: this.#kept, upper: Infinity };
+    if (blame === "path") {
+      return { outcome: "path-limited", ...bounds, reason: REASONS.pathLimit };
+    }
+    const reason = this.#kept >= maxRate ? REASONS.highestRate : REASONS.senderLimit;
+    return { outcome: "generator-limited", ...bounds, reason };
+  }
+
+  /** Some above the estimate, while it is certainly backlogged. Undefined: it is faster than that. */
+  async #saturate(capacity: number): Promise<Outcome | undefined> {
+    const { maxRate, precision } = this.#options;
+    let estimate = capacity;
+    for (let attempt = 0; attempt < 3; attempt++) {
+      const above = this.pause > ABOVE.pause ? ABOVE.pausing : ABOVE.steady;
+      const rate = Math.min(maxRate, estimate * above);
+      const { stretches, seconds, ended } = await this.#stretch(rate, estimate);
+      if (ended) return await this.#fresh(REASONS.ends);
+      if (stretches.some(({ result }) => result.stopped)) {
+        await this.#lab.settle({ verdict: "falls-behind" }, true);
+        this.#failed = Math.min(this.#failed, rate);
+        return await this.#fresh(REASONS.stops);
+      }
+      const found = stretches.flatMap(({ result: { estimate }, drift }, reader) =>
+        estimate === undefined || estimate.halfWidth === Infinity
+          ? []
+          : { ...estimate, drift, reader }
+      );
+      const caughtUp = stretches.every(({ result }) => result.caughtUp);
+      if (found.length === 0 && caughtUp) {
+        const hidden = await this.#lab.look();
+        const works = await this.#processed(rate, { seconds, hidden }, false);
+        if (works !== undefined) return await this.#processing(works);
+      }
+      const collapsed = stretches.some(({ result }) => result.collapsed);
+      const behind = found.length > 0 || collapsed;
+      const verdict = behind ? "falls-behind" : caughtUp ? "keeps-up" : "inconclusive";
+      await this.#lab.settle({ verdict }, false);
+      if (collapsed) {
+        const metastable = await this.#collapses(0.5 * this.#kept);
+        if (metastable !== undefined) return metastable;
+        estimate = this.#kept;
+        continue;
+      }
+      if (found.length > 0) {
+        const slowest = found.reduce((least, each) => each.mean < least.mean ? each : least);
+        this.slowest = slowest.reader;
+        const half = (each: typeof slowest) => Math.max(each.halfWidth, precision / 4 * each.mean);
+        const lower = Math.max(0, Math.min(...found.map((each) => each.mean - half(each))));
+        const upper = Math.min(...found.map((each) => each.mean + half(each)));
+        if (upper < 0.9 * this.#kept) {
+          const metastable = await this.#collapses(upper);
+          if (metastable !== undefined) return metastable;
+          estimate = slowest.mean;
+          continue;
+        }
+        const drift = found.find((each) => each.drift !== undefined)?.drift;
+        if (drift !== undefined) {
+          const reason = drift.last < drift.first ? REASONS.slows : REASONS.speedsUp;
+          return { outcome: "irregular", lower, upper, drift, reason };
+        }
+        return { outcome: "found", lower, upper };
+      }
+      if (!caughtUp) {
+        const other = stretches.find(({ result }) => result.blame !== "reader")?.result.blame;
+        if (other !== undefined) return this.#limited(other);
+      } else {
+        this.#kept = Math.max(this.#kept, rate);
+        if (rate >= maxRate) return this.#limited("sender");
+        if (attempt > 0) return undefined;
+        estimate = rate;
+      }
+      if (this.#left() < RESERVE) break;
+    }
+    if (this.#failed <= this.#kept) this.#failed = Infinity;
+    const reason = this.#left() < RESERVE ? REASONS.outOfTime : REASONS.neverBehind;
+    return { outcome: "irregular", lower: this.#kept, upper: this.#failed, reason };
+  }
+
+  async #stretch(rate: number, estimate: number) {
+    const { messageSize, precision, confidence, onInterval } = this.#options;
+    const { usual, least, pauses, messages } = FIRST_LOOK;
+    const left = this.#left() - RESERVE;
+    const firstLook = Math.max(
+      Math.min(usual, Math.max(least, left)),
+      pauses * this.pause,
+      messages * messageSize / estimate,
+    );
+    const lastLook = Math.max(firstLook, left);
+    const stretches = Array.from({ length: this.#lab.readers }, () =>
+      new Stretch({
+        ...{ rate, messageSize, error: (1 - confidence) / this.#lab.readers },
+        ...{ halfWidth: precision / 2, firstLook, lastLook },
+        ...{ largestRead: this.#largestRead, pause: this.pause, kept: this.#kept },
+        onLook: ({ mean, halfWidth, seconds }) => {
+          // The width falls with the square root of the time; looks are at doubling times.
+          const needed = seconds * (halfWidth / (precision / 2 * mean)) ** 2;
+          const until = Math.min(lastLook, needed <= seconds ? seconds : needed);
+          onInterval?.({
+            lower: Math.max(0, mean - halfWidth),
+            upper: mean + halfWidth,
+            secondsLeft: until - seconds + RESERVE,
+          });
+        },
+      }));
+    const longest = Math.max(1.5 * firstLook, left);
+    const { seconds, ended } = await this.#lab.offer(
+      { rate, purpose: "saturate", longest },
+      (samples) => {
+        let over = true;
+        for (let i = 0; i < samples.length; i++) over = stretches[i]!.add(samples[i]!) && over;
+        return over;
+      },
+    );
+    for (const stretch of stretches) stretch.finish();
+    return { stretches, seconds, ended };
+  }
+
+  /**
+   * Whether it drains less once it was overloaded than it had kept up with: fresh readers are asked whether
+   * they keep up with that. Undefined: they do not, so that was a mistake.
+   */
+  async #collapses(saturated: number): Promise<Outcome | undefined> {
+    await this.#freshKeeps();
+    return saturated > 0.9 * this.#kept ? undefined : await this.#closer(REASONS.metastable);
+  }
+
+  /** For one that does not come back once it has fallen behind. */
+  async #fresh(reason: string): Promise<Outcome> {
+    await this.#freshKeeps();
+    return await this.#closer(reason);
+  }
+
+  /** Down to a rate with which a fresh reader keeps up. */
+  async #freshKeeps(): Promise<void> {
+    await this.#lab.settle({ verdict: "inconclusive" }, true);
+    for (let step = 0; step < 4; step++, this.#kept *= 0.8) {
+      if (await this.#keepsWhenFresh(this.#kept)) return;
+      this.#failed = Math.min(this.#failed, this.#kept);
+    }
+  }
+
+  async #keepsWhenFresh(rate: number): Promise<boolean> {
+    const leastSeconds = Math.max(3, 16 * this.pause);
+    const tried = await this.#try(rate, {
+      ...{ purpose: "bound", tolerance: 0.01, leastSeconds, longest: RAMP.longest, pauses: 8 },
+      messages: LONG.messages,
+    });
+    await this.#settle(tried, rate, true);
+    return tried.verdict === "keeps-up";
+  }
+
+  /** Closer from below, with a fresh reader each time. */
+  async #closer(reason: string): Promise<Outcome> {
+    this.#failed = Math.min(this.#failed, 2 * this.#kept);
+    while (this.#failed / this.#kept > METASTABLE && this.#left() > 0) {
+      const rate = Math.sqrt(this.#kept * this.#failed);
+      if (await this.#keepsWhenFresh(rate)) this.#kept = rate;
+      else this.#failed = rate;
+    }
+    return { outcome: "irregular", lower: this.#kept, upper: this.#failed, reason };
+  }
+
+  /** From below it must keep up: so the speed of a full socket is that of one that is read in time. */
+  async #confirm({ lower, upper }: Outcome): Promise<Outcome> {
+    const { precision } = this.#options;
+    const leastSeconds = Math.max(LONG.leastSeconds, 8 * this.pause);
+    const longest = Math.min(LONG.longest, Math.max(leastSeconds, this.#left()));
+    for (let step = 0; step < 4; step++) {
+      const rate = lower * (1 - precision / 4) * (1 - 2 * precision) ** step;
+      if (rate <= 0) break;
+      const plan: Plan = {
+        ...{ purpose: "confirm", tolerance: precision / 2, leastSeconds, longest, pauses: 4 },
+        messages: LONG.messages,
+      };
+      const tried = await this.#try(rate, plan);
+      await this.#settle(tried, rate, tried.verdict !== "keeps-up");
+      if (tried.verdict !== "keeps-up") continue;
+      if (step > 1) {
+        return { outcome: "irregular", lower: rate, upper, reason: REASONS.slowerBelow };
+      }
+      const wide = upper / lower > 1 + precision * 1.01;
+      return {
+        ...{ outcome: "found", lower: step > 0 ? Math.min(lower, rate) : lower, upper },
+        ...(wide ? { reason: REASONS.varies } : {}),
+      };
+    }
+    return { outcome: "irregular", lower: 0, upper, reason: REASONS.slowerBelow };
+  }
+
+  /** An estimate of what a reader processes that takes more than that; undefined where it does not. */
+  async #processed(
+    rate: number,
+    { seconds, hidden }: Pick<Tried, "seconds" | "hidden">,
+    ramp: boolean,
+  ): Promise<number | undefined> {
+    const { pause } = this;
+    if (hidden === undefined || !isBehind(hidden, { seconds, pause, ramp })) return undefined;
+    await this.#lab.settle({ verdict: "falls-behind" }, !hidden.quiet);
+    const again = await this.#work(rate, Math.max(1, 2 * seconds));
+    if (again === undefined) return undefined;
+    const blocked = again.bytes < BLOCKED * rate * again.seconds;
+    if (!blocked && !isConfirmed({ hidden, seconds }, again, pause)) return undefined;
+    return again.bytes / (again.seconds + again.hidden.seconds);
+  }
+
+  /** Offers that rate for so long; how long the reader then goes on working. */
+  async #work(rate: number, longest: number) {
+    const offered = await this.#lab.offer({ rate, purpose: "work", longest }, () => false);
+    const hidden = offered.ended ? undefined : await this.#lab.look();
+    const { seconds } = offered;
+    const behind = hidden !== undefined && isBehind(hidden, { seconds, pause: this.pause });
+    const verdict = hidden === undefined ? "inconclusive" : behind ? "falls-behind" : "keeps-up";
+    await this.#lab.settle({ verdict }, hidden !== undefined && !hidden.quiet);
+    return hidden && { hidden, ...offered };
+  }
+
+  async #processing(capacity: number): Promise<Outcome> {
+    const found = await measureProcessing(
+      capacity,
+      { ...this.#options, pause: this.pause },
+      (rate, length) => this.#work(rate, length),
+    );
+    if (found === undefined) {
+      return {
+        outcome: "irregular",
+        lower: 0,
+        upper: capacity,
+        hidden: true,
+        reason: REASONS.noEnd,
+      };
+    }
+    const { lower, upper, confirmed } = found;
+    if (confirmed) return { outcome: "found", lower, upper, hidden: true };
+    return { outcome: "irregular", lower, upper, hidden: true, reason: REASONS.slowerBelow };
+  }
 }

@@ -77,9 +77,7 @@ async function recordSeries(options: SeriesOptions): Promise<TrialSeries[] | nul
       const samples: TrialSample[] = [];
       await runTrial(pool.connected, {
         rate,
-        minSeconds: seconds,
-        maxSeconds: seconds,
-        fullLength: true,
+        longest: seconds,
         onSample(sample) {
           if (sample.time >= samples.length * every) samples.push(sample);
         },

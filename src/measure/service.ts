@@ -34,6 +34,16 @@ export interface ServiceEstimate {
   seconds: number;
 }
 
+/** A rate that changes. */
+export interface Drift {
+  /** In the first and in the last quarter of the time; bytes a second. */
+  first: number;
+  last: number;
+  /** Observed, and read meanwhile. */
+  seconds: number;
+  bytes: number;
+}
+
 interface Batch {
   seconds: number;
   bytes: number;
@@ -74,14 +84,13 @@ export class ServiceRate {
 
   /** Seconds from the first batch to the end of the last one. */
   get seconds(): number {
-    return this.#batches.reduce((sum, { seconds }) => sum + seconds, 0);
+    return total(this.#batches).seconds;
   }
 
   /** `error`: the probability with which the interval may fail to hold the mean. */
   estimate(error: number): ServiceEstimate {
     let batches = this.#batches;
-    const seconds = this.seconds;
-    const bytes = batches.reduce((sum, batch) => sum + batch.bytes, 0);
+    const { seconds, bytes } = total(batches);
     const result: ServiceEstimate = {
       mean: seconds === 0 ? 0 : bytes / seconds,
       halfWidth: Infinity,
@@ -120,6 +129,22 @@ export class ServiceRate {
     const half = n >> 1;
     return (mean(rates.slice(n - half)) - mean(rates.slice(0, half))) / (this.seconds / 2);
   }
+
+  /** How the rate changed from the first quarter of the time to the last one. */
+  drift(): Drift {
+    const quarter = Math.max(1, this.#batches.length >> 2);
+    const first = total(this.#batches.slice(0, quarter));
+    const last = total(this.#batches.slice(-quarter));
+    const all = total(this.#batches);
+    return { first: first.bytes / first.seconds, last: last.bytes / last.seconds, ...all };
+  }
+}
+
+function total(batches: readonly Batch[]): Batch {
+  return batches.reduce(
+    (sum, { seconds, bytes }) => ({ seconds: sum.seconds + seconds, bytes: sum.bytes + bytes }),
+    { seconds: 0, bytes: 0 },
+  );
 }
 
 /** Each two neighbours as one batch; of an odd number, the last one is left out. */

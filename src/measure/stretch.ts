@@ -4,8 +4,8 @@
  * It is chosen by the backlog alone, against a bound that was fixed before: choosing it by what was drained
  * would prefer slow times.
  */
-import { type Blame, type Sample, whose } from "./backlog.ts";
-import { type ServiceEstimate, ServiceRate } from "./service.ts";
+import { type Blame, type Sample, STOPPED, whose } from "./backlog.ts";
+import { type Drift, type ServiceEstimate, ServiceRate } from "./service.ts";
 
 export interface StretchOptions {
   rate: number;
@@ -22,18 +22,32 @@ export interface StretchOptions {
   largestRead: number;
   /** The longest pause of the reader in earlier trials; seconds. */
   pause: number;
+  /** The highest rate at which it has kept up; bytes a second. */
+  kept: number;
+  /** Called at each look. */
+  onLook?: (estimate: ServiceEstimate) => void;
 }
 
 export interface StretchResult {
   estimate: ServiceEstimate | undefined;
   /** The reader caught up again and again: it is faster than the rate. */
   caughtUp: boolean;
+  /** It drains less than half of what it had kept up with. */
+  collapsed: boolean;
+  /** It has stopped reading: once it is behind, it does not come back. */
+  stopped: boolean;
   /** Who kept the sender from making a backlog at the reader, where nobody could say its speed. */
   blame: Blame;
 }
 
 /** Time in which the backlog builds up; seconds. */
 const SETTLE = 0.3;
+/** Without a backlog, it is given up after this time, and after so many pauses. */
+const GIVE_UP = { seconds: 2, pauses: 12 };
+/** It has collapsed if it drains so little of what it had kept up with; after so long. */
+const COLLAPSE = { share: 0.5, seconds: 2, pauses: 8 };
+/** A last look before its time needs this share of the first look's time. */
+const ENOUGH = 0.5;
 
 /** Takes one sample after the other, until the interval is narrow enough or the time is over. */
 export class Stretch {
@@ -46,13 +60,19 @@ export class Stretch {
   /** When most of the backlog last waited for the reader; seconds. */
   #lastReaders = -1;
   #began: number | undefined;
+  #drained = 0;
+  #lastRead = 0;
   #first: Sample | undefined;
   #last: Sample | undefined;
   /** The change of the rate at the last look. */
   #trend = 0;
-  result: StretchResult = { estimate: undefined, caughtUp: false, blame: "reader" };
-  /** The change of the rate, seen at two looks; bytes a second in each second. */
-  drift = 0;
+  #over = false;
+  result: StretchResult = {
+    ...{ estimate: undefined, caughtUp: false, collapsed: false, stopped: false },
+    blame: "reader",
+  };
+  /** The change of the rate, seen at two looks. */
+  drift: Drift | undefined;
 
   constructor(options: StretchOptions) {
     this.#options = options;
@@ -60,17 +80,23 @@ export class Stretch {
     for (let at = options.firstLook; at < options.lastLook * 1.01; at *= 2) this.#looks.push(at);
   }
 
-  /** From the first sample to the last one. */
-  get seconds(): number {
-    return (this.#last?.time ?? 0) - (this.#first?.time ?? 0);
-  }
-
   /** Whether the stretch is over. */
   add(sample: Sample): boolean {
-    const { pause, error, halfWidth } = this.#options;
-    this.#first ??= sample;
+    if (this.#over) return true;
+    const { pause } = this.#options;
+    // The object may be the same one each time.
+    this.#first ??= { ...sample };
     this.#last = sample;
     const { time } = sample;
+    if (sample.drained > this.#drained) {
+      this.#drained = sample.drained;
+      this.#lastRead = time;
+    } else if (
+      sample.closed && time - this.#lastRead > Math.max(STOPPED.seconds, STOPPED.pauses * pause)
+    ) {
+      this.result.stopped = true;
+      return this.#over = true;
+    }
     if (whose(sample) === "reader") this.#lastReaders = time;
     if (sample.backlog < this.#need || time - this.#lastReaders > Math.max(0.05, 1.5 * pause)) {
       if (this.#began !== undefined) {
@@ -78,31 +104,58 @@ export class Stretch {
         this.#began = undefined;
         this.#rate = new ServiceRate();
         this.#look = 0;
+        this.#trend = 0;
       }
-      if (time > Math.max(2, SETTLE + 20 * pause)) return this.#giveUp();
-      return false;
+      if (time > Math.max(GIVE_UP.seconds, SETTLE + GIVE_UP.pauses * pause)) this.#giveUp();
+      return this.#over;
     }
     if (time < SETTLE) return false;
+    const { share, seconds, pauses } = COLLAPSE;
+    if (
+      time > Math.max(seconds, pauses * pause) && sample.drained < share * this.#options.kept * time
+    ) {
+      this.result.collapsed = true;
+      return this.#over = true;
+    }
     this.#began ??= time;
     this.#rate.add(time, sample.drained);
-    if (time - this.#began < this.#looks[this.#look]!) return false;
+    if (time - this.#began >= this.#looks[this.#look]!) this.#lookAtRate();
+    return this.#over;
+  }
+
+  /** There is no more time: the last look, if enough was seen for one. */
+  finish(): void {
+    const { firstLook } = this.#options;
+    if (this.#over || this.#last === undefined) return;
+    if (this.#began === undefined) this.#giveUp();
+    else if (this.#look > 0 || this.#last.time - this.#began >= ENOUGH * firstLook) {
+      this.#lookAtRate();
+    }
+    this.#over = true;
+  }
+
+  #lookAtRate(): void {
+    const { error, halfWidth, onLook } = this.#options;
     const total = this.#looks.reduce((sum, at) => sum + at, 0);
     const estimate = this.#rate.estimate(error * this.#looks[this.#look]! / total);
     this.result.estimate = estimate;
+    onLook?.(estimate);
     const before = this.#trend;
     this.#trend = this.#rate.trend();
     const changes = Math.abs(this.#trend) * estimate.seconds > 4 * halfWidth * estimate.mean;
     if (changes && before * this.#trend > 0) {
-      this.drift = this.#trend;
-      return true;
+      this.drift = this.#rate.drift();
+      this.#over = true;
+      return;
     }
     this.#look++;
-    if (this.#look === this.#looks.length) return true;
     // What looks like a change of the rate is looked at again.
-    return !changes && estimate.halfWidth <= halfWidth * estimate.mean;
+    this.#over = this.#look === this.#looks.length ||
+      (!changes && estimate.halfWidth <= halfWidth * estimate.mean);
   }
 
-  #giveUp(): boolean {
+  #giveUp(): void {
+    this.#over = true;
     const first = this.#first!;
     const last = this.#last!;
     const grown = last.backlog - first.backlog;
@@ -111,6 +164,5 @@ export class Stretch {
     const late = last.late - first.late;
     this.result.caughtUp = !growing;
     this.result.blame = !growing ? "reader" : late > grown / 2 ? "sender" : "path";
-    return true;
   }
 }

@@ -108,6 +108,41 @@ export function hasSettled(windows: readonly WorkWindow[]): boolean {
   return isEven(total("cpuNs"), SETTLED_NS) && isEven(total("switches"), SETTLED_SWITCHES);
 }
 
+/** Windows without activity that separate two wake-ups of a timer, and how alike those are. */
+const TIMER_GAP = 5;
+const TIMER_GAPS_ALIKE = 1.5;
+const TIMER_WAKES_ALIKE = 4;
+
+/**
+ * The most that a timer does in one window: a thread that wakes up now and then, at even distances, does about
+ * the same each time, and sleeps in between. Undefined: this is none.
+ */
+function timerOf({ cpuNs, switches }: Series): { cpuNs: number; switches: number } | undefined {
+  const active = cpuNs.flatMap((ns, i) => ns > 0 || switches[i]! > 0 ? i : []);
+  const wakes: { at: number; cpuNs: number }[] = [];
+  let last = -Infinity;
+  for (const i of active) {
+    if (i - last > TIMER_GAP) wakes.push({ at: i, cpuNs: 0 });
+    wakes.at(-1)!.cpuNs += cpuNs[i]!;
+    last = i;
+  }
+  const gaps = wakes.slice(1).map(({ at }, i) => at - wakes[i]!.at);
+  if (gaps.length === 0 || Math.max(...gaps) > TIMER_GAPS_ALIKE * Math.min(...gaps)) {
+    return undefined;
+  }
+  const work = wakes.map((wake) => wake.cpuNs);
+  if (Math.max(...work) > TIMER_WAKES_ALIKE * Math.min(...work)) return undefined;
+  return { cpuNs: Math.max(...cpuNs), switches: Math.max(...switches) };
+}
+
+/** Whether a thread did something and is not known to be a timer: a longer look may tell. */
+export function mayBeTimer(windows: readonly WorkWindow[]): boolean {
+  return [...seriesByThread(windows).values()].some((series) => {
+    const background = new ThreadBackground(series, windows.length);
+    return background.silent && background.timer === undefined;
+  });
+}
+
 /** The largest of the sums, without outliers where they are of single windows. */
 function ceiling(values: readonly number[], length: number): number {
   const sorted = sums(values, length).sort((a, b) => b - a);
@@ -128,6 +163,8 @@ export class ThreadBackground {
   readonly switches: number;
   /** It did nothing, or nothing steady. */
   readonly silent: boolean;
+  /** The most that it does in one window, where it wakes up at even distances and sleeps in between. */
+  readonly timer: { cpuNs: number; switches: number } | undefined;
   readonly #idle: Series;
   readonly #windows: number;
 
@@ -138,10 +175,15 @@ export class ThreadBackground {
     this.cpuNs = sum(this.#idle.cpuNs) / this.#windows;
     this.switches = sum(this.#idle.switches) / this.#windows;
     const active = parts(this.#idle.cpuNs.map((ns, i) => ns + this.#idle.switches[i]!));
-    this.silent = active.filter((part) => part > 0).length <= PARTS / 2;
+    this.timer = timerOf(this.#idle);
+    this.silent = this.timer !== undefined ||
+      active.filter((part) => part > 0).length <= PARTS / 2;
   }
 
   ceiling(length: number): Ceiling {
+    if (this.timer !== undefined) {
+      return { length, cpuNs: 2 * this.timer.cpuNs + 1e5, switches: this.timer.switches + 1 };
+    }
     if (this.silent) return { length, cpuNs: 0, switches: 0 };
     const switches = ceiling(this.#idle.switches, length);
     return {
@@ -157,8 +199,11 @@ export class ThreadBackground {
    */
   tellApart(busy: Series): { ceiling: Ceiling | undefined; worked: boolean } {
     if (this.silent) {
-      const windows = busy.switches.filter((switches, i) => switches > 0 || busy.cpuNs[i]! > 0);
-      return { ceiling: this.ceiling(1), worked: windows.length >= FEWEST_WINDOWS };
+      const most = this.ceiling(1);
+      const windows = busy.switches.filter((switches, i) =>
+        switches > most.switches || busy.cpuNs[i]! > most.cpuNs
+      );
+      return { ceiling: most, worked: windows.length >= FEWEST_WINDOWS };
     }
     const windows = Math.max(1, busy.switches.length);
     const worked = sum(busy.switches) / windows > 1.25 * this.switches + 0.03 ||

@@ -1,50 +1,44 @@
-/** One trial: offers one rate to all readers for some time, and judges whether they keep up. */
+/** One trial: offers one rate to all readers for some time, and samples what they drain. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Closed } from "../net/net.ts";
-import { SAMPLE_EVERY_MS } from "./meter.ts";
+import type { Sample } from "./backlog.ts";
+import { Sampler } from "./sampler.ts";
 import type { TrialFigures } from "./trial_figures.ts";
 import { type MeasuredReader, type TrialSample, TrialWatch } from "./trial_watch.ts";
-import { DEFAULT_EXCURSIONS, DEFAULT_TOLERANCE, judge } from "./verdict.ts";
 
 export interface TrialOptions {
   /** Bytes a second, to each reader. */
   rate: number;
-  /** The shortest time of sampling before a verdict; seconds. */
-  minSeconds: number;
-  /** Without a clear verdict after this time, the trial is inconclusive; seconds of sampling. */
-  maxSeconds: number;
-  /** See `VerdictOptions`. */
-  excursions?: number;
-  tolerance?: number;
-  /** Ends the trial early when it is `marginal` (see `VerdictResult`); default false. */
-  endWhenMarginal?: boolean;
-  /** Runs for all of `maxSeconds`, whatever the verdict; default false. */
-  fullLength?: boolean;
+  /** The longest time of sampling; seconds. */
+  longest: number;
+  /**
+   * Called with the samples of all readers, each time in the same array; true ends the trial. Default:
+   * it takes as long as it may.
+   */
+  add?: (samples: readonly Sample[]) => boolean;
   /** Called with each sample of each reader (from 0). */
   onSample?: (sample: TrialSample, reader: number) => void;
   signal?: AbortSignal;
 }
 
+/** Of several readers, the one that drained the least. Rates in bytes a second. */
 export interface TrialResult {
-  /** The rate that was to be offered, bytes a second. */
+  /** The rate that was to be offered. */
   offered: number;
   /** The rate that the sender really offered: bytes that the kernel took or had no room for. */
   achieved: number;
-  /** What the slowest reader drained, bytes a second. */
   drained: number;
-  /** The same in the second half of the trial. */
+  /** The same in the second half of the trial's longest time. */
   drainedInSecondHalf: number;
-  /** Growth of the backlog's lower envelope, bytes a second. */
-  backlogSlope: number;
   figures: TrialFigures;
-  /** The time of sampling. */
+  /** The time of sampling, and the mean time between two samples; seconds. */
   seconds: number;
-  verdict: "keeps-up" | "falls-behind" | "inconclusive";
-  /** Inconclusive because the sender did not keep its schedule. */
-  generatorLimited: boolean;
-  /** The reader that fell behind, was inconclusive or ended its connection, from 0. */
+  sampleSeconds: number;
+  /** The longest time in which a reader read nothing although it could; seconds. */
+  longestPause: number;
+  /** The reader whose figures these are, or whose connection ended; from 0. */
   reader: number;
-  /** How its connection ended, where it ended during the trial. */
+  /** How a reader's connection ended, where it ended during the trial. */
   ended?: Closed;
   /** Offered less drained at its end, bytes. */
   backlog: number;
@@ -52,100 +46,69 @@ export interface TrialResult {
   accepted: number;
   /** When it began: ms of `performance.now()`. */
   startMs: number;
-  /** It stopped reading because its unread replies have filled our receive queue. */
+  /** It stopped reading, because its unread replies have filled our receive queue. */
   deadlocked: boolean;
 }
 
 /** Time before the first sample, in which the windows open and the new rate takes effect. */
 const SETTLE_MS = 60;
-/** Time between two judgements. */
-const JUDGE_EVERY_MS = 50;
 
 /**
- * Offers `rate` to each reader until the verdict is clear. When it resolves, the floods still run
- * at that rate, and backlogs remain: the caller decides what to do with them.
+ * Offers `rate` to each reader. When it resolves, the floods still run at that rate, and backlogs
+ * remain: the caller decides what to do with them.
  */
 export async function runTrial(
   readers: readonly MeasuredReader[],
   options: TrialOptions,
 ): Promise<TrialResult> {
-  const { rate, minSeconds, maxSeconds, fullLength = false } = options;
-  const { tolerance = DEFAULT_TOLERANCE, excursions = DEFAULT_EXCURSIONS } = options;
+  const { rate, longest, add = () => false, onSample, signal } = options;
   const acceptedAtStart = readers.map(({ flood }) => flood.accepted);
   const startMs = performance.now();
   for (const { flood } of readers) flood.start(rate / flood.message.size, startMs);
-  const watches = readers.map((reader) => new TrialWatch(reader));
+  const watches = readers.map((reader) =>
+    new TrialWatch(reader, rate, longest, onSample !== undefined)
+  );
   await sleep(SETTLE_MS);
-  const acceptedBefore = readers.map(({ flood }) => flood.accepted);
-  const judged = watches.map(() => judge([], { offered: rate }));
-  let verdict: TrialResult["verdict"] | undefined;
-  let index = 0;
-  let judgeAt = minSeconds;
+  const sampler = new Sampler(readers.map(({ meter }) => meter));
+  const samples: Sample[] = [];
+  let ended: number;
   while (true) {
-    watches.forEach((watch, i) => {
-      const sample = watch.sample(rate);
-      if (sample !== undefined) options.onSample?.(sample, i);
-    });
-    const ended = watches.findIndex(({ ended }) => ended !== undefined);
-    if (ended >= 0) {
-      index = ended;
-      break;
+    for (let i = 0; i < watches.length; i++) {
+      const sample = watches[i]!.sample();
+      if (sample === undefined) continue;
+      samples[i] = sample;
+      onSample?.(sample, i);
     }
-    const seconds = Math.min(...watches.map((watch) => watch.seconds));
-    const timeUp = seconds >= maxSeconds || performance.now() - startMs > 1000 * maxSeconds + 1000;
-    if (seconds >= judgeAt || timeUp) {
-      judgeAt = seconds + JUDGE_EVERY_MS / 1000;
-      const verdictOptions = {
-        offered: rate,
-        tolerance,
-        // There is no more time: a less certain verdict is better than none.
-        excursions: timeUp ? excursions / 3 : excursions,
-      };
-      watches.forEach((watch, i) => judged[i] = judge(watch.samples, verdictOptions));
-      const behind = judged.findIndex((result) => result.verdict === "falls-behind");
-      if (behind >= 0) {
-        verdict = "falls-behind";
-        index = behind;
-      } else if (judged.every((result) => result.verdict === "keeps-up")) {
-        verdict = "keeps-up";
-      } else {
-        verdict = undefined;
-        index = judged.findIndex((result) => result.verdict === undefined);
-      }
-      if (verdict !== undefined && !fullLength) break;
-      if (options.endWhenMarginal && judged[index]!.marginal) break;
-    }
-    if (timeUp || options.signal?.aborted) break;
-    await sleep(SAMPLE_EVERY_MS);
+    ended = watches.findIndex((watch) => watch.ended !== undefined);
+    if (ended >= 0) break;
+    const complete = watches.every((_, i) => samples[i] !== undefined);
+    if (complete && add(samples)) break;
+    if (signal?.aborted || performance.now() - startMs >= 1000 * longest) break;
+    await sampler.next();
   }
-  const watch = watches[index]!;
-  const result = judged[index]!;
-  const { seconds } = watch;
-  // A backlog that grew because the sender was late says nothing about the reader.
-  const generatorLimited = verdict !== "keeps-up" && watch.ended === undefined &&
-    watch.senderWasLate;
-  const first = watch.samples[0];
-  const last = watch.samples.at(-1);
-  const deadlocked = verdict === "falls-behind" && watch.unreadReplies > 0 &&
-    watch.drainedInSecondHalf === 0;
+  const read = ({ last }: TrialWatch) => last?.drained ?? 0;
+  const slowest = watches.reduce(
+    (least, watch, i) => read(watch) < read(watches[least]!) ? i : least,
+    0,
+  );
+  const reader = ended >= 0 ? ended : slowest;
+  const watch = watches[reader]!;
+  const { seconds, last } = watch;
+  const figures = watch.figures();
   const trial: TrialResult = {
     offered: rate,
-    achieved: Math.min(
-      ...watches.map((w, i) => w.achieved(rate, acceptedBefore[i]!, Math.max(seconds, 1e-9))),
-    ),
-    drained: result.drained ||
-      (first && last && last.time > 0 ? last.drained / last.time : 0),
+    achieved: Math.min(...watches.map(({ achieved }) => achieved)),
+    drained: last === undefined || seconds === 0 ? 0 : last.drained / seconds,
     drainedInSecondHalf: watch.drainedInSecondHalf,
-    backlogSlope: result.backlogSlope,
-    figures: watch.figures,
+    figures,
     seconds,
-    verdict: generatorLimited ? "inconclusive" : verdict ?? "inconclusive",
-    generatorLimited,
-    reader: index,
+    sampleSeconds: sampler.sampleSeconds,
+    longestPause: Math.max(...watches.map(({ longestPause }) => longestPause)),
+    reader,
     backlog: last?.backlog ?? 0,
     accepted: Math.min(...readers.map(({ flood }, i) => flood.accepted - acceptedAtStart[i]!)),
     startMs,
-    deadlocked,
+    deadlocked: watch.unreadReplies > 0 && seconds > 0 && watch.silence > seconds / 2,
   };
   if (watch.ended !== undefined) trial.ended = watch.ended;
   return trial;

@@ -1,9 +1,9 @@
 /** Samples one reader during one trial. */
 import type { Closed } from "../net/net.ts";
 import type { Flood } from "../send/flood.ts";
-import type { Meter, Reading } from "./meter.ts";
+import type { Sample } from "./backlog.ts";
+import type { Drained, Meter, Reading } from "./meter.ts";
 import { type TrialFigures, trialFigures } from "./trial_figures.ts";
-import type { Sample } from "./verdict.ts";
 
 /** A connected reader: the flood that feeds it, and the meter that measures what it drains. */
 export interface MeasuredReader {
@@ -15,85 +15,140 @@ export interface MeasuredReader {
 export interface TrialSample extends Sample {
   /** Bytes that have become due since the trial's first sample. */
   offered: number;
-  /** The reader's last advertised window, bytes; undefined where the kernel does not report it. */
+  /** The reader's last advertised window, bytes; undefined where it was not asked for. */
   window: number | undefined;
 }
 
-/** Messages that are later than this, although the kernel has room, are the sender's fault. */
-const LATE_MS = 20;
+/** The sender looks at what is due about each millisecond; seconds. */
+const ON_TIME = 0.003;
+/** A backlog of so many seconds of the rate is not asked where it is. */
+const SMALL = 0.02;
+/** After so long without a read we ask whether the window is closed; seconds. */
+const SILENT = 1;
 
-/** One reader in one trial: its samples, and whether the sender kept its schedule. */
+/** One reader in one trial: where its backlog is, and what the kernel reports of its connection. */
 export class TrialWatch {
   readonly reader: MeasuredReader;
-  readonly samples: Sample[] = [];
   ended: Closed | undefined;
-  #first: Reading & { offered: number } | undefined;
-  #last: Reading | undefined;
-  /** Samples in which the sender was late. */
-  #lateSamples = 0;
-  #owedAtFirst = 0;
+  seconds = 0;
+  /** The longest time without a read although there was something to read; seconds. */
+  longestPause = 0;
+  last: TrialSample | undefined;
+  /** Bytes that it drained until half of the trial's longest time, and when. */
+  #half: { time: number; drained: number } | undefined;
+  #lastRead = 0;
+  #first: Reading & { offered: number; late: number } | undefined;
+  #lastFull: Reading | undefined;
+  /** Whether the last sample asked for how long the window was closed, and the answer. */
+  #asked = false;
+  #closed = false;
+  #limitedUs = 0;
+  readonly #rate: number;
+  readonly #longest: number;
+  readonly #full: boolean;
 
-  constructor(reader: MeasuredReader) {
+  /** `full`: asks the kernel for all it has with each sample, as a recorded series needs. */
+  constructor(reader: MeasuredReader, rate: number, longest: number, full: boolean) {
     this.reader = reader;
+    this.#rate = rate;
+    this.#longest = longest;
+    this.#full = full;
     void reader.flood.done.then((closed) => this.ended = closed);
   }
 
   /** Takes one sample; undefined: the kernel has no such connection any more. */
-  sample(rate: number): TrialSample | undefined {
+  sample(): TrialSample | undefined {
     const { flood, meter } = this.reader;
-    const reading = meter.read();
+    const full = this.#first === undefined || this.#full ? meter.read() : undefined;
+    const reading: Drained | undefined = full ?? meter.readDrained();
     if (reading === undefined) return undefined;
-    const offered = flood.offeredAt(reading.nowMs);
-    this.#first ??= { ...reading, offered };
-    const owed = offered - flood.accepted;
-    if (this.samples.length === 0) this.#owedAtFirst = owed;
-    const blocked = flood.connection.blockedSince !== undefined;
-    if (!blocked && owed - Math.max(0, this.#owedAtFirst) > rate * LATE_MS / 1000) {
-      this.#lateSamples++;
+    const { nowMs, drained } = reading;
+    const offered = flood.offeredAt(nowMs);
+    const late = this.#late(offered);
+    if (full !== undefined) {
+      this.#first ??= { ...full, offered, late };
+      this.#lastFull = full;
     }
-    const sample: Sample = {
-      time: (reading.nowMs - this.#first.nowMs) / 1000,
-      backlog: offered - reading.drained,
-      drained: reading.drained - this.#first.drained,
+    const first = this.#first!;
+    const time = (nowMs - first.nowMs) / 1000;
+    const backlog = Math.max(0, offered - drained);
+    const waiting = this.#waiting(reading, full, backlog - late, time - this.#lastRead);
+    const sample: TrialSample = {
+      time,
+      backlog,
+      drained: drained - first.drained,
+      waiting: Math.min(backlog, waiting),
+      closed: this.#closed,
+      late: Math.min(backlog, late),
+      offered: offered - first.offered,
+      window: full?.near.info?.sendWindow,
     };
-    this.samples.push(sample);
-    this.#last = reading;
-    return {
-      ...sample,
-      offered: offered - this.#first.offered,
-      window: reading.near.info?.sendWindow,
-    };
+    if (sample.drained > (this.last?.drained ?? 0)) {
+      this.longestPause = Math.max(this.longestPause, time - this.#lastRead);
+      this.#lastRead = time;
+    } else if (this.last?.backlog === 0) this.#lastRead = this.last.time;
+    if (time <= this.#longest / 2) this.#half = { time, drained: sample.drained };
+    this.seconds = time;
+    return this.last = sample;
   }
 
-  get seconds(): number {
-    return this.samples.at(-1)?.time ?? 0;
+  /** What was due and is not accepted although the kernel has room. */
+  #late(offered: number): number {
+    const { flood } = this.reader;
+    if (flood.connection.blockedSince !== undefined) return 0;
+    return Math.max(0, offered - flood.accepted - ON_TIME * this.#rate - flood.message.size);
   }
 
-  get figures(): TrialFigures {
-    return trialFigures(this.#first, this.#last);
+  /**
+   * How much of the backlog is the reader's: all of it, less what is late, while something waits in its
+   * receive queue, or its window is closed. `TCP_INFO` counts the time for which it is closed
+   * (tcpi_rwnd_limited).
+   */
+  #waiting(reading: Drained, full: Reading | undefined, ours: number, silence: number): number {
+    const { flood: { message } } = this.reader;
+    const { receiveQueue } = reading;
+    const asked = this.#asked;
+    this.#asked = false;
+    this.#closed = false;
+    const reads = receiveQueue === undefined || receiveQueue > message.size;
+    if (reads && silence < SILENT) return ours;
+    if (!reads && ours < SMALL * this.#rate) return receiveQueue;
+    full ??= this.reader.meter.read();
+    if (full === undefined) return ours;
+    this.#lastFull = full;
+    this.#asked = true;
+    const limitedUs = full.near.info?.receiveWindowLimitedUs ?? 0;
+    this.#closed = asked && limitedUs > this.#limitedUs;
+    this.#limitedUs = limitedUs;
+    return reads || this.#closed || !asked ? ours : receiveQueue;
   }
 
-  /** Replies that have arrived from the reader and were not read; bytes. */
+  /** From the first sample to now. */
+  figures(): TrialFigures {
+    return trialFigures(this.#first, this.#lastFull = this.reader.meter.read() ?? this.#lastFull);
+  }
+
+  /** Replies that have arrived from the reader and were not read, when `figures` was last called; bytes. */
   get unreadReplies(): number {
-    return this.#last?.near.receiveQueue ?? 0;
+    return this.#lastFull?.near.receiveQueue ?? 0;
   }
 
-  /** Whether the sender was late in over 20 % of the samples, although the kernel had room. */
-  get senderWasLate(): boolean {
-    return this.#lateSamples > this.samples.length * 0.2;
+  /** Seconds since it last read something. */
+  get silence(): number {
+    return this.seconds - this.#lastRead;
   }
 
-  /** The rate that the sender achieved: the scheduled one, unless it was late. Bytes a second. */
-  achieved(rate: number, acceptedBefore: number, seconds: number): number {
-    if (!this.senderWasLate) return rate;
-    return Math.min(rate, (this.reader.flood.accepted - acceptedBefore) / seconds);
+  /** The rate that the sender achieved: the scheduled one, but for what is late. Bytes a second. */
+  get achieved(): number {
+    if (this.last === undefined || this.seconds === 0) return this.#rate;
+    const late = Math.max(0, this.last.late - this.#first!.late);
+    return Math.min(this.#rate, this.#rate - late / this.seconds);
   }
 
-  /** Drained in the second half of the trial, bytes a second. */
+  /** Drained in the second half of the longest time that the trial may take, bytes a second. */
   get drainedInSecondHalf(): number {
-    const half = this.samples.findIndex(({ time }) => time >= this.seconds / 2);
-    const from = this.samples[half];
-    const to = this.samples.at(-1);
+    const from = this.#half;
+    const to = this.last;
     if (from === undefined || to === undefined || to.time === from.time) return 0;
     return (to.drained - from.drained) / (to.time - from.time);
   }

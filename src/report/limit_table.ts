@@ -1,7 +1,7 @@
 /** The results of `limit` as a table of text. */
 import { formatTable } from "../text/table.ts";
 import { formatByteRate, formatCount, formatSeconds } from "../text/units.ts";
-import { CONFIRMED, type LimitResult } from "../measure/limit_result.ts";
+import { CONFIRMED, highestKeptUp, type LimitResult } from "../measure/limit_result.ts";
 
 /** Formats two rates with one unit: `19.98-20.17 MB/s`. Bytes a second. */
 export function formatInterval(lower: number, upper: number): string {
@@ -18,13 +18,10 @@ const HEAD = ["reader", "speed limit", "messages", "offered twice that", "then a
 function row(result: LimitResult): string[] {
   const { reader, readers, outcome, limit, overload, recovery } = result;
   const name = readers === 1 ? reader : `${readers} x ${reader}`;
-  const keepsUpAt = Math.max(
-    0,
-    ...result.trials.filter((t) => t.verdict === "keeps-up").map((t) => t.offered),
-  );
+  const keepsUpAt = highestKeptUp(result.trials);
   const speedLimit = limit !== null
     ? formatInterval(limit.lower, limit.upper)
-    : outcome === "generator-limited"
+    : outcome === "generator-limited" || outcome === "path-limited"
     ? `above ${formatByteRate(keepsUpAt)}`
     : result.interrupted && keepsUpAt > 0
     ? `above ${formatByteRate(keepsUpAt)}?`

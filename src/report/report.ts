@@ -8,6 +8,7 @@ import { formatBytes, formatSeconds, formatSize } from "../text/units.ts";
 import type { Environment } from "../kernel/environment.ts";
 import {
   CONFIRMED,
+  highestKeptUp,
   LIMIT_SCHEMA,
   type LimitResult,
   LIMITS_SCHEMA,
@@ -191,11 +192,9 @@ function estimateOf({ limit, outcome, trials }: LimitResult): RateEstimate | nul
   if (limit !== null) {
     return { ...limit, middle: (limit.lower + limit.upper) / 2, atLeast: false };
   }
-  const keepsUpAt = Math.max(
-    0,
-    ...trials.filter(({ verdict }) => verdict === "keeps-up").map(({ offered }) => offered),
-  );
-  if (outcome !== "generator-limited" || keepsUpAt === 0) return null;
+  const keepsUpAt = highestKeptUp(trials);
+  const limited = outcome === "generator-limited" || outcome === "path-limited";
+  if (!limited || keepsUpAt === 0) return null;
   return { lower: keepsUpAt, upper: keepsUpAt, middle: keepsUpAt, atLeast: true };
 }
 

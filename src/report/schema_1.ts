@@ -21,7 +21,8 @@ const REWORDED_MESSAGES = new Map<unknown, string>([
   ],
   [
     "below lower it always kept up, above upper it always fell behind, in between its trials contradict",
-    REASONS.irregular,
+    "trials contradicted each other: the reader kept up in all trials below the interval, " +
+    "fell behind in all trials above it, and did both in between",
   ],
   ["its trials took too long to be clear", REASONS.outOfTime],
   ["it keeps up with the highest rate that was asked for", REASONS.highestRate],

@@ -1,0 +1,116 @@
+/** What a reader does beyond its limit: offered twice that, and then half of it. */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Experiment } from "./experiment.ts";
+import { HELD_BACK } from "./hidden_backlog.ts";
+import type { LimitResult } from "./limit_result.ts";
+import { SAMPLE_EVERY_MS } from "./meter.ts";
+import { ABOVE_PROCESSING } from "./processing.ts";
+import { ServiceRate } from "./service.ts";
+import type { MeasuredReader } from "./trial_watch.ts";
+
+/** The overload lasts so long, and so many of the reader's longest pauses; at most a little. */
+const OVERLOAD = { seconds: 1.5, pauses: 8, longest: 10 };
+/** Recovery: at most so many seconds, and so many of the reader's pauses more than it needs. */
+const RECOVERY = { longest: 10, pauses: 4 };
+/** A drained rate above `upper` by chance: one time in a hundred. */
+const REFUTES = 0.01;
+/** How much more than it works on a reader is offered, to see whether it takes it. */
+const FILL = { bytes: 1 << 20, seconds: 3 };
+
+export interface Beyond extends Pick<LimitResult, "overload" | "recovery"> {
+  /** What it drained, where that is certainly more than `upper`; bytes a second. */
+  refutes: number | undefined;
+}
+
+/**
+ * Offers twice the limit and measures what the reader still drains, then offers half of the limit and
+ * measures how long the backlog takes to clear. `pause`: the reader's longest pause; seconds.
+ */
+export async function measureBeyond(
+  experiment: Experiment,
+  { lower, upper }: { lower: number; upper: number },
+  { readers, pause, signal }: {
+    readers: () => readonly MeasuredReader[];
+    pause: number;
+    signal?: AbortSignal;
+  },
+): Promise<Beyond> {
+  const seconds = Math.min(OVERLOAD.longest, Math.max(OVERLOAD.seconds, OVERLOAD.pauses * pause));
+  const services: ServiceRate[] = [];
+  const { result } = await experiment.run(2 * upper, "overload", seconds, (samples) => {
+    samples.forEach(({ time, drained }, i) => {
+      services[i] ??= new ServiceRate();
+      // What waits in the sockets' buffers at first is not drained yet.
+      if (time > seconds / 4) services[i].add(time, drained);
+    });
+    return false;
+  });
+  const drained = result.ended === undefined ? result.drainedInSecondHalf : result.drained;
+  const slowest = services[result.reader]?.estimate(REFUTES);
+  const least = slowest === undefined ? 0 : slowest.mean - slowest.halfWidth;
+  const beyond: Beyond = {
+    overload: { offered: result.achieved, drained, collapsed: drained < lower / 2 },
+    recovery: null,
+    refutes: least > upper ? drained : undefined,
+  };
+  if (result.ended === undefined) {
+    beyond.recovery = await measureRecovery(lower, readers(), pause, signal);
+  } else beyond.recovery = { recovered: false, seconds: 0 };
+  const behind = result.drained < 0.9 * result.achieved;
+  await experiment.settle({ verdict: behind ? "falls-behind" : "inconclusive" }, false);
+  return beyond;
+}
+
+async function measureRecovery(
+  lower: number,
+  readers: readonly MeasuredReader[],
+  pause: number,
+  signal: AbortSignal | undefined,
+): Promise<{ recovered: boolean; seconds: number }> {
+  const rate = lower / 2;
+  const startMs = performance.now();
+  const backlogs = () =>
+    readers.map(({ flood, meter }) => {
+      const reading = meter.read();
+      return reading === undefined ? Infinity : flood.offeredAt(reading.nowMs) - reading.drained;
+    });
+  let ended = false;
+  for (const { flood } of readers) {
+    flood.start(rate / flood.message.size, startMs);
+    void flood.done.then(() => ended = true);
+  }
+  // Offered half of its limit, a reader that works at its limit clears its backlog in `ideal`
+  // seconds. It gets twice that time and a second more.
+  const before = Math.max(...backlogs());
+  const ideal = before / rate;
+  const longest = Math.min(RECOVERY.longest, 2 * ideal + 1) + RECOVERY.pauses * pause;
+  const small = rate * 0.05 + 4096;
+  let seconds = 0;
+  while (seconds < longest && !ended && !signal?.aborted) {
+    seconds = (performance.now() - startMs) / 1000;
+    const left = Math.max(...backlogs());
+    if (left <= small) return { recovered: true, seconds };
+    // The backlog is growing: it will not clear.
+    if (seconds > ideal / 2 + RECOVERY.pauses * pause && left > before) break;
+    await sleep(SAMPLE_EVERY_MS);
+  }
+  return { recovered: false, seconds };
+}
+
+/**
+ * How far a reader that processes `rate` takes more than that, and queues it; undefined: hardly. It is of no
+ * use afterwards.
+ */
+export async function measureHidden(
+  experiment: Experiment,
+  rate: number,
+): Promise<LimitResult["hidden"]> {
+  const offered = Math.max(ABOVE_PROCESSING * rate, rate + FILL.bytes / FILL.seconds);
+  const run = await experiment.run(offered, "work", FILL.seconds, () => false);
+  await experiment.settle({ verdict: "falls-behind" }, true);
+  const { memoryBytesPerSecond, result: { backlog } } = run;
+  const bytes = (offered - rate) * run.seconds - backlog;
+  return bytes <= HELD_BACK
+    ? null
+    : { offered, seconds: bytes / rate, bytes, memoryBytesPerSecond };
+}
