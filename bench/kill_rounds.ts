@@ -66,6 +66,7 @@ export async function killRounds(options: KillOptions): Promise<KillTotals> {
     // A server that ends before its reader is back has generated nothing for it since the kill: not
     // even the rest of the message that the kill cut off. And a restarted server begins with a whole
     // batch: what the last killed reader lost must be in an earlier one, or it would come now, late.
+    if (victim === "server") await stage.sawReader();
     await growth(() =>
       sink?.verifier.messages ?? (statSync(stage.file, { throwIfNoEntry: false })?.size ?? 0) / SIZE
     );
@@ -162,6 +163,11 @@ class Stage {
     this.#reader = undefined;
     await killed(reader);
     this.startReader();
+  }
+
+  /** The reader has come to this server: until then it may still read what the last one had sent. */
+  async sawReader(): Promise<void> {
+    await this.#server.saw(/^reader .* connected/m);
   }
 
   /** Restarts the server without new messages: it delivers the backlog and ends. */

@@ -63,7 +63,7 @@ describe("bin/limit.ts refuses", () => {
       "fast",
       "max",
     ],
-    "--time": [/duration such as/, "0", "-1s", "9s", "99999h", huge, "soon"],
+    "--time": [/duration such as/, "0", "-1s", "19s", "99999h", huge, "soon"],
     "--max-trial": [/duration such as/, "0", "-1s", "10ms", "99999h", huge, "soon"],
     "--readers": [/whole number/, "0", "-1", "1.5", "1001", huge, "all"],
     "--replies": [/drain or ignore/, "yes", "0", "DRAIN"],

@@ -225,8 +225,9 @@ describe(`what a reader still works on, ${runtime}`, () => {
     await feeding(words, "busy", 1000, async (feed) => {
       const { interval, rest, itself } = await watch(feed, started(feed), 500, 2000);
       const what = JSON.stringify({ interval, rest, itself });
-      // Half of a core for the work; what the reading thread needs comes on top.
-      assertGreater(interval.cpuShare, 0.4, what);
+      // Half of a core for the work; what the reading thread needs comes on top. On a busy machine it
+      // waits for its core instead.
+      assertGreater(interval.cpuShare + interval.waitShare, 0.4, what);
       assertLess(interval.cpuShare, 0.9, what);
       assertAlmostEquals(interval.seconds, 2, 0.5);
       assertGreater(interval.memoryBytes, 1e6);

@@ -78,7 +78,7 @@ const spec = {
       help: "how long it may take for each reader: a reader whose speed varies needs\n" +
         "more time for the same precision",
       default: "60s",
-      parse: (text) => parseDuration(text, { least: 10_000 }),
+      parse: (text) => parseDuration(text, { least: 20_000 }),
     }),
     maxTrial: option({
       value: "TIME",

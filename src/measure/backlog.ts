@@ -55,6 +55,8 @@ export interface BacklogOptions {
 const MOST_BLOCKS = 48;
 const FIRST_BLOCK = 0.02;
 const LEAST_READS = 2;
+/** A trial may take so many times its shortest length to make up for samples that are far apart. */
+const LONGER = 3;
 /** With a closed window, one that has read nothing for so many seconds and pauses has stopped. */
 export const STOPPED = { seconds: 2, pauses: 10 };
 
@@ -77,7 +79,7 @@ export class Backlog {
   #last: Sample | undefined;
   #lastRead = 0;
   #reads = 0;
-  #longestStep = 0;
+  #samples = 0;
   /** The longest time without a read although there was something to read; seconds. */
   #pause = 0;
   /** The largest number of bytes read between two samples. */
@@ -104,7 +106,6 @@ export class Backlog {
     const { time, backlog, drained } = sample;
     const last = this.#last;
     if (last !== undefined) {
-      this.#longestStep = Math.max(this.#longestStep, time - last.time);
       if (drained > last.drained) {
         this.#reads++;
         this.#pause = Math.max(this.#pause, time - this.#lastRead);
@@ -113,6 +114,7 @@ export class Backlog {
       } else if (last.backlog <= 0) this.#lastRead = last.time;
     }
     this.#last = sample;
+    this.#samples++;
     while (time >= this.#end) {
       if (this.#block !== undefined) this.#blocks.push(this.#block);
       this.#block = undefined;
@@ -160,12 +162,14 @@ export class Backlog {
     if (this.hasStopped) {
       return { verdict: "falls-behind", blame: "reader", stopped: true, slope };
     }
-    const long = seconds >= leastSeconds && this.#reads >= LEAST_READS &&
-      seconds >= pauses * this.pause && rate * seconds >= messages * messageSize;
-    if (!long) return { ...none, slope };
     // Between two samples, so much comes that is not read yet.
-    const unseen = rate * 1.5 * this.#longestStep + messageSize;
-    const allowed = tolerance * rate * seconds * 2 / 3 + unseen;
+    const unseen = rate * seconds / (this.#samples - 1) + messageSize;
+    const tolerated = tolerance * rate * seconds * 2 / 3;
+    const long = seconds >= leastSeconds && this.#reads >= LEAST_READS &&
+      seconds >= pauses * this.pause && rate * seconds >= messages * messageSize &&
+      (unseen <= tolerated || seconds >= LONGER * leastSeconds);
+    if (!long) return { ...none, slope };
+    const allowed = tolerated + unseen;
     if (growth <= allowed) return { ...none, verdict: "keeps-up", slope };
     const grows = growth > 2 * allowed && middle.backlog > early.backlog &&
       late.backlog > middle.backlog;

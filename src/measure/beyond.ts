@@ -5,15 +5,17 @@ import { HELD_BACK } from "./hidden_backlog.ts";
 import type { LimitResult } from "./limit_result.ts";
 import { SAMPLE_EVERY_MS } from "./meter.ts";
 import { ABOVE_PROCESSING } from "./processing.ts";
-import { ServiceRate } from "./service.ts";
 import type { MeasuredReader } from "./trial_watch.ts";
 
 /** The overload lasts so long, and so many of the reader's longest pauses; at most a little. */
 const OVERLOAD = { seconds: 1.5, pauses: 8, longest: 10 };
 /** Recovery: at most so many seconds, and so many of the reader's pauses more than it needs. */
 const RECOVERY = { longest: 10, pauses: 4 };
-/** A drained rate above `upper` by chance: one time in a hundred. */
-const REFUTES = 0.01;
+/**
+ * A reader that drains more than `upper`, and more than it did for as long before, refutes it; by more than
+ * this, which samples alone may differ.
+ */
+const REFUTES = 1.02;
 /** How much more than it works on a reader is offered, to see whether it takes it. */
 const FILL = { bytes: 1 << 20, seconds: 3 };
 
@@ -29,29 +31,22 @@ export interface Beyond extends Pick<LimitResult, "overload" | "recovery"> {
 export async function measureBeyond(
   experiment: Experiment,
   { lower, upper }: { lower: number; upper: number },
-  { readers, pause, signal }: {
+  { readers, pause, fastest, signal }: {
     readers: () => readonly MeasuredReader[];
     pause: number;
+    /** See `SearchResult`. */
+    fastest: (seconds: number) => number;
     signal?: AbortSignal;
   },
 ): Promise<Beyond> {
   const seconds = Math.min(OVERLOAD.longest, Math.max(OVERLOAD.seconds, OVERLOAD.pauses * pause));
-  const services: ServiceRate[] = [];
-  const { result } = await experiment.run(2 * upper, "overload", seconds, (samples) => {
-    samples.forEach(({ time, drained }, i) => {
-      services[i] ??= new ServiceRate();
-      // What waits in the sockets' buffers at first is not drained yet.
-      if (time > seconds / 4) services[i].add(time, drained);
-    });
-    return false;
-  });
+  const { result } = await experiment.run(2 * upper, "overload", seconds, () => false);
   const drained = result.ended === undefined ? result.drainedInSecondHalf : result.drained;
-  const slowest = services[result.reader]?.estimate(REFUTES);
-  const least = slowest === undefined ? 0 : slowest.mean - slowest.halfWidth;
+  const most = Math.max(upper, fastest(seconds / 2));
   const beyond: Beyond = {
     overload: { offered: result.achieved, drained, collapsed: drained < lower / 2 },
     recovery: null,
-    refutes: least > upper ? drained : undefined,
+    refutes: drained > REFUTES * most ? drained : undefined,
   };
   if (result.ended === undefined) {
     beyond.recovery = await measureRecovery(lower, readers(), pause, signal);

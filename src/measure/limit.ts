@@ -88,7 +88,7 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
     if (limit !== null && !result.hoards) {
       const { overload, recovery, refutes } = await measureBeyond(experiment, limit, {
         readers: () => pool.connected,
-        pause: found.pause,
+        ...{ pause: found.pause, fastest: found.fastest },
         ...(signal === undefined ? {} : { signal }),
       });
       Object.assign(result, { overload, recovery });

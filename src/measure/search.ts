@@ -15,7 +15,7 @@ import { Backlog, type Blame } from "./backlog.ts";
 import { type HiddenBacklog, isBehind, isConfirmed } from "./hidden_backlog.ts";
 import type { Judged, Lab, SearchPhase } from "./lab.ts";
 import { BLOCKED, measureProcessing } from "./processing.ts";
-import type { Drift } from "./service.ts";
+import type { Drift, ServiceRate } from "./service.ts";
 import { Stretch } from "./stretch.ts";
 
 export interface SearchOptions {
@@ -52,6 +52,8 @@ export interface SearchResult {
   slowest: number;
   /** The longest time without a read that was seen; seconds. */
   pause: number;
+  /** The highest rate that it drained for so many seconds while it had a backlog; 0: unknown. */
+  fastest: (seconds: number) => number;
 }
 
 /** The values of `SearchResult.reason`. */
@@ -106,12 +108,14 @@ const LONG = { leastSeconds: 2, longest: 15, pauses: 8, messages: 20 };
 const UNCLEAR = { times: 4, pauses: 8 };
 /** One that has not read twice in this time is offered more. Seconds. */
 const SELDOM = 4;
+/** Pauses at rates down to that part of a rate count for it. */
+const NEAR = 4;
 /** The stretch is offered so many times the estimate; a reader that pauses, more. */
 const ABOVE = { steady: 1.1, pausing: 1.3, pause: 0.05 };
 /** A pause that comes each 4 s is then seen twice; less where the time is short. Seconds. */
 const FIRST_LOOK = { usual: 8, least: 3, pauses: 16, messages: 20 };
 /** Kept for the trials after the stretch; seconds. */
-const RESERVE = 8;
+const RESERVE = 10;
 /** A limit of our own is known to within this factor. */
 const CEILING = 1.1;
 /** The bounds of a metastable reader are at most this factor apart. */
@@ -121,10 +125,12 @@ const METASTABLE = 1.05;
 export async function searchLimit(lab: Lab, options: SearchOptions): Promise<SearchResult> {
   const search = new Search(lab, options);
   const result = await search.run();
-  return { slowest: search.slowest, pause: search.pause, ...result };
+  const { slowest, service } = search;
+  const pause = search.pauseAt(result.lower);
+  return { slowest, pause, fastest: (seconds) => service?.fastest(seconds) ?? 0, ...result };
 }
 
-type Outcome = Omit<SearchResult, "slowest" | "pause">;
+type Outcome = Omit<SearchResult, "slowest" | "pause" | "fastest">;
 
 interface Tried {
   verdict: "keeps-up" | "falls-behind" | undefined;
@@ -141,10 +147,13 @@ interface Tried {
 
 class Search {
   slowest = 0;
-  pause = 0;
+  /** Of the slowest reader. */
+  service: ServiceRate | undefined;
   readonly #lab: Lab;
   readonly #options: SearchOptions;
   #largestRead = 0;
+  /** The longest pause of each trial; seconds. */
+  readonly #pauses: { rate: number; pause: number }[] = [];
   /** The highest rate at which it kept up, and the lowest at which it did not. */
   #kept = 0;
   #failed = Infinity;
@@ -171,6 +180,15 @@ class Search {
     return {
       ...{ outcome: "irregular", lower: this.#kept, upper: Infinity, reason: REASONS.outOfTime },
     };
+  }
+
+  /**
+   * The longest pause at such rates; seconds. At much lower ones, a reader that waits for a certain number
+   * of bytes pauses longer.
+   */
+  pauseAt(rate: number): number {
+    const near = this.#pauses.filter((each) => each.rate >= rate / NEAR);
+    return Math.max(0, ...near.map(({ pause }) => pause));
   }
 
   #left(): number {
@@ -205,7 +223,7 @@ class Search {
     });
     for (const { largestRead, pause } of backlogs) {
       this.#largestRead = Math.max(this.#largestRead, largestRead);
-      this.pause = Math.max(this.pause, pause);
+      this.#pauses.push({ rate, pause });
     }
     const { verdict, blame, slope, stopped } = verdicts[Math.max(0, worst)]!;
     const { drained, seconds, readsSeldom } = backlogs[Math.max(0, worst)]!;
@@ -343,7 +361,7 @@ class Search {
     const { maxRate, precision } = this.#options;
     let estimate = capacity;
     for (let attempt = 0; attempt < 3; attempt++) {
-      const above = this.pause > ABOVE.pause ? ABOVE.pausing : ABOVE.steady;
+      const above = this.pauseAt(estimate) > ABOVE.pause ? ABOVE.pausing : ABOVE.steady;
       const rate = Math.min(maxRate, estimate * above);
       const { stretches, seconds, ended } = await this.#stretch(rate, estimate);
       if (ended) return await this.#fresh(REASONS.ends);
@@ -363,27 +381,26 @@ class Search {
         const works = await this.#processed(rate, { seconds, hidden }, false);
         if (works !== undefined) return await this.#processing(works);
       }
-      const collapsed = stretches.some(({ result }) => result.collapsed);
-      const behind = found.length > 0 || collapsed;
+      const collapsed = stretches.find(({ result }) => result.collapsed);
+      const behind = found.length > 0 || collapsed !== undefined;
       const verdict = behind ? "falls-behind" : caughtUp ? "keeps-up" : "inconclusive";
       await this.#lab.settle({ verdict }, false);
-      if (collapsed) {
-        const metastable = await this.#collapses(0.5 * this.#kept);
+      if (collapsed !== undefined) {
+        const metastable = await this.#collapses(collapsed.drained);
         if (metastable !== undefined) return metastable;
-        estimate = this.#kept;
+        estimate = Math.max(this.#kept, collapsed.drained);
         continue;
       }
       if (found.length > 0) {
         const slowest = found.reduce((least, each) => each.mean < least.mean ? each : least);
         this.slowest = slowest.reader;
+        this.service = stretches[slowest.reader]!.service;
         const half = (each: typeof slowest) => Math.max(each.halfWidth, precision / 4 * each.mean);
         const lower = Math.max(0, Math.min(...found.map((each) => each.mean - half(each))));
         const upper = Math.min(...found.map((each) => each.mean + half(each)));
         if (upper < 0.9 * this.#kept) {
           const metastable = await this.#collapses(upper);
           if (metastable !== undefined) return metastable;
-          estimate = slowest.mean;
-          continue;
         }
         const drift = found.find((each) => each.drift !== undefined)?.drift;
         if (drift !== undefined) {
@@ -412,9 +429,10 @@ class Search {
     const { messageSize, precision, confidence, onInterval } = this.#options;
     const { usual, least, pauses, messages } = FIRST_LOOK;
     const left = this.#left() - RESERVE;
+    const pause = this.pauseAt(rate);
     const firstLook = Math.max(
       Math.min(usual, Math.max(least, left)),
-      pauses * this.pause,
+      pauses * pause,
       messages * messageSize / estimate,
     );
     const lastLook = Math.max(firstLook, left);
@@ -422,7 +440,7 @@ class Search {
       new Stretch({
         ...{ rate, messageSize, error: (1 - confidence) / this.#lab.readers },
         ...{ halfWidth: precision / 2, firstLook, lastLook },
-        ...{ largestRead: this.#largestRead, pause: this.pause, kept: this.#kept },
+        ...{ largestRead: this.#largestRead, pause, kept: this.#kept },
         onLook: ({ mean, halfWidth, seconds }) => {
           // The width falls with the square root of the time; looks are at doubling times.
           const needed = seconds * (halfWidth / (precision / 2 * mean)) ** 2;
@@ -465,14 +483,16 @@ class Search {
   /** Down to a rate with which a fresh reader keeps up. */
   async #freshKeeps(): Promise<void> {
     await this.#lab.settle({ verdict: "inconclusive" }, true);
-    for (let step = 0; step < 4; step++, this.#kept *= 0.8) {
+    for (let step = 0; step < 6; step++) {
       if (await this.#keepsWhenFresh(this.#kept)) return;
       this.#failed = Math.min(this.#failed, this.#kept);
+      this.#kept *= 0.8;
     }
+    this.#kept = 0;
   }
 
   async #keepsWhenFresh(rate: number): Promise<boolean> {
-    const leastSeconds = Math.max(3, 16 * this.pause);
+    const leastSeconds = Math.max(3, 16 * this.pauseAt(rate));
     const tried = await this.#try(rate, {
       ...{ purpose: "bound", tolerance: 0.01, leastSeconds, longest: RAMP.longest, pauses: 8 },
       messages: LONG.messages,
@@ -484,7 +504,7 @@ class Search {
   /** Closer from below, with a fresh reader each time. */
   async #closer(reason: string): Promise<Outcome> {
     this.#failed = Math.min(this.#failed, 2 * this.#kept);
-    while (this.#failed / this.#kept > METASTABLE && this.#left() > 0) {
+    while (this.#kept > 0 && this.#failed / this.#kept > METASTABLE && this.#left() > 0) {
       const rate = Math.sqrt(this.#kept * this.#failed);
       if (await this.#keepsWhenFresh(rate)) this.#kept = rate;
       else this.#failed = rate;
@@ -495,8 +515,8 @@ class Search {
   /** From below it must keep up: so the speed of a full socket is that of one that is read in time. */
   async #confirm({ lower, upper }: Outcome): Promise<Outcome> {
     const { precision } = this.#options;
-    const leastSeconds = Math.max(LONG.leastSeconds, 8 * this.pause);
-    const longest = Math.min(LONG.longest, Math.max(leastSeconds, this.#left()));
+    const leastSeconds = Math.max(LONG.leastSeconds, 8 * this.pauseAt(lower));
+    const longest = Math.max(3 * leastSeconds, Math.min(LONG.longest, this.#left()));
     for (let step = 0; step < 4; step++) {
       const rate = lower * (1 - precision / 4) * (1 - 2 * precision) ** step;
       if (rate <= 0) break;
@@ -525,7 +545,7 @@ class Search {
     { seconds, hidden }: Pick<Tried, "seconds" | "hidden">,
     ramp: boolean,
   ): Promise<number | undefined> {
-    const { pause } = this;
+    const pause = this.pauseAt(rate);
     if (hidden === undefined || !isBehind(hidden, { seconds, pause, ramp })) return undefined;
     await this.#lab.settle({ verdict: "falls-behind" }, !hidden.quiet);
     const again = await this.#work(rate, Math.max(1, 2 * seconds));
@@ -540,7 +560,7 @@ class Search {
     const offered = await this.#lab.offer({ rate, purpose: "work", longest }, () => false);
     const hidden = offered.ended ? undefined : await this.#lab.look();
     const { seconds } = offered;
-    const behind = hidden !== undefined && isBehind(hidden, { seconds, pause: this.pause });
+    const behind = hidden !== undefined && isBehind(hidden, { seconds, pause: this.pauseAt(rate) });
     const verdict = hidden === undefined ? "inconclusive" : behind ? "falls-behind" : "keeps-up";
     await this.#lab.settle({ verdict }, hidden !== undefined && !hidden.quiet);
     return hidden && { hidden, ...offered };
@@ -549,7 +569,7 @@ class Search {
   async #processing(capacity: number): Promise<Outcome> {
     const found = await measureProcessing(
       capacity,
-      { ...this.#options, pause: this.pause },
+      { ...this.#options, pause: this.pauseAt(capacity) },
       (rate, length) => this.#work(rate, length),
     );
     if (found === undefined) {

@@ -130,6 +130,22 @@ export class ServiceRate {
     return (mean(rates.slice(n - half)) - mean(rates.slice(0, half))) / (this.seconds / 2);
   }
 
+  /** The highest mean rate in a part of the time that is at least so long; 0: it was never so long. */
+  fastest(seconds: number): number {
+    let fastest = 0;
+    let part: Batch = { seconds: 0, bytes: 0 };
+    let first = 0;
+    for (const batch of this.#batches) {
+      part = total([part, batch]);
+      while (part.seconds - this.#batches[first]!.seconds >= seconds) {
+        const { seconds: less, bytes } = this.#batches[first++]!;
+        part = { seconds: part.seconds - less, bytes: part.bytes - bytes };
+      }
+      if (part.seconds >= seconds) fastest = Math.max(fastest, part.bytes / part.seconds);
+    }
+    return fastest;
+  }
+
   /** How the rate changed from the first quarter of the time to the last one. */
   drift(): Drift {
     const quarter = Math.max(1, this.#batches.length >> 2);

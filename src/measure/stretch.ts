@@ -46,6 +46,8 @@ const SETTLE = 0.3;
 const GIVE_UP = { seconds: 2, pauses: 12 };
 /** It has collapsed if it drains so little of what it had kept up with; after so long. */
 const COLLAPSE = { share: 0.5, seconds: 2, pauses: 8 };
+/** The last look is worth one of its own if it comes so much later than the one before. */
+const WORTH_A_LOOK = 1.25;
 /** A last look before its time needs this share of the first look's time. */
 const ENOUGH = 0.5;
 
@@ -77,7 +79,9 @@ export class Stretch {
   constructor(options: StretchOptions) {
     this.#options = options;
     this.#need = Math.max(1.5 * options.largestRead, 0.02 * options.rate, 2 * options.messageSize);
-    for (let at = options.firstLook; at < options.lastLook * 1.01; at *= 2) this.#looks.push(at);
+    const { firstLook, lastLook } = options;
+    for (let at = firstLook; at < lastLook * 1.01; at *= 2) this.#looks.push(at);
+    if (lastLook > WORTH_A_LOOK * this.#looks.at(-1)!) this.#looks.push(lastLook);
   }
 
   /** Whether the stretch is over. */
@@ -123,6 +127,15 @@ export class Stretch {
     return this.#over;
   }
 
+  get service(): ServiceRate {
+    return this.#rate;
+  }
+
+  /** Drained since the trial began, bytes a second. */
+  get drained(): number {
+    return this.#last === undefined ? 0 : this.#last.drained / Math.max(1e-9, this.#last.time);
+  }
+
   /** There is no more time: the last look, if enough was seen for one. */
   finish(): void {
     const { firstLook } = this.#options;
@@ -143,7 +156,8 @@ export class Stretch {
     const before = this.#trend;
     this.#trend = this.#rate.trend();
     const changes = Math.abs(this.#trend) * estimate.seconds > 4 * halfWidth * estimate.mean;
-    if (changes && before * this.#trend > 0) {
+    // One look is all where the time is short.
+    if (changes && (before * this.#trend > 0 || this.#looks.length === 1)) {
       this.drift = this.#rate.drift();
       this.#over = true;
       return;
