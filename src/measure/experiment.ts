@@ -140,7 +140,7 @@ export class Experiment implements Lab {
     const { signal, message } = this.#options;
     const { sinceMs, seconds, stopSampling, result: { accepted } } = current;
     // What is still in the socket is work as well.
-    const cleared = await this.#clear(CLEAR_MS + 2000 * seconds);
+    const { clear, rest } = await this.#clear(CLEAR_MS + 2000 * seconds);
     await stopSampling();
     const hidden = await awaitWork(works, {
       sinceMs,
@@ -150,7 +150,9 @@ export class Experiment implements Lab {
     });
     if (signal?.aborted) throw new Interrupted();
     this.background = hidden.background;
-    if (!hidden.quiet || !cleared) this.#replaceReason = STILL_WORKING;
+    if (!hidden.quiet || !clear) this.#replaceReason = STILL_WORKING;
+    // It has nothing more to do, and something is unread all the same.
+    if (rest > 0 && hidden.quiet) this.rest = Math.max(this.rest, this.#unread());
     return current.hidden = hidden;
   }
 
@@ -165,20 +167,22 @@ export class Experiment implements Lab {
       await this.#record(current, judged);
       if (result.ended === undefined && hidden === undefined) {
         const attached = this.#options.command === undefined;
-        const rest = this.rest;
-        const cleared = await this.#clear(attached ? CLEAR_ATTACHED_MS : CLEAR_MS);
+        const { clear, rest } = await this.#clear(attached ? CLEAR_ATTACHED_MS : CLEAR_MS);
         // One that was behind and leaves a rest may be stuck.
-        if (!cleared || this.rest > rest) this.#replaceReason = NOT_CLEARED;
+        if (!clear || rest > 0) this.#replaceReason = NOT_CLEARED;
       }
     }
     if (fresh) this.#replaceReason ??= SEARCH;
   }
 
-  /** False: the readers still have a backlog to read. */
-  async #clear(maxMs: number): Promise<boolean> {
-    const cleared: Cleared = await waitForClear(this.#pool.connected, maxMs, this.#longestPause);
-    this.rest = Math.max(this.rest, cleared.rest);
-    return cleared.clear;
+  #clear(maxMs: number): Promise<Cleared> {
+    return waitForClear(this.#pool.connected, maxMs, this.#longestPause);
+  }
+
+  /** What the readers have left in their sockets; bytes, the most. */
+  #unread(): number {
+    const { connected } = this.#pool;
+    return Math.max(0, ...connected.map(({ meter }) => meter.read()?.receiveQueue ?? 0));
   }
 
   /**

@@ -398,14 +398,14 @@ class Search {
         const half = (each: typeof slowest) => Math.max(each.halfWidth, precision / 4 * each.mean);
         const lower = Math.max(0, Math.min(...found.map((each) => each.mean - half(each))));
         const upper = Math.min(...found.map((each) => each.mean + half(each)));
-        if (upper < 0.9 * this.#kept) {
-          const metastable = await this.#collapses(upper);
-          if (metastable !== undefined) return metastable;
-        }
         const drift = found.find((each) => each.drift !== undefined)?.drift;
         if (drift !== undefined) {
           const reason = drift.last < drift.first ? REASONS.slows : REASONS.speedsUp;
           return { outcome: "irregular", lower, upper, drift, reason };
+        }
+        if (upper < 0.9 * this.#kept) {
+          const metastable = await this.#collapses(upper);
+          if (metastable !== undefined) return metastable;
         }
         return { outcome: "found", lower, upper };
       }

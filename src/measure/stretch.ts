@@ -149,8 +149,7 @@ export class Stretch {
 
   #lookAtRate(): void {
     const { error, halfWidth, onLook } = this.#options;
-    const total = this.#looks.reduce((sum, at) => sum + at, 0);
-    const estimate = this.#rate.estimate(error * this.#looks[this.#look]! / total);
+    const estimate = this.#rate.estimate(error * this.#errorShare());
     this.result.estimate = estimate;
     onLook?.(estimate);
     const before = this.#trend;
@@ -166,6 +165,14 @@ export class Stretch {
     // What looks like a change of the rate is looked at again.
     this.#over = this.#look === this.#looks.length ||
       (!changes && estimate.halfWidth <= halfWidth * estimate.mean);
+  }
+
+  /** Half of the error is the first look's: most readers need no other. The later ones share by time. */
+  #errorShare(): number {
+    const [first, ...later] = this.#looks;
+    if (later.length === 0) return 1;
+    if (this.#look === 0) return 0.5;
+    return 0.5 * this.#looks[this.#look]! / (later.reduce((sum, at) => sum + at, 0) || first!);
   }
 
   #giveUp(): void {

@@ -34,8 +34,9 @@ export class TrialWatch {
   /** The longest time without a read although there was something to read; seconds. */
   longestPause = 0;
   last: TrialSample | undefined;
-  /** Bytes that it drained until half of the trial's longest time, and when. */
+  /** The first and the last read in the second half of the trial's longest time: when, and drained then. */
   #half: { time: number; drained: number } | undefined;
+  #end: { time: number; drained: number } | undefined;
   #lastRead = 0;
   #first: Reading & { offered: number; late: number } | undefined;
   #lastFull: Reading | undefined;
@@ -86,8 +87,11 @@ export class TrialWatch {
     if (sample.drained > (this.last?.drained ?? 0)) {
       this.longestPause = Math.max(this.longestPause, time - this.#lastRead);
       this.#lastRead = time;
+      if (time > this.#longest / 2) {
+        this.#end = { time, drained: sample.drained };
+        this.#half ??= this.#end;
+      }
     } else if (this.last?.backlog === 0) this.#lastRead = this.last.time;
-    if (time <= this.#longest / 2) this.#half = { time, drained: sample.drained };
     this.seconds = time;
     return this.last = sample;
   }
@@ -145,10 +149,13 @@ export class TrialWatch {
     return Math.min(this.#rate, this.#rate - late / this.seconds);
   }
 
-  /** Drained in the second half of the longest time that the trial may take, bytes a second. */
+  /**
+   * Drained in the second half of the longest time that the trial may take, bytes a second: from one read
+   * to another, as one that reads much at once would otherwise seem slower or faster.
+   */
   get drainedInSecondHalf(): number {
     const from = this.#half;
-    const to = this.last;
+    const to = this.#end;
     if (from === undefined || to === undefined || to.time === from.time) return 0;
     return (to.drained - from.drained) / (to.time - from.time);
   }
