@@ -64,14 +64,13 @@ const spec = {
  */
 const TESTS: readonly [path: string, tests: readonly string[]][] = [
   ["src/send/", ["send_test.ts", "overflow_test.ts", "server_test.ts"]],
-  ["src/measure/statistics.ts", ["verdict_test.ts", "search_test.ts"]],
-  ["src/measure/verdict.ts", ["verdict_test.ts", "search_test.ts"]],
-  ["src/measure/search.ts", ["search_test.ts", "old_names_test.ts"]],
-  [
-    "src/measure/",
-    ["verdict_test.ts", "search_test.ts", "limit_failures_test.ts", "limit_attach_test.ts"]
-      .concat("limit_test.ts"),
-  ],
+  ["src/measure/search.ts", ["coverage_test.ts"]],
+  ["src/measure/backlog.ts", ["coverage_test.ts"]],
+  ["src/measure/stretch.ts", ["coverage_test.ts"]],
+  ["src/measure/service.ts", ["coverage_test.ts"]],
+  ["src/measure/processing.ts", ["coverage_test.ts"]],
+  ["src/measure/statistics.ts", ["coverage_test.ts"]],
+  ["src/measure/", ["limit_failures_test.ts", "limit_attach_test.ts", "limit_test.ts"]],
   ["src/relay/", ["relay_source_test.ts", "relay_reader_test.ts", "relay_test.ts"]],
 ];
 const FILES = ["src/send/*.ts", "src/measure/*.ts"];
@@ -207,7 +206,7 @@ async function measureTests(
 
 /** Tests of functions, by their names: they start no program. */
 const isFast = (name: string) =>
-  /^(send|overflow|verdict|search|statistics|frame|numbered|units|old_names)_/.test(name);
+  /^(send|overflow|coverage|search|backlog|stretch|frame|numbered|units|old_names)_/.test(name);
 
 async function tryMutant(
   copy: ProjectCopy,

@@ -25,25 +25,18 @@ const NAMED: readonly NamedMutant[] = [
   },
   {
     name: "a reader collapses below a twentieth of its limit",
-    changes: [
-      {
-        file: "src/measure/experiment.ts",
-        before: "collapsed: drained < lower / 2",
-        after: "collapsed: drained < lower / 20",
-      },
-      {
-        file: "src/measure/verdict.ts",
-        before: "const COLLAPSE = 0.1;",
-        after: "const COLLAPSE = 0.05;",
-      },
-    ],
+    changes: [{
+      file: "src/measure/beyond.ts",
+      before: "collapsed: drained < lower / 2",
+      after: "collapsed: drained < lower / 20",
+    }],
   },
   {
     name: "the sender is late after 2 s",
     changes: [{
       file: "src/measure/trial_watch.ts",
-      before: "const LATE_MS = 20;",
-      after: "const LATE_MS = 2000;",
+      before: "const ON_TIME = 0.003;",
+      after: "const ON_TIME = 2;",
     }],
   },
   {
