@@ -198,7 +198,7 @@ export function simulatedReaders(random: () => number): Simulated[] {
   });
   const every = 0.1 + 0.7 * random();
   push("batch", () => () => L, { every, limit: Math.min(limit, 6e6 / every) });
-  const intake = 3 + 50 * random();
+  const intake = 1.2 * 40 ** random();
   push("hoarding", () => () => L, { hoards: { intake, bound: Infinity } });
   const bound = limit * 0.1 * 200 ** random();
   push("hoarding, bounded", () => () => L, { hoards: { intake, bound } });

@@ -51,7 +51,7 @@ export interface BacklogOptions {
   messages: number;
 }
 
-/** Of equal length; two neighbours become one when all are used. */
+/** Parts of a trial, of equal length; two neighbours become one when there are so many. */
 const MOST_BLOCKS = 48;
 const FIRST_BLOCK = 0.02;
 const LEAST_READS = 2;
@@ -72,10 +72,9 @@ interface Block {
 /** Takes one sample after the other; what it keeps does not grow. */
 export class Backlog {
   readonly #options: BacklogOptions;
-  #blocks: Block[] = [];
+  /** By time; those without a sample are absent. */
+  #blocks: (Block | undefined)[] = [];
   #span = FIRST_BLOCK;
-  #end = FIRST_BLOCK;
-  #block: Block | undefined;
   #last: Sample | undefined;
   #lastRead = 0;
   #reads = 0;
@@ -115,20 +114,22 @@ export class Backlog {
     }
     this.#last = sample;
     this.#samples++;
-    while (time >= this.#end) {
-      if (this.#block !== undefined) this.#blocks.push(this.#block);
-      this.#block = undefined;
-      this.#end += this.#span;
-      if (this.#blocks.length < MOST_BLOCKS) continue;
-      this.#blocks = this.#blocks.flatMap((block, i) =>
-        i % 2 === 1 ? [lower(this.#blocks[i - 1]!, block)] : []
-      );
+    while (time >= MOST_BLOCKS * this.#span) {
       this.#span *= 2;
-      this.#end = (this.#blocks.length + 1) * this.#span;
+      const pairs: (Block | undefined)[] = [];
+      this.#blocks.forEach((block, i) => {
+        const pair = pairs[i >> 1];
+        pairs[i >> 1] = pair === undefined || block === undefined
+          ? pair ?? block
+          : lower(pair, block);
+      });
+      this.#blocks = pairs;
     }
-    const at = whose(sample);
-    const block = { backlog, samples: 1, sender: +(at === "sender"), path: +(at === "path") };
-    this.#block = this.#block === undefined ? block : lower(this.#block, block);
+    const at = Math.floor(time / this.#span);
+    const who = whose(sample);
+    const block = { backlog, samples: 1, sender: +(who === "sender"), path: +(who === "path") };
+    const before = this.#blocks[at];
+    this.#blocks[at] = before === undefined ? block : lower(before, block);
   }
 
   /** It has read less than twice, which says nothing of it. */
@@ -146,17 +147,21 @@ export class Backlog {
   /** From the samples so far. */
   verdict(): BacklogVerdict {
     const { rate, messageSize, tolerance, leastSeconds, pauses, messages } = this.#options;
-    const blocks = this.#block === undefined ? this.#blocks : [...this.#blocks, this.#block];
+    const blocks = this.#blocks;
     const seconds = this.seconds;
     const none: BacklogVerdict = {
       ...{ verdict: undefined, blame: "reader", stopped: false, slope: 0 },
     };
     if (blocks.length < 6) return none;
     const third = Math.floor(blocks.length / 3);
-    const lowest = (from: number, to: number) => blocks.slice(from, to).reduce(lower);
+    const lowest = (from: number, to: number) => {
+      const known = blocks.slice(from, to).filter((block) => block !== undefined);
+      return known.length === 0 ? undefined : known.reduce(lower);
+    };
     const early = lowest(0, third);
     const middle = lowest(third, blocks.length - third);
     const late = lowest(blocks.length - third, blocks.length);
+    if (early === undefined || middle === undefined || late === undefined) return none;
     const growth = late.backlog - early.backlog;
     const slope = growth / (seconds * 2 / 3);
     if (this.hasStopped) {

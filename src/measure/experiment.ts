@@ -13,6 +13,10 @@ import { runTrial, type TrialResult } from "./trial.ts";
 
 /** How long a reader that we started may take to clear its backlog: a restart is then faster. */
 const CLEAR_MS = 500;
+/** One that leaves so many times as much unread as when it kept up may be stuck. */
+const USUAL_REST = 1.5;
+/** The sockets were drained if the readers took this share of what was offered. */
+const DRAINED = 0.97;
 /** With a backlog of so many seconds, and bytes, when its connection ends, the reader fell behind. */
 const ENDED_BEHIND = { seconds: 0.05, bytes: 64 << 10 };
 
@@ -51,7 +55,8 @@ export class Experiment implements Lab {
   readonly #pool: ReaderPool;
   readonly #options: LimitOptions;
   readonly #emit: (event: LimitEvent) => void;
-  readonly #startMs = performance.now();
+  /** When the first readers had connected. */
+  #startMs = performance.now();
   /** Why the readers must be replaced before the next trial; undefined: they can go on. */
   #replaceReason: string | undefined;
   #connected = false;
@@ -163,13 +168,15 @@ export class Experiment implements Lab {
       const { result, hidden, stopSampling } = current;
       await stopSampling();
       if (result.ended !== undefined) this.#replaceReason = CONNECTION_ENDED;
-      if (judged.verdict === "keeps-up") this.intake = Math.max(this.intake, result.offered);
+      if (result.drained > DRAINED * result.offered) {
+        this.intake = Math.max(this.intake, result.offered);
+      }
       await this.#record(current, judged);
       if (result.ended === undefined && hidden === undefined) {
         const attached = this.#options.command === undefined;
         const { clear, rest } = await this.#clear(attached ? CLEAR_ATTACHED_MS : CLEAR_MS);
         // One that was behind and leaves a rest may be stuck.
-        if (!clear || rest > 0) this.#replaceReason = NOT_CLEARED;
+        if (!clear || rest > USUAL_REST * this.rest) this.#replaceReason = NOT_CLEARED;
       }
     }
     if (fresh) this.#replaceReason ??= SEARCH;
@@ -195,6 +202,8 @@ export class Experiment implements Lab {
       this.#emit({ event: "fresh-reader", reason: this.#replaceReason });
     }
     await this.#pool.replace();
+    // Waiting for a reader that is started separately is not part of the search.
+    if (!this.#connected && this.#options.command === undefined) this.#startMs = performance.now();
     this.#connected = true;
     this.#replaceReason = undefined;
   }

@@ -12,7 +12,7 @@ export type SearchPhase = "ramp" | "saturate" | "confirm" | "bound" | "work";
 /** What a trial says, once the search has looked at it. */
 export interface Judged {
   verdict: "keeps-up" | "falls-behind" | "inconclusive";
-  /** Growth of the backlog, bytes a second; undefined: what was offered less what was drained. */
+  /** Growth of the backlog, bytes a second; undefined: what was achieved less what was drained. */
   slope?: number;
 }
 

@@ -13,7 +13,7 @@ export interface Trial extends TrialFigures {
   /** The part of the offered rate that the sender really offered. */
   achieved: number;
   drained: number;
-  /** Growth of the backlog's lower envelope. */
+  /** Growth of the lowest backlog, or what was achieved less what was drained. */
   backlogSlope: number;
   seconds: number;
   verdict: "keeps-up" | "falls-behind" | "inconclusive";

@@ -61,9 +61,9 @@ export const CLEAR_ATTACHED_MS = 30_000;
 const WARM_UP_RATE = 10_000;
 /**
  * A reader that has read nothing by then may wait for more than that (SO_RCVLOWAT): the rate is doubled, and
- * again each half second. Seconds.
+ * then again and again. Seconds.
  */
-const WARM_UP = { raised: 2, again: 0.5 };
+const WARM_UP = { raised: 1.5, again: 0.4 };
 /** One that first reads after so many bytes waits for a certain number of them. */
 const LARGE_WARM_UP = 32 << 10;
 

@@ -153,7 +153,7 @@ class Search {
   readonly #options: SearchOptions;
   #largestRead = 0;
   /** The longest pause of each trial; seconds. */
-  readonly #pauses: { rate: number; pause: number }[] = [];
+  readonly #pauses: { rate: number; pause: number; keptUp: boolean }[] = [];
   /** The highest rate at which it kept up, and the lowest at which it did not. */
   #kept = 0;
   #failed = Infinity;
@@ -187,7 +187,9 @@ class Search {
    * of bytes pauses longer.
    */
   pauseAt(rate: number): number {
-    const near = this.#pauses.filter((each) => each.rate >= rate / NEAR);
+    let near = this.#pauses.filter((each) => each.rate >= rate / NEAR);
+    // One that is behind may stand still for other reasons.
+    if (near.some(({ keptUp }) => keptUp)) near = near.filter(({ keptUp }) => keptUp);
     return Math.max(0, ...near.map(({ pause }) => pause));
   }
 
@@ -223,7 +225,7 @@ class Search {
     });
     for (const { largestRead, pause } of backlogs) {
       this.#largestRead = Math.max(this.#largestRead, largestRead);
-      this.#pauses.push({ rate, pause });
+      this.#pauses.push({ rate, pause, keptUp: worst < 0 });
     }
     const { verdict, blame, slope, stopped } = verdicts[Math.max(0, worst)]!;
     const { drained, seconds, readsSeldom } = backlogs[Math.max(0, worst)]!;
@@ -312,13 +314,14 @@ class Search {
    * `#failed`, or there is no higher rate. Undefined: at a lower rate the reader is the limit.
    */
   async #ceiling(blame: Blame): Promise<Outcome | undefined> {
-    const { precision, maxRate } = this.#options;
+    const { precision, minRate, maxRate } = this.#options;
     let reason: Blame = blame;
     let capacity = this.#estimate;
     while (this.#failed / this.#kept > CEILING && this.#kept < maxRate && this.#left() > RESERVE) {
       const guess = 0.97 * capacity;
       const fits = guess > 1.01 * this.#kept && guess < this.#failed / 1.01;
-      const rate = fits ? guess : Math.sqrt(Math.max(1, this.#kept) * this.#failed);
+      const middle = Math.sqrt(Math.max(minRate, this.#kept) * this.#failed);
+      const rate = Math.max(minRate, fits ? guess : middle);
       const tried = await this.#try(rate, { ...RAMP, tolerance: precision });
       await this.#settle(tried, rate, false);
       capacity = 0;
@@ -332,17 +335,22 @@ class Search {
       if (tried.verdict === "falls-behind") reason = tried.blame;
     }
     // The ramp's short trials are not enough for this outcome.
-    for (let step = 0; step < 4; step++, this.#kept *= 0.9) {
+    let keepsUp = false;
+    this.#kept = Math.max(minRate, this.#kept || 0.9 * this.#estimate);
+    for (let step = 0; step < 4 && !keepsUp; step++) {
       const plan: Plan = { ...LONG, purpose: "confirm", tolerance: precision / 2 };
       const tried = await this.#try(this.#kept, plan);
       const works = await this.#processed(this.#kept, tried, false);
       if (works !== undefined) return await this.#processing(works);
       await this.#settle(tried, this.#kept, false);
-      if (tried.verdict === "keeps-up") break;
+      keepsUp = tried.verdict === "keeps-up";
+      if (keepsUp) break;
       this.#failed = Math.min(this.#failed, this.#kept);
       this.#estimate = tried.capacity;
+      this.#kept = Math.max(minRate, 0.9 * this.#kept);
       if (tried.verdict === "falls-behind" && tried.blame === "reader") return undefined;
     }
+    if (!keepsUp) this.#kept = 0;
     return this.#limited(reason);
   }
 
@@ -441,23 +449,33 @@ class Search {
         ...{ rate, messageSize, error: (1 - confidence) / this.#lab.readers },
         ...{ halfWidth: precision / 2, firstLook, lastLook },
         ...{ largestRead: this.#largestRead, pause, kept: this.#kept },
-        onLook: ({ mean, halfWidth, seconds }) => {
-          // The width falls with the square root of the time; looks are at doubling times.
-          const needed = seconds * (halfWidth / (precision / 2 * mean)) ** 2;
-          const until = Math.min(lastLook, needed <= seconds ? seconds : needed);
-          onInterval?.({
-            lower: Math.max(0, mean - halfWidth),
-            upper: mean + halfWidth,
-            secondsLeft: until - seconds + RESERVE,
-          });
-        },
+        onLook: () => looked = true,
       }));
+    let looked = false;
+    const tell = () => {
+      const known = stretches.flatMap(({ result: { estimate } }) =>
+        estimate === undefined || estimate.halfWidth === Infinity ? [] : estimate
+      );
+      if (known.length < stretches.length) return;
+      const slowest = known.reduce((least, each) => each.mean < least.mean ? each : least);
+      // The width falls with the square root of the time.
+      const { seconds } = slowest;
+      const needed = seconds * (slowest.halfWidth / (precision / 2 * slowest.mean)) ** 2;
+      const until = Math.min(lastLook, Math.max(seconds, needed));
+      onInterval?.({
+        lower: Math.max(0, Math.min(...known.map(({ mean, halfWidth }) => mean - halfWidth))),
+        upper: Math.min(...known.map(({ mean, halfWidth }) => mean + halfWidth)),
+        secondsLeft: until - seconds + RESERVE,
+      });
+    };
     const longest = Math.max(1.5 * firstLook, left);
     const { seconds, ended } = await this.#lab.offer(
       { rate, purpose: "saturate", longest },
       (samples) => {
         let over = true;
         for (let i = 0; i < samples.length; i++) over = stretches[i]!.add(samples[i]!) && over;
+        if (looked) tell();
+        looked = false;
         return over;
       },
     );
@@ -494,7 +512,7 @@ class Search {
   async #keepsWhenFresh(rate: number): Promise<boolean> {
     const leastSeconds = Math.max(3, 16 * this.pauseAt(rate));
     const tried = await this.#try(rate, {
-      ...{ purpose: "bound", tolerance: 0.01, leastSeconds, longest: RAMP.longest, pauses: 8 },
+      ...{ purpose: "bound", tolerance: 0.01, leastSeconds, longest: 3 * leastSeconds, pauses: 8 },
       messages: LONG.messages,
     });
     await this.#settle(tried, rate, true);
@@ -525,14 +543,17 @@ class Search {
         messages: LONG.messages,
       };
       const tried = await this.#try(rate, plan);
+      const works = await this.#processed(rate, tried, false);
+      if (works !== undefined) return await this.#processing(works);
       await this.#settle(tried, rate, tried.verdict !== "keeps-up");
       if (tried.verdict !== "keeps-up") continue;
       if (step > 1) {
         return { outcome: "irregular", lower: rate, upper, reason: REASONS.slowerBelow };
       }
-      const wide = upper / lower > 1 + precision * 1.01;
+      const least = step > 0 ? rate : lower;
+      const wide = upper / least > 1 + precision * 1.01;
       return {
-        ...{ outcome: "found", lower: step > 0 ? Math.min(lower, rate) : lower, upper },
+        ...{ outcome: "found", lower: least, upper },
         ...(wide ? { reason: REASONS.varies } : {}),
       };
     }

@@ -25,12 +25,12 @@ export interface StretchOptions {
   /** The highest rate at which it has kept up; bytes a second. */
   kept: number;
   /** Called at each look. */
-  onLook?: (estimate: ServiceEstimate) => void;
+  onLook?: () => void;
 }
 
 export interface StretchResult {
   estimate: ServiceEstimate | undefined;
-  /** The reader caught up again and again: it is faster than the rate. */
+  /** The reader caught up: it is faster than the rate. */
   caughtUp: boolean;
   /** It drains less than half of what it had kept up with. */
   collapsed: boolean;
@@ -151,7 +151,7 @@ export class Stretch {
     const { error, halfWidth, onLook } = this.#options;
     const estimate = this.#rate.estimate(error * this.#errorShare());
     this.result.estimate = estimate;
-    onLook?.(estimate);
+    onLook?.();
     const before = this.#trend;
     this.#trend = this.#rate.trend();
     const changes = Math.abs(this.#trend) * estimate.seconds > 4 * halfWidth * estimate.mean;
