@@ -2,75 +2,59 @@
  * A reader on another host: its receive queue cannot be looked up, so its advertised window has to
  * tell. The other host is a network namespace that this test makes and removes.
  */
-import { execFileSync, spawn } from "node:child_process";
-import process from "node:process";
-import { test } from "node:test";
-import { assertEquals } from "#std/assert";
+import { spawn } from "node:child_process";
+import { test, type TestContext } from "node:test";
+import { assert, assertEquals } from "#std/assert";
 import { compileC } from "../bench/readers/compile.ts";
 import { kernelSource } from "../src/kernel/kernel.ts";
 import { findLimit } from "../src/measure/limit.ts";
+import { highestKeptUp, type LimitResult } from "../src/measure/limit_result.ts";
 import { textMessage } from "../src/message/message.ts";
 import { runtime } from "../src/kernel/runtime.ts";
-import { assertFound } from "./limiting.ts";
+import { assertFound, command, LIMIT } from "./limiting.ts";
+import { makeHost, makeSlowLoopback, type Namespace } from "./namespace.ts";
 import { skip } from "./skip.ts";
 import { within } from "./within.ts";
 
 const RATE = 20e6;
 
-/** A namespace with a veth pair to here. Throws where that is not permitted, or there is no `ip`. */
-function makeHost(): { ours: string; run: string[]; remove(): void } {
-  // Names of interfaces are at most 15 characters long, addresses are of this process alone.
-  const name = `sl${process.pid % 100_000}`;
-  const net = `10.${77 + process.pid % 100}.${(process.pid >> 7) % 250}`;
-  const ip = (line: string) => execFileSync("ip", line.split(" "), { stdio: "pipe" });
-  ip(`netns add ${name}`);
-  const remove = () => void ip(`netns del ${name}`);
-  try {
-    ip(`link add ${name}a type veth peer name ${name}b`);
-    ip(`link set ${name}b netns ${name}`);
-    ip(`addr add ${net}.1/24 dev ${name}a`);
-    ip(`link set ${name}a up`);
-    ip(`-n ${name} addr add ${net}.2/24 dev ${name}b`);
-    ip(`-n ${name} link set ${name}b up`);
-  } catch (error) {
-    remove();
-    throw error;
+/** Measures a paced reader on another host; undefined: skipped, and said so. */
+async function measure(
+  t: TestContext,
+  { paced, network, maxRate }: { paced: number; network?: number; maxRate: number },
+): Promise<LimitResult | undefined> {
+  if (kernelSource !== "sock_diag") {
+    skip(t, `no windows to see: source is ${kernelSource}`);
+    return undefined;
   }
-  return { ours: `${net}.1`, run: ["ip", "netns", "exec", name], remove };
-}
-
-test(`a reader on another host, by its window, on ${runtime}`, async (t) => {
-  if (kernelSource !== "sock_diag") return skip(t, `no windows to see: source is ${kernelSource}`);
   let program: string;
-  let host: ReturnType<typeof makeHost>;
+  let host: Namespace & { ours: string };
   try {
     program = await compileC(new URL("../bench/readers/paced.c", import.meta.url));
-    host = makeHost();
+    host = makeHost(network);
   } catch (error) {
-    const reason = (error as Error).message.split("\n")[0]!;
-    return skip(t, reason);
+    skip(t, (error as Error).message.split("\n")[0]!);
+    return undefined;
   }
   let reader: ReturnType<typeof spawn> | undefined;
   try {
-    const result = await within(
+    return await within(
       "the search",
-      60_000,
+      90_000,
       findLimit({
         message: textMessage("tick\n"),
         host: host.ours,
         precision: 0.05,
-        maxRate: 100e6,
+        maxRate,
         onEvent(event) {
           if (event.event !== "listening") return;
           const [ip, ...args] = host.run as [string, ...string[]];
-          reader = spawn(ip, [...args, program, event.host, String(event.port), String(RATE)], {
+          reader = spawn(ip, [...args, program, event.host, String(event.port), String(paced)], {
             stdio: "ignore",
           });
         },
       }),
     );
-    assertEquals(result.queueSource, "window");
-    assertFound(result, RATE, 0.05);
   } finally {
     const exited = new Promise((resolve) => reader!.once("exit", resolve));
     if (reader!.exitCode === null) {
@@ -79,4 +63,58 @@ test(`a reader on another host, by its window, on ${runtime}`, async (t) => {
     }
     host.remove();
   }
+}
+
+test(`a reader on another host, by its window, on ${runtime}`, async (t) => {
+  const result = await measure(t, { paced: RATE, maxRate: 100e6 });
+  if (result === undefined) return;
+  assertEquals(result.queueSource, "window");
+  assertFound(result, RATE, 0.05);
 });
+
+test(`a network that is slower than the reader is not the reader's limit, on ${runtime}`, async (t) => {
+  const result = await measure(t, { paced: 10 * RATE, network: RATE, maxRate: Infinity });
+  if (result === undefined) return;
+  const { outcome, limit, trials, message } = result;
+  assertEquals([outcome, limit], ["path-limited", null], message);
+  assertNear(highestKeptUp(trials));
+});
+
+test(`nor is a slow loopback, where both ends can be seen, on ${runtime}`, async (t) => {
+  if (kernelSource !== "sock_diag") {
+    return skip(t, `both ends are needed: source is ${kernelSource}`);
+  }
+  let program: string;
+  let slow: Namespace;
+  try {
+    program = await compileC(new URL("../bench/readers/paced.c", import.meta.url));
+    slow = makeSlowLoopback(RATE);
+  } catch (error) {
+    return skip(t, (error as Error).message.split("\n")[0]!);
+  }
+  try {
+    const reader = [program, "{host}", "{port}", String(10 * RATE)];
+    const [ip, ...args] = [...slow.run, ...command(LIMIT, "--json", "--", ...reader)];
+    const { status, stdout } = await execute(ip!, args);
+    const { outcome, limit, trials, message } = JSON.parse(stdout) as LimitResult;
+    assertEquals([status, outcome, limit], [1, "path-limited", null], message);
+    assertNear(highestKeptUp(trials));
+  } finally {
+    slow.remove();
+  }
+});
+
+/** What the network carries, less its headers. */
+function assertNear(rate: number): void {
+  assert(rate > 0.7 * RATE && rate < 1.02 * RATE, `${rate}`);
+}
+
+function execute(program: string, args: string[]): Promise<{ status: number; stdout: string }> {
+  const child = spawn(program, args, { stdio: ["ignore", "pipe", "ignore"] });
+  let stdout = "";
+  child.stdout.setEncoding("utf8").on("data", (text: string) => stdout += text);
+  const ended = new Promise<{ status: number; stdout: string }>((resolve) =>
+    child.once("close", (status) => resolve({ status: status ?? -1, stdout }))
+  );
+  return within("its end", 90_000, ended).finally(() => child.kill("SIGKILL"));
+}

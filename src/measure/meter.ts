@@ -60,7 +60,7 @@ export class Meter {
    * Only what the reader has drained: a reading costs a third less so, 3 µs instead of 4 to 5, where the
    * reader is on this host. Undefined as in `read`.
    */
-  readDrained(): Drained | undefined {
+  readDrained(): Drained | Reading | undefined {
     const nowMs = performance.now();
     const far = this.#lookup.readByFar();
     if (far === undefined) return this.read();

@@ -42,8 +42,13 @@ export interface StretchResult {
 
 /** Time in which the backlog builds up; seconds. */
 const SETTLE = 0.3;
-/** Without a backlog, it is given up after this time, and after so many pauses. */
+/** After this time, and so many pauses, it is given up as soon as the reader has no backlog. */
 const GIVE_UP = { seconds: 2, pauses: 12 };
+/**
+ * Where most of the backlog was not the reader's for so long, what it drains is not its service rate. BBR
+ * sends hardly anything for 0.2 s each 10 s (PROBE_RTT, draft-ietf-ccwg-bbr).
+ */
+const OTHERS = { seconds: 0.3, pauses: 1.5 };
 /** It has collapsed if it drains so little of what it had kept up with; after so long. */
 const COLLAPSE = { share: 0.5, seconds: 2, pauses: 8 };
 /** The last look is worth one of its own if it comes so much later than the one before. */
@@ -102,7 +107,8 @@ export class Stretch {
       return this.#over = true;
     }
     if (whose(sample) === "reader") this.#lastReaders = time;
-    if (sample.backlog < this.#need || time - this.#lastReaders > Math.max(0.05, 1.5 * pause)) {
+    const others = time - this.#lastReaders > Math.max(OTHERS.seconds, OTHERS.pauses * pause);
+    if (sample.backlog < this.#need || others) {
       if (this.#began !== undefined) {
         // It took all that there was: what follows is another stretch.
         this.#began = undefined;

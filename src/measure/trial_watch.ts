@@ -26,6 +26,8 @@ const SMALL = 0.02;
 /** After so long without a read we ask whether the window is closed; seconds. */
 const SILENT = 1;
 
+const isFull = (reading: Drained | Reading): reading is Reading => "near" in reading;
+
 /** One reader in one trial: where its backlog is, and what the kernel reports of its connection. */
 export class TrialWatch {
   readonly reader: MeasuredReader;
@@ -60,9 +62,11 @@ export class TrialWatch {
   /** Takes one sample; undefined: the kernel has no such connection any more. */
   sample(): TrialSample | undefined {
     const { flood, meter } = this.reader;
-    const full = this.#first === undefined || this.#full ? meter.read() : undefined;
-    const reading: Drained | undefined = full ?? meter.readDrained();
+    const all = this.#first === undefined || this.#full;
+    const reading: Drained | Reading | undefined = all ? meter.read() : meter.readDrained();
     if (reading === undefined) return undefined;
+    // Of a reader on another host, the shortest reading is one of our end.
+    const full = isFull(reading) ? reading : undefined;
     const { nowMs, drained } = reading;
     const offered = flood.offeredAt(nowMs);
     const late = this.#late(offered);
@@ -115,11 +119,13 @@ export class TrialWatch {
     this.#asked = false;
     this.#closed = false;
     const reads = receiveQueue === undefined || receiveQueue > message.size;
-    if (reads && silence < SILENT) return ours;
-    if (!reads && ours < SMALL * this.#rate) return receiveQueue;
-    full ??= this.reader.meter.read();
-    if (full === undefined) return ours;
-    this.#lastFull = full;
+    if (full === undefined) {
+      if (reads && silence < SILENT) return ours;
+      if (!reads && ours < SMALL * this.#rate) return receiveQueue;
+      full = this.reader.meter.read();
+      if (full === undefined) return ours;
+      this.#lastFull = full;
+    }
     this.#asked = true;
     const limitedUs = full.near.info?.receiveWindowLimitedUs ?? 0;
     this.#closed = asked && limitedUs > this.#limitedUs;
