@@ -51,6 +51,13 @@ export interface CoverageRow {
   wrong: number;
 }
 
+/** What `--out` writes. */
+export interface CoverageResult {
+  schema: "speedlimit/coverage@1";
+  options: { searches: number };
+  rows: CoverageRow[];
+}
+
 /** Searches each kind of reader so many times, with other rates and seeds each time. */
 export async function measureCoverage(searches: number): Promise<CoverageRow[]> {
   const byKind = new Map<string, { reader: Simulated; result: SearchResult; seconds: number }[]>();
@@ -84,7 +91,7 @@ export async function measureCoverage(searches: number): Promise<CoverageRow[]> 
   });
 }
 
-const HEAD = [
+export const COVERAGE_HEAD: readonly string[] = [
   "reader",
   "found",
   "hold the true rate",
@@ -94,7 +101,7 @@ const HEAD = [
   "other outcomes",
 ];
 
-function formatRow(row: CoverageRow): string[] {
+export function formatCoverageRow(row: CoverageRow): string[] {
   const { kind, outcomes, holding, width, seconds, expected, wrong, searches } = row;
   const found = outcomes.found ?? 0;
   return [
@@ -108,12 +115,25 @@ function formatRow(row: CoverageRow): string[] {
   ];
 }
 
+/** Over all kinds. */
+export function formatOverall(rows: readonly CoverageRow[]): string {
+  const sum = (of: (row: CoverageRow) => number) => rows.reduce((total, row) => total + of(row), 0);
+  const found = sum(({ outcomes }) => outcomes.found ?? 0);
+  const searches = sum((row) => row.searches);
+  const holding = (sum((row) => row.holding) / found * 100).toFixed(1);
+  const wrong = (sum((row) => row.wrong) / searches * 100).toFixed(1);
+  return `Of ${searches} searches, ${found} were called found, and ${holding} % of those intervals hold ` +
+    `the true rate; ${wrong} % had another outcome than expected`;
+}
+
 async function main(args: readonly string[]): Promise<void> {
   const { options: { searches, out } } = parseCommandLine(spec, args);
   const rows = await measureCoverage(searches);
-  printLine(formatTable([HEAD, ...rows.map(formatRow)]));
+  printLine(formatTable([COVERAGE_HEAD, ...rows.map(formatCoverageRow)]));
+  printLine(`\n${formatOverall(rows)}`);
   if (out === undefined) return;
-  writeResult(out, { schema: "speedlimit/coverage@1", options: { searches }, rows });
+  const result: CoverageResult = { schema: "speedlimit/coverage@1", options: { searches }, rows };
+  writeResult(out, result);
 }
 
 if (import.meta.main) await runMain("coverage", main);

@@ -21,6 +21,12 @@ import { captionOf, readResults, type Results as Report } from "../src/report/re
 import { formatSvg } from "../src/report/svg.ts";
 import { READER_HEAD, readerCells } from "../src/report/table.ts";
 import { formatMachine, type Machine } from "../src/report/machine.ts";
+import {
+  COVERAGE_HEAD,
+  type CoverageResult,
+  formatCoverageRow,
+  formatOverall,
+} from "./coverage.ts";
 import { ROW_HEAD } from "./rows.ts";
 import { formatSpeedRow, type SpeedRow } from "./speed_rows.ts";
 import { formatSpillRow, type SpillRow } from "./spill_rows.ts";
@@ -87,6 +93,16 @@ function kindsTable(): string {
     `Intervals that hold the true rate: ${formatCoverage(results.rows)}. ${machineLine(results)}`;
 }
 
+/** The search over simulated readers. */
+function coverageTable(): string {
+  const { rows, options } = JSON.parse(
+    readFileSync(new URL("bench/results/coverage.json", ROOT), "utf8"),
+  ) as CoverageResult;
+  return `${markdown([COVERAGE_HEAD, ...rows.map(formatCoverageRow)])}\n\n` +
+    `${formatOverall(rows)}. Made by \`node --no-warnings bench/coverage.ts --searches ` +
+    `${options.searches}\`: the same on every machine.`;
+}
+
 function speedTable(): string {
   const results = read<SpeedRow>("speed");
   const rows = results.rows.map(formatSpeedRow);
@@ -141,6 +157,7 @@ const SECTIONS: Record<string, () => string> = {
   curve: curveTable,
   limit: limitTable,
   accuracy: accuracyTable,
+  coverage: coverageTable,
   kinds: kindsTable,
   speed: speedTable,
   spill: spillTable,
