@@ -175,10 +175,18 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
   const results: LimitResult[] = [];
   for (const subject of subjects) {
     const progress = new ProgressLine();
+    let begun = false;
     const result = await findLimit({
       ...given,
       ...subject,
-      onEvent: (event) => showProgress(event, progress, attach),
+      onEvent(event) {
+        if (event.event === "connected" && !begun) {
+          begun = true;
+          const most = formatSeconds(options.time / 1000);
+          progress.line(`connected: about 20 s, or ${most} where the speed varies (--time)`);
+        }
+        showProgress(event, progress, attach);
+      },
     });
     if (html !== undefined && !attach && !result.interrupted && result.limit !== null) {
       progress.update("recording a trial below the limit and one above it ...");

@@ -19,6 +19,7 @@ import { searchLimit, type SearchResult } from "./search.ts";
 /** First rate of the ramp; for a slower reader the search goes down from here. Bytes a second. */
 const START_RATE = 500_000;
 const TIME_SECONDS = 60;
+const LONGEST_FORECAST = 3600;
 /** Of `timeSeconds`, kept for what the reader does beyond its limit. */
 const BEYOND_SECONDS = 4;
 
@@ -118,9 +119,15 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
 }
 
 function addSearchResult(result: LimitResult, found: SearchResult, messageSize: number): void {
-  const { outcome, lower, upper, reason, drift } = found;
+  const { outcome, lower, upper, reason, drift, needs } = found;
   result.outcome = outcome;
   result.message = reason ?? CONFIRMED;
+  if (needs !== undefined) {
+    const share = `${Number((100 * result.precision).toFixed(1))} %`;
+    result.message += needs > LONGEST_FORECAST
+      ? `; ${share} would take more than an hour`
+      : `; ${share} would take about ${formatSeconds(Math.ceil(needs / 10) * 10)} (--time)`;
+  }
   if (drift !== undefined) {
     const { first, last, seconds, bytes } = drift;
     const messages = Math.round(bytes / messageSize);

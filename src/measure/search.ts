@@ -15,7 +15,7 @@ import { Backlog, type Blame } from "./backlog.ts";
 import { type HiddenBacklog, isBehind, isConfirmed } from "./hidden_backlog.ts";
 import type { Judged, Lab, SearchPhase } from "./lab.ts";
 import { BLOCKED, measureProcessing } from "./processing.ts";
-import type { Drift, ServiceRate } from "./service.ts";
+import type { Drift, ServiceEstimate, ServiceRate } from "./service.ts";
 import { Stretch } from "./stretch.ts";
 
 export interface SearchOptions {
@@ -46,6 +46,8 @@ export interface SearchResult {
   reason?: string;
   /** The limit is what it works on: its socket takes more. */
   hidden?: boolean;
+  /** Where the interval is wider than `precision`: about how long the search would take for that; seconds. */
+  needs?: number;
   /** Its speed changes the longer it runs: `lower` and `upper` are not a limit. */
   drift?: Drift;
   /** Of several readers, the one with the lowest limit; from 0. */
@@ -415,7 +417,9 @@ class Search {
           const metastable = await this.#collapses(upper);
           if (metastable !== undefined) return metastable;
         }
-        return { outcome: "found", lower, upper };
+        // The other trials took the rest of the time so far.
+        const others = this.#lab.seconds() - slowest.seconds + RESERVE;
+        return { outcome: "found", lower, upper, needs: others + this.#needed(slowest) };
       }
       if (!caughtUp) {
         const other = stretches.find(({ result }) => result.blame !== "reader")?.result.blame;
@@ -458,9 +462,8 @@ class Search {
       );
       if (known.length < stretches.length) return;
       const slowest = known.reduce((least, each) => each.mean < least.mean ? each : least);
-      // The width falls with the square root of the time.
       const { seconds } = slowest;
-      const needed = seconds * (slowest.halfWidth / (precision / 2 * slowest.mean)) ** 2;
+      const needed = this.#needed(slowest);
       const until = Math.min(lastLook, Math.max(seconds, needed));
       onInterval?.({
         lower: Math.max(0, Math.min(...known.map(({ mean, halfWidth }) => mean - halfWidth))),
@@ -481,6 +484,11 @@ class Search {
     );
     for (const stretch of stretches) stretch.finish();
     return { stretches, seconds, ended };
+  }
+
+  /** How long a stretch would have to be; seconds. The width falls with the square root of the time. */
+  #needed({ mean, halfWidth, seconds }: ServiceEstimate): number {
+    return seconds * (halfWidth / (this.#options.precision / 2 * mean)) ** 2;
   }
 
   /**
@@ -531,7 +539,7 @@ class Search {
   }
 
   /** From below it must keep up: so the speed of a full socket is that of one that is read in time. */
-  async #confirm({ lower, upper }: Outcome): Promise<Outcome> {
+  async #confirm({ lower, upper, needs = 0 }: Outcome): Promise<Outcome> {
     const { precision } = this.#options;
     const leastSeconds = Math.max(LONG.leastSeconds, 8 * this.pauseAt(lower));
     const longest = Math.max(3 * leastSeconds, Math.min(LONG.longest, this.#left()));
@@ -554,7 +562,7 @@ class Search {
       const wide = upper / least > 1 + precision * 1.01;
       return {
         ...{ outcome: "found", lower: least, upper },
-        ...(wide ? { reason: REASONS.varies } : {}),
+        ...(wide ? { reason: REASONS.varies, needs } : {}),
       };
     }
     return { outcome: "irregular", lower: 0, upper, reason: REASONS.slowerBelow };
