@@ -15,7 +15,7 @@ import {
 } from "#std/assert";
 import type { LimitResult } from "../src/measure/limit_result.ts";
 import { runtime } from "../src/kernel/runtime.ts";
-import { assertFound, command, LIMIT, limitOf, paced, parse } from "./limiting.ts";
+import { assertFound, command, LIMIT, limitOf, paced, parse, SOON } from "./limiting.ts";
 import { run } from "./process.ts";
 
 describe("a reader with a known limit", () => {
@@ -139,7 +139,7 @@ describe("the range", () => {
     if (reader === undefined) return;
     const folder = mkdtempSync(join(tmpdir(), "speedlimit-limit-"));
     const html = join(folder, "limit.html");
-    const args = [LIMIT, "--precision", "10%", "--json", "--html", html, "--", ...reader];
+    const args = [LIMIT, ...SOON, "--precision", "10%", "--json", "--html", html, "--", ...reader];
     const { status, stdout, stderr } = await run(args, { timeoutMs: 120_000 });
     const page = existsSync(html) ? readFileSync(html, "utf8") : "";
     rmSync(folder, { recursive: true });

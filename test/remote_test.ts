@@ -45,6 +45,7 @@ async function measure(
         message: textMessage("tick\n"),
         host: host.ours,
         precision: 0.05,
+        timeSeconds: 20,
         maxRate,
         onEvent(event) {
           if (event.event !== "listening") return;

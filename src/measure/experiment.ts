@@ -50,6 +50,8 @@ export class Experiment implements Lab {
   background: string | undefined;
   /** Bytes that the readers left unread although nothing more came, the most. */
   rest = 0;
+  /** While the limit was measured: how long the reader's threads waited for a core, by elapsed time. */
+  waitShare = 0;
   /** The longest time between two samples of a reader, on average; seconds. */
   sampleSeconds = 0;
   readonly #pool: ReaderPool;
@@ -125,6 +127,7 @@ export class Experiment implements Lab {
       const done = works.map((work, i) => work.interval(marks[i]!));
       const sum = (values: number[]) => values.reduce((total, value) => total + value, 0);
       this.#longestPause = Math.max(this.#longestPause, result.longestPause);
+      if (purpose === "saturate") this.waitShare = sum(done.map(({ waitShare }) => waitShare));
       this.sampleSeconds = Math.max(this.sampleSeconds, result.sampleSeconds);
       return this.#current = {
         ...{ result, purpose, sinceMs, seconds, stopSampling },

@@ -19,6 +19,8 @@ import { searchLimit, type SearchResult } from "./search.ts";
 /** First rate of the ramp; for a slower reader the search goes down from here. Bytes a second. */
 const START_RATE = 500_000;
 const TIME_SECONDS = 60;
+/** Waiting for a core for less than that is usual. */
+const CONTENTION = 0.1;
 const LONGEST_FORECAST = 3600;
 /** Of `timeSeconds`, kept for what the reader does beyond its limit. */
 const BEYOND_SECONDS = 4;
@@ -97,6 +99,7 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
     }
     if (result.readers > 1 && found.upper < Infinity) result.firstBehind = found.slowest;
     addRest(result, experiment.rest);
+    addContention(result, experiment.waitShare);
   } catch (error) {
     if (error instanceof Interrupted) {
       result.interrupted = true;
@@ -179,6 +182,14 @@ function refute(result: LimitResult, drained: number): void {
     "programs disturbed the search";
   result.message = result.message === CONFIRMED ? note : `${result.message}; ${note}`;
   limit.upper = Math.max(limit.upper, drained);
+}
+
+/** The reader would be faster with a core of its own. */
+function addContention(result: LimitResult, waitShare: number): void {
+  if (waitShare < CONTENTION || result.limit === null) return;
+  result.message +=
+    `; the reader waited for a core for ${Math.round(100 * waitShare)} % of the time: ` +
+    "limit itself or other programs used the cores";
 }
 
 function addRest(result: LimitResult, rest: number): void {

@@ -61,7 +61,8 @@ export function formatLimits(results: readonly LimitResult[]): string {
     if (limit !== null && queueSource !== "socket") {
       lines.push(
         queueSource === "window"
-          ? `${reader}: the reader is on another host, so its receive queue was estimated from its window`
+          ? `${reader}: the reader is on another host, so its receive queue was estimated from its ` +
+            "window, which does not show a backlog below 128 KiB"
           : `${reader}: the reader's receive queue could not be measured, so the limit may be lower`,
       );
     }
