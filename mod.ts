@@ -71,7 +71,8 @@ export {
   type QueueReader,
 } from "./src/queue/queue.ts";
 export type { ReaderId, RelayEvent } from "./src/relay/relay_options.ts";
-export { searchLimit, type SearchOptions, type SearchResult } from "./src/measure/search.ts";
+export { searchLimit } from "./src/measure/search.ts";
+export type { SearchOptions, SearchResult } from "./src/measure/search_result.ts";
 export type { Judged, Lab, Offered, SearchPhase } from "./src/measure/lab.ts";
 export type { HiddenBacklog } from "./src/measure/hidden_backlog.ts";
 export type { ReaderTotals } from "./src/relay/feeder.ts";

@@ -6,7 +6,8 @@
  */
 import { formatTable } from "../src/text/table.ts";
 import { formatSeconds, parseCount } from "../src/text/units.ts";
-import { searchLimit, type SearchResult } from "../src/measure/search.ts";
+import { searchLimit } from "../src/measure/search.ts";
+import type { SearchResult } from "../src/measure/search_result.ts";
 import { median } from "../src/measure/statistics.ts";
 import { option, parseCommandLine } from "../src/cli/command_line.ts";
 import { parseOutFile } from "../src/cli/out_file.ts";

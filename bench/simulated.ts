@@ -1,7 +1,7 @@
 /** Readers without sockets, in steps of a millisecond, for the coverage of the search. */
 import type { Sample } from "../src/measure/backlog.ts";
 import type { Judged, Lab, Offered } from "../src/measure/lab.ts";
-import type { SearchResult } from "../src/measure/search.ts";
+import type { SearchResult } from "../src/measure/search_result.ts";
 import type { HiddenBacklog } from "../src/measure/hidden_backlog.ts";
 
 /** A kind of reader. */

@@ -14,7 +14,7 @@ import {
 import { HelpRequest, UsageError } from "../src/cli/command_line.ts";
 import { chooseServed, parseServerCommandLine } from "../src/cli/server_options.ts";
 import { CONFIRMED, type LimitResult } from "../src/measure/limit_result.ts";
-import { REASONS } from "../src/measure/search.ts";
+import { REASONS } from "../src/measure/search_result.ts";
 import { drain } from "../src/read/drain.ts";
 import { serve } from "../src/relay/serve.ts";
 import { currentOptions } from "../src/relay/serve_options.ts";

@@ -4,7 +4,8 @@ import { assert, assertEquals, assertLessOrEqual } from "#std/assert";
 import { randomFrom } from "../bench/simulated.ts";
 import type { Sample } from "../src/measure/backlog.ts";
 import type { Judged, Lab, Offered, SearchPhase } from "../src/measure/lab.ts";
-import { REASONS, searchLimit, type SearchOptions } from "../src/measure/search.ts";
+import { searchLimit } from "../src/measure/search.ts";
+import { REASONS, type SearchOptions } from "../src/measure/search_result.ts";
 
 /** Bytes that it reads in the next millisecond, of a backlog of so many; undefined: it has gone. */
 type Reader = (backlog: number) => number | undefined;

@@ -14,7 +14,8 @@ import type { LimitOptions } from "./limit_options.ts";
 import { CONFIRMED, LIMIT_SCHEMA, type LimitResult } from "./limit_result.ts";
 import { Interrupted, ReaderPool } from "./reader_pool.ts";
 import { ReaderFailed } from "./reader_process.ts";
-import { searchLimit, type SearchResult } from "./search.ts";
+import { searchLimit } from "./search.ts";
+import type { SearchResult } from "./search_result.ts";
 
 /** First rate of the ramp; for a slower reader the search goes down from here. Bytes a second. */
 const START_RATE = 500_000;

@@ -1,6 +1,6 @@
 /** Reads results of schema version 1: translates their names and messages into those of version 2. */
 import { CONFIRMED } from "../measure/limit_result.ts";
-import { REASONS } from "../measure/search.ts";
+import { REASONS } from "../measure/search_result.ts";
 import { printable } from "../text/printable.ts";
 
 const RENAMED_SCHEMAS: Record<string, string> = {
