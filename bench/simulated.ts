@@ -118,7 +118,7 @@ export class SimulatedLab implements Lab {
     // What the kernel has not taken is no longer owed.
     this.#unread = accepted - drained;
     this.#offered = looks * 0.01;
-    return Promise.resolve({ seconds: this.#offered, bytes: accepted, ended: false });
+    return Promise.resolve({ seconds: this.#offered, bytes: accepted, ended: undefined });
   }
 
   /** The end of the work is seen within 10 ms; for longer than 1.5 times the trial nobody looks. */

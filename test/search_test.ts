@@ -73,7 +73,11 @@ class SimpleLab implements Lab {
       Math.min(rate, this.#senderLimit) * time - read + this.#left[i]!
     );
     this.log.push({ rate, purpose, seconds: time, fresh: false });
-    return Promise.resolve({ seconds: time, bytes: rate * time, ended });
+    return Promise.resolve({
+      seconds: time,
+      bytes: rate * time,
+      ended: ended ? "behind" : undefined,
+    });
   }
 
   look(): Promise<undefined> {

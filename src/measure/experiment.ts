@@ -64,6 +64,8 @@ export class Experiment implements Lab {
   #connected = false;
   #current: Current | undefined;
   #longestPause = 0;
+  /** A connection has ended although the reader was not behind. */
+  #lost = false;
 
   constructor(pool: ReaderPool, options: LimitOptions) {
     this.#pool = pool;
@@ -81,10 +83,15 @@ export class Experiment implements Lab {
     add: (samples: readonly Sample[]) => boolean,
   ): Promise<Offered> {
     const { seconds, result } = await this.run(rate, purpose, longest, add);
+    let ended: Offered["ended"];
     if (result.ended !== undefined) {
       const keptUp = this.trials.some(({ verdict }) => verdict === "keeps-up");
       const behind = Math.max(ENDED_BEHIND.bytes, ENDED_BEHIND.seconds * rate);
-      if (!keptUp || result.backlog < behind) await this.#fail(result, keptUp);
+      ended = keptUp && result.backlog >= behind ? "behind" : "lost";
+      if (ended === "lost") {
+        if (this.#lost) await this.#fail(result, keptUp);
+        this.#lost = true;
+      }
     }
     if (result.deadlocked && this.#options.replies === "ignore") {
       throw new ReaderFailed(
@@ -92,7 +99,7 @@ export class Experiment implements Lab {
           "reads, and has stopped reading; read its replies with --replies drain",
       );
     }
-    return { seconds, bytes: result.accepted, ended: result.ended !== undefined };
+    return { seconds, bytes: result.accepted, ended };
   }
 
   async #fail({ offered, seconds, reader, ended }: TrialResult, keptUp: boolean): Promise<never> {

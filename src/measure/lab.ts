@@ -22,8 +22,11 @@ export interface Offered {
   seconds: number;
   /** Bytes that each reader was sent, the fewest. */
   bytes: number;
-  /** A reader that was behind ended its connection. */
-  ended: boolean;
+  /**
+   * A reader ended its connection: it was `behind`, or it was not, and the trial says nothing (`lost`). The
+   * second time that it was not, `offer` rejects.
+   */
+  ended: "behind" | "lost" | undefined;
 }
 
 export interface Lab {

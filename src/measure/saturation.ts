@@ -89,7 +89,8 @@ export async function saturate(
     looked = false;
     return over;
   });
-  if (ended) return { is: "ended" };
+  if (ended === "behind") return { is: "ended" };
+  if (ended === "lost") return { is: "unknown", blame: "reader" };
   for (const stretch of stretches) stretch.finish();
   if (stretches.some(({ result }) => result.stopped)) return { is: "stopped" };
   const collapsed = stretches.find(({ result }) => result.collapsed);

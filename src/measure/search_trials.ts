@@ -107,7 +107,11 @@ export class SearchTrials {
     }
     const { verdict, blame, slope, stopped } = verdicts[Math.max(0, worst)]!;
     const { drained, seconds, readsSeldom } = backlogs[Math.max(0, worst)]!;
-    if (offered.ended) {
+    if (offered.ended === "lost") {
+      await this.lab.settle({ verdict: "inconclusive" }, true);
+      return await this.try(rate, plan);
+    }
+    if (offered.ended === "behind") {
       await this.lab.settle({ verdict: "falls-behind" }, true);
       const capacity = drained / Math.max(1e-9, seconds);
       return {
@@ -153,7 +157,7 @@ export class SearchTrials {
   /** Offers that rate for so long; how long the reader then goes on working. */
   async #work(rate: number, longest: number) {
     const offered = await this.lab.offer({ rate, purpose: "work", longest }, () => false);
-    const hidden = offered.ended ? undefined : await this.lab.look();
+    const hidden = offered.ended !== undefined ? undefined : await this.lab.look();
     const { seconds } = offered;
     const behind = hidden !== undefined && isBehind(hidden, { seconds, pause: this.pauseAt(rate) });
     const verdict = hidden === undefined ? "inconclusive" : behind ? "falls-behind" : "keeps-up";

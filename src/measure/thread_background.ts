@@ -127,7 +127,7 @@ function timerOf({ cpuNs, switches }: Series): { cpuNs: number; switches: number
     last = i;
   }
   const gaps = wakes.slice(1).map(({ at }, i) => at - wakes[i]!.at);
-  if (gaps.length === 0 || Math.max(...gaps) > TIMER_GAPS_ALIKE * Math.min(...gaps)) {
+  if (gaps.length < 2 || Math.max(...gaps) > TIMER_GAPS_ALIKE * Math.min(...gaps)) {
     return undefined;
   }
   const work = wakes.map((wake) => wake.cpuNs);
@@ -135,9 +135,14 @@ function timerOf({ cpuNs, switches }: Series): { cpuNs: number; switches: number
   return { cpuNs: Math.max(...cpuNs), switches: Math.max(...switches) };
 }
 
-/** Whether a thread did something and is not known to be a timer: a longer look may tell. */
+/**
+ * Whether a thread did something and is not known to be a timer: a longer look may tell. What a program does
+ * just after its start is none.
+ */
 export function mayBeTimer(windows: readonly WorkWindow[]): boolean {
-  return [...seriesByThread(windows).values()].some((series) => {
+  const late = seriesByThread(windows.slice(windows.length >> 1));
+  return [...seriesByThread(windows)].some(([thread, series]) => {
+    if (!late.has(thread)) return false;
     const background = new ThreadBackground(series, windows.length);
     return background.silent && background.timer === undefined;
   });
