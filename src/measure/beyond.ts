@@ -12,8 +12,8 @@ const OVERLOAD = { seconds: 1.5, pauses: 10, longest: 10 };
 /** Recovery: at most so many seconds, and so many of the reader's pauses more than it needs. */
 const RECOVERY = { longest: 10, pauses: 4 };
 /**
- * A reader that drains more than `upper`, and more than it did for as long before, refutes it; by more than
- * this, which samples alone may differ.
+ * A reader that drains so many times `upper`, and so many times the fastest that it drained for as long
+ * before, refutes `upper`. A smaller difference may come from the times of the samples.
  */
 const REFUTES = 1.02;
 /** How much more than it works on a reader is offered, to see whether it takes it. */

@@ -186,7 +186,8 @@ export class Experiment implements Lab {
         const attached = this.#options.command === undefined;
         const { clear, rest } = await this.#clear(attached ? CLEAR_ATTACHED_MS : CLEAR_MS);
         // One that was behind and leaves a rest may be stuck.
-        if (!clear || rest > USUAL_REST * this.rest) this.#replaceReason = NOT_CLEARED;
+        const stuck = judged.verdict !== "keeps-up" && rest > USUAL_REST * this.rest;
+        if (!clear || stuck) this.#replaceReason = NOT_CLEARED;
       }
     }
     if (fresh) this.#replaceReason ??= SEARCH;

@@ -24,7 +24,7 @@ export interface LimitOptions extends ReaderPoolOptions {
   /** Of the interval; default 0.95. */
   confidence?: number;
   /**
-   * How long it may take; seconds, default 60. A reader whose speed varies needs more time for the same
+   * How long it may take; seconds, default 60; with less than 20 it says little. A reader whose speed varies needs more time for the same
    * precision: the search ends with the interval that it has by then.
    */
   timeSeconds?: number;

@@ -61,11 +61,9 @@ export const CLEAR_ATTACHED_MS = 30_000;
 const WARM_UP_RATE = 10_000;
 /**
  * A reader that has read nothing by then may wait for more than that (SO_RCVLOWAT): the rate is doubled, and
- * then again and again. Seconds.
+ * then again and again. Seconds, and bytes a second.
  */
-const WARM_UP = { raised: 1.5, again: 0.4 };
-/** One that first reads after so many bytes waits for a certain number of them. */
-const LARGE_WARM_UP = 32 << 10;
+const WARM_UP = { raised: 1.5, again: 0.4, highest: 2e6 };
 
 /** With more readers, reading what their threads do would take too much of a core. */
 const MOST_WATCHED = 16;
@@ -91,8 +89,6 @@ export class ReaderPool {
   #onAccepted: (() => void) | undefined;
   #hadReaders = false;
   #stopTimeoutSeconds: number;
-  /** What the readers were sent before the first of them read something; bytes, the most. */
-  #warmUpBytes = 0;
 
   constructor(options: ReaderPoolOptions) {
     this.#options = options;
@@ -171,18 +167,16 @@ export class ReaderPool {
       void flood.done.then((closed) => ended ??= { reader, closed });
     });
     let rate = 0;
-    const send = (bytesPerSecond: number, atOnce: number) => {
+    const send = (bytesPerSecond: number) => {
       rate = bytesPerSecond;
       for (const { flood } of readers) {
-        const perSecond = rate / flood.message.size;
+        const messages = rate / flood.message.size;
         // The first message is sent at once: a large one would otherwise be due only after seconds.
-        const messages = Math.max(1, atOnce / flood.message.size);
-        flood.start(perSecond, performance.now() - 1000 * messages / perSecond);
+        flood.start(messages, performance.now() - 1000 / messages);
       }
     };
     const startMs = performance.now();
-    // A reader that waits for more than a little was found out about with the first ones.
-    send(WARM_UP_RATE, this.#warmUpBytes > LARGE_WARM_UP ? this.#warmUpBytes : 0);
+    send(WARM_UP_RATE);
     let raiseMs = startMs + 1000 * WARM_UP.raised;
     while (!readers.every(({ meter }) => (meter.read()?.drained ?? 0) > 0)) {
       if (signal?.aborted) throw new Interrupted();
@@ -197,14 +191,10 @@ export class ReaderPool {
       }
       if (nowMs > raiseMs) {
         raiseMs = nowMs + 1000 * WARM_UP.again;
-        send(2 * rate, 0);
+        send(Math.min(2 * rate, WARM_UP.highest));
       }
       await sleep(SAMPLE_EVERY_MS);
     }
-    this.#warmUpBytes = Math.max(
-      this.#warmUpBytes,
-      ...readers.map(({ flood }) => flood.offeredAt(performance.now())),
-    );
     if (!(await waitForClear(readers, CLEAR_ATTACHED_MS)).clear) {
       if (ended !== undefined) {
         throw new ReaderFailed(await this.explainEnd(ended.reader, ended.closed));

@@ -87,7 +87,7 @@ export async function saturate(
     for (let i = 0; i < samples.length; i++) over = stretches[i]!.add(samples[i]!) && over;
     if (looked) tell();
     looked = false;
-    return over;
+    return over || stretches.some(({ result }) => result.stopped || result.collapsed);
   });
   if (ended === "behind") return { is: "ended" };
   if (ended === "lost") return { is: "unknown", blame: "reader" };

@@ -167,7 +167,7 @@ class Search {
     // The ramp's short trials are not enough for this outcome.
     let keepsUp = false;
     this.#kept = Math.max(minRate, this.#kept || 0.9 * this.#estimate);
-    for (let step = 0; step < 4 && !keepsUp; step++) {
+    for (let step = 0; step < 4; step++) {
       const plan: Plan = { ...LONG, purpose: "confirm", tolerance: precision / 2 };
       const tried = await this.#trials.try(this.#kept, plan);
       const works = await this.#trials.processed(this.#kept, tried, false);
@@ -179,9 +179,10 @@ class Search {
       this.#estimate = tried.capacity;
       this.#kept = Math.max(minRate, 0.9 * this.#kept);
       if (tried.verdict === "falls-behind" && tried.blame === "reader") return undefined;
+      if (this.#failed <= minRate) break;
     }
-    if (!keepsUp) this.#kept = 0;
-    return this.#limited(reason);
+    if (keepsUp) return this.#limited(reason);
+    return { outcome: "irregular", lower: 0, upper: this.#failed, reason: REASONS.unclear };
   }
 
   #limited(blame: Blame): Outcome {

@@ -63,6 +63,7 @@ export const REASONS = {
   slows: "the reader becomes slower the longer it runs, so it has no single limit",
   speedsUp: "the reader becomes faster the longer it runs, so it has no single limit",
   slowerBelow: "the reader falls behind at rates below those that it drains when it is backlogged",
+  unclear: "the reader kept up in short trials, and in no longer one",
   varies: "the reader's speed varies, so the interval is wider than requested",
   outOfTime: "there was not enough time to find the limit",
 } as const;

@@ -8,8 +8,9 @@
  *
  * Sources: C. Alexopoulos, A. F. Seila, Output Data Analysis, in J. Banks, Handbook of Simulation,
  * Wiley 1998 (batch means); A. M. Law, Simulation Modeling and Analysis, 5th ed. 2015, section 9.5.3;
- * P. C. O'Brien, T. R. Fleming, Biometrics 35, 1979, and S. J. Pocock, Biometrika 64, 1977 (error
- * that is spent over several looks).
+ * C. E. Bonferroni, Teoria statistica delle classi e calcolo delle probabilità, 1936 (the probabilities of
+ * several errors add up at most); K. K. G. Lan, D. L. DeMets, Biometrika 70, 1983 (error that is spent over
+ * several looks: see stretch.ts).
  */
 import { studentT } from "./statistics.ts";
 

@@ -16,7 +16,7 @@ export interface StretchOptions {
   halfWidth: number;
   /** The first look at the interval, in seconds of the stretch; the next ones at twice the time each. */
   firstLook: number;
-  /** The last look. */
+  /** The end of the time, where the last look is. */
   lastLook: number;
   /** The largest number of bytes read between two samples of earlier trials. */
   largestRead: number;
@@ -45,8 +45,8 @@ const SETTLE = 0.3;
 /** After this time, and so many pauses, it is given up as soon as the reader has no backlog. */
 const GIVE_UP = { seconds: 2, pauses: 12 };
 /**
- * Where most of the backlog was not the reader's for so long, what it drains is not its service rate. BBR
- * sends hardly anything for 0.2 s each 10 s (PROBE_RTT, draft-ietf-ccwg-bbr).
+ * Where most of the backlog was not the reader's for so long, what it drains is not its service rate. Linux's
+ * BBR sends hardly anything for 0.2 s each 10 s (PROBE_RTT, draft-cardwell-iccrg-bbr-congestion-control-00).
  */
 const OTHERS = { seconds: 0.3, pauses: 1.5 };
 /** It has collapsed if it drains so little of what it had kept up with; after so long. */
@@ -78,7 +78,7 @@ export class Stretch {
     ...{ estimate: undefined, caughtUp: false, collapsed: false, stopped: false },
     blame: "reader",
   };
-  /** The change of the rate, seen at two looks. */
+  /** The change of the rate, seen at two looks, or at the only one. */
   drift: Drift | undefined;
 
   constructor(options: StretchOptions) {
@@ -173,12 +173,15 @@ export class Stretch {
       (!changes && estimate.halfWidth <= halfWidth * estimate.mean);
   }
 
-  /** Half of the error is the first look's: most readers need no other. The later ones share by time. */
+  /**
+   * Half of the error is the first look's: most readers need no other. The later ones share the rest by
+   * their times, so that all of them together keep the error (Bonferroni; Lan and DeMets).
+   */
   #errorShare(): number {
-    const [first, ...later] = this.#looks;
+    const [, ...later] = this.#looks;
     if (later.length === 0) return 1;
     if (this.#look === 0) return 0.5;
-    return 0.5 * this.#looks[this.#look]! / (later.reduce((sum, at) => sum + at, 0) || first!);
+    return 0.5 * this.#looks[this.#look]! / later.reduce((sum, at) => sum + at, 0);
   }
 
   #giveUp(): void {

@@ -39,6 +39,8 @@ export class TrialWatch {
   /** The first and the last read in the second half of the trial's longest time: when, and drained then. */
   #half: { time: number; drained: number } | undefined;
   #end: { time: number; drained: number } | undefined;
+  /** When half of that time had passed. */
+  #middle: { time: number; drained: number } | undefined;
   #lastRead = 0;
   #first: Reading & { offered: number; late: number } | undefined;
   #lastFull: Reading | undefined;
@@ -88,6 +90,7 @@ export class TrialWatch {
       offered: offered - first.offered,
       window: full?.near.info?.sendWindow,
     };
+    if (time <= this.#longest / 2) this.#middle = { time, drained: sample.drained };
     if (sample.drained > (this.last?.drained ?? 0)) {
       this.longestPause = Math.max(this.longestPause, time - this.#lastRead);
       this.#lastRead = time;
@@ -157,11 +160,12 @@ export class TrialWatch {
 
   /**
    * Drained in the second half of the longest time that the trial may take, bytes a second: from one read
-   * to another, as one that reads much at once would otherwise seem slower or faster.
+   * to another where there are two, as one that reads much at once would otherwise seem slower or faster.
    */
   get drainedInSecondHalf(): number {
-    const from = this.#half;
-    const to = this.#end;
+    const reads = this.#half !== undefined && this.#end!.time > this.#half.time;
+    const from = reads ? this.#half : this.#middle;
+    const to = reads ? this.#end : this.last;
     if (from === undefined || to === undefined || to.time === from.time) return 0;
     return (to.drained - from.drained) / (to.time - from.time);
   }
