@@ -183,7 +183,8 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
         if (event.event === "connected" && !begun) {
           begun = true;
           const most = formatSeconds(options.time / 1000);
-          progress.line(`connected: about 20 s, or ${most} where the speed varies (--time)`);
+          const varies = options.time > 20_000 ? `, or ${most} if the reader's speed varies` : "";
+          progress.line(`connected: this takes about 20 s${varies}`);
         }
         showProgress(event, progress, attach);
       },

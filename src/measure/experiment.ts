@@ -64,7 +64,7 @@ export class Experiment implements Lab {
   #connected = false;
   #current: Current | undefined;
   #longestPause = 0;
-  /** A connection has ended although the reader was not behind. */
+  /** In the last trial, a connection ended although the reader was not behind. */
   #lost = false;
 
   constructor(pool: ReaderPool, options: LimitOptions) {
@@ -84,7 +84,8 @@ export class Experiment implements Lab {
   ): Promise<Offered> {
     const { seconds, result } = await this.run(rate, purpose, longest, add);
     let ended: Offered["ended"];
-    if (result.ended !== undefined) {
+    if (result.ended === undefined) this.#lost = false;
+    else {
       const keptUp = this.trials.some(({ verdict }) => verdict === "keeps-up");
       const behind = Math.max(ENDED_BEHIND.bytes, ENDED_BEHIND.seconds * rate);
       ended = keptUp && result.backlog >= behind ? "behind" : "lost";

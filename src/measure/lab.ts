@@ -23,8 +23,8 @@ export interface Offered {
   /** Bytes that each reader was sent, the fewest. */
   bytes: number;
   /**
-   * A reader ended its connection: it was `behind`, or it was not, and the trial says nothing (`lost`). The
-   * second time that it was not, `offer` rejects.
+   * A reader ended its connection: it was `behind`, or it was not, and the trial says nothing (`lost`). In
+   * the second such trial in a row, `offer` rejects.
    */
   ended: "behind" | "lost" | undefined;
 }

@@ -35,7 +35,7 @@ export interface SearchResult {
   drift?: Drift;
   /** Of several readers, the one with the lowest limit; from 0. */
   slowest: number;
-  /** The longest time without a read that was seen; seconds. */
+  /** The longest time without a read at rates near `lower`; seconds. */
   pause: number;
   /** The highest rate that it drained for so many seconds while it had a backlog; 0: unknown. */
   fastest: (seconds: number) => number;

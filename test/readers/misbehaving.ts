@@ -117,7 +117,7 @@ const acts: Record<string, () => void> = {
       });
       socket.on("close", () => {
         // Short lives first, so that a trial's second chance is a longer one.
-        if (bytes >= longest) longest *= 4;
+        if (bytes >= longest) longest *= 16;
         else process.exit(0);
         again();
       });
