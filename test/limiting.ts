@@ -87,7 +87,9 @@ export const SOON = ["--time", "20s"];
 
 /** No option is first: Bun takes a `--` that comes first for its own. */
 export const limitOf = (reader: readonly string[], ...options: string[]): Promise<RunResult> =>
-  run([LIMIT, "--json", ...SOON, ...options, "--", ...reader], { timeoutMs: 120_000 });
+  run([LIMIT, "--json", ...(options.includes("--time") ? [] : SOON), ...options, "--", ...reader], {
+    timeoutMs: 120_000,
+  });
 
 /** bin/limit.ts that waits for readers, and the port that they may come to. */
 export async function attaching(

@@ -120,11 +120,14 @@ static void end(int status, const char *why) {
 
 static void on_stop(void) { end(0, stop_signal == SIGTERM ? "SIGTERM" : "SIGINT"); }
 
-/* Waits for data; false where it had to. */
+/* One that waits wakes up so seldom that it looks as idle as one that is blocked in recv(2). */
+#define IDLE_WAIT_MS 10000
+
+/* Waits for data; false where it had to. A signal ends the wait. */
 static int was_readable(int fd) {
     struct pollfd p = {fd, POLLIN, 0};
     if (poll(&p, 1, 0) > 0) return 1;
-    while (!stop_signal && poll(&p, 1, MAX_WAIT_MS) <= 0) continue;
+    while (!stop_signal && poll(&p, 1, IDLE_WAIT_MS) <= 0) continue;
     return 0;
 }
 

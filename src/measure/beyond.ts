@@ -8,7 +8,7 @@ import { ABOVE_PROCESSING } from "./processing.ts";
 import type { MeasuredReader } from "./trial_watch.ts";
 
 /** The overload lasts so long, and so many of the reader's longest pauses; at most a little. */
-const OVERLOAD = { seconds: 1.5, pauses: 10, longest: 10 };
+const OVERLOAD = { seconds: 1, pauses: 10, longest: 10 };
 /** Recovery: at most so many seconds, and so many of the reader's pauses more than it needs. */
 const RECOVERY = { longest: 10, pauses: 4 };
 /**

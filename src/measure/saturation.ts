@@ -47,8 +47,8 @@ export type Saturation =
   /** Our sender or the path kept the readers from a backlog; `reader`: nobody can say. */
   | { is: "unknown"; blame: Blame };
 
-/** A pause that comes each 4 s is then seen twice; less where the time is short. Seconds. */
-const FIRST_LOOK = { usual: 8, least: 3, pauses: 16, messages: 20 };
+/** A pause that comes each 3 s is then seen twice; less where the time is short. Seconds. */
+const FIRST_LOOK = { usual: 6, least: 3, pauses: 16, messages: 20 };
 /** Kept for the trials after the stretch; seconds. */
 export const RESERVE = 10;
 

@@ -112,6 +112,7 @@ export function hasSettled(windows: readonly WorkWindow[]): boolean {
 const TIMER_GAP = 5;
 const TIMER_GAPS_ALIKE = 1.5;
 const TIMER_WAKES_ALIKE = 4;
+const FEWEST_WAKES = 3;
 
 /**
  * The most that a timer does in one window: a thread that wakes up now and then, at even distances, does about
@@ -126,13 +127,22 @@ function timerOf({ cpuNs, switches }: Series): { cpuNs: number; switches: number
     wakes.at(-1)!.cpuNs += cpuNs[i]!;
     last = i;
   }
+  if (wakes.length < FEWEST_WAKES) return undefined;
   const gaps = wakes.slice(1).map(({ at }, i) => at - wakes[i]!.at);
-  if (gaps.length < 2 || Math.max(...gaps) > TIMER_GAPS_ALIKE * Math.min(...gaps)) {
-    return undefined;
-  }
   const work = wakes.map((wake) => wake.cpuNs);
-  if (Math.max(...work) > TIMER_WAKES_ALIKE * Math.min(...work)) return undefined;
-  return { cpuNs: Math.max(...cpuNs), switches: Math.max(...switches) };
+  if (!areAlike(gaps, TIMER_GAPS_ALIKE) || !areAlike(work, TIMER_WAKES_ALIKE)) return undefined;
+  return { cpuNs: usual(cpuNs.filter((ns) => ns > 0)).at(-1)!, switches: Math.max(...switches) };
+}
+
+/** In order of size; of four or more without the smallest and the largest, which something else may explain. */
+function usual(values: readonly number[]): number[] {
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted.length < 4 ? sorted : sorted.slice(1, -1);
+}
+
+function areAlike(values: readonly number[], factor: number): boolean {
+  const most = usual(values);
+  return most.at(-1)! <= factor * most[0]!;
 }
 
 /**
