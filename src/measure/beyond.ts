@@ -5,6 +5,7 @@ import { HELD_BACK } from "./hidden_backlog.ts";
 import type { LimitResult } from "./limit_result.ts";
 import { SAMPLE_EVERY_MS } from "./meter.ts";
 import { ABOVE_PROCESSING } from "./processing.ts";
+import type { SearchResult } from "./search_result.ts";
 import type { MeasuredReader } from "./trial_watch.ts";
 
 /** The overload lasts so long, and so many of the reader's longest pauses; at most a little. */
@@ -19,6 +20,11 @@ const REFUTES = 1.02;
 /** How much more than it works on a reader is offered, to see whether it takes it. */
 const FILL = { bytes: 1 << 20, seconds: 3 };
 
+interface BeyondOptions extends Pick<SearchResult, "pause" | "largestRead" | "fastest"> {
+  readers: () => readonly MeasuredReader[];
+  signal?: AbortSignal;
+}
+
 export interface Beyond extends Pick<LimitResult, "overload" | "recovery"> {
   /** What it drained, where that is certainly more than `upper`; bytes a second. */
   refutes: number | undefined;
@@ -26,18 +32,12 @@ export interface Beyond extends Pick<LimitResult, "overload" | "recovery"> {
 
 /**
  * Offers twice the limit and measures what the reader still drains, then offers half of the limit and
- * measures how long the backlog takes to clear. `pause`: the reader's longest pause; seconds.
+ * measures how long the backlog takes to clear.
  */
 export async function measureBeyond(
   experiment: Experiment,
   { lower, upper }: { lower: number; upper: number },
-  { readers, pause, fastest, signal }: {
-    readers: () => readonly MeasuredReader[];
-    pause: number;
-    /** See `SearchResult`. */
-    fastest: (seconds: number) => number;
-    signal?: AbortSignal;
-  },
+  { readers, pause, largestRead, fastest, signal }: BeyondOptions,
 ): Promise<Beyond> {
   const seconds = Math.min(OVERLOAD.longest, Math.max(OVERLOAD.seconds, OVERLOAD.pauses * pause));
   const { result } = await experiment.run(2 * upper, "overload", seconds, () => false);
@@ -46,7 +46,8 @@ export async function measureBeyond(
   const beyond: Beyond = {
     overload: { offered: result.achieved, drained, collapsed: drained < lower / 2 },
     recovery: null,
-    refutes: drained > REFUTES * most ? drained : undefined,
+    // Two reads more or less are chance.
+    refutes: (drained - REFUTES * most) * seconds / 2 > 2 * largestRead ? drained : undefined,
   };
   if (result.ended === undefined) {
     beyond.recovery = await measureRecovery(lower, readers(), pause, signal);

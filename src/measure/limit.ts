@@ -92,7 +92,7 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
     if (limit !== null && !result.hoards) {
       const { overload, recovery, refutes } = await measureBeyond(experiment, limit, {
         readers: () => pool.connected,
-        ...{ pause: found.pause, fastest: found.fastest },
+        ...found,
         ...(signal === undefined ? {} : { signal }),
       });
       Object.assign(result, { overload, recovery });

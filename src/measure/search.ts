@@ -43,13 +43,14 @@ export async function searchLimit(lab: Lab, options: SearchOptions): Promise<Sea
   const trials = new SearchTrials(lab, options);
   const search = new Search(trials, options);
   const result = await search.run();
-  const { slowest } = trials;
+  const { slowest, largestRead } = trials;
   const { service } = search;
   const pause = trials.pauseAt(result.lower);
-  return { slowest, pause, fastest: (seconds) => service?.fastest(seconds) ?? 0, ...result };
+  const fastest = (seconds: number) => service?.fastest(seconds) ?? 0;
+  return { slowest, pause, largestRead, fastest, ...result };
 }
 
-type Outcome = Omit<SearchResult, "slowest" | "pause" | "fastest">;
+type Outcome = Omit<SearchResult, "slowest" | "pause" | "largestRead" | "fastest">;
 
 class Search {
   /** Of the slowest reader. */

@@ -37,6 +37,8 @@ export interface SearchResult {
   slowest: number;
   /** The longest time without a read at rates near `lower`; seconds. */
   pause: number;
+  /** The largest number of bytes that it read between two samples. */
+  largestRead: number;
   /** The highest rate that it drained for so many seconds while it had a backlog; 0: unknown. */
   fastest: (seconds: number) => number;
 }

@@ -120,10 +120,7 @@ export class Stretch {
       return this.#over;
     }
     if (time < SETTLE) return false;
-    const { share, seconds, pauses } = COLLAPSE;
-    if (
-      time > Math.max(seconds, pauses * pause) && sample.drained < share * this.#options.kept * time
-    ) {
+    if (this.#collapses(sample)) {
       this.result.collapsed = true;
       return this.#over = true;
     }
@@ -131,6 +128,14 @@ export class Stretch {
     this.#rate.add(time, sample.drained);
     if (time - this.#began >= this.#looks[this.#look]!) this.#lookAtRate();
     return this.#over;
+  }
+
+  /** One that slows down only after the first look is no such reader: it becomes slower the longer it runs. */
+  #collapses({ time, drained }: Sample): boolean {
+    const { kept, pause } = this.#options;
+    const { share, seconds, pauses } = COLLAPSE;
+    if (this.#look > 0 || time <= Math.max(seconds, pauses * pause)) return false;
+    return drained < share * kept * time;
   }
 
   get service(): ServiceRate {
