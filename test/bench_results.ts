@@ -178,7 +178,7 @@ export function madeResult(
 
 /** A result of `limit --json`. */
 export function madeLimit(reader: string, limit: number, drains = limit): LimitResult {
-  const { keepsUpAt: _keepsUpAt, limitedBy: _limitedBy, ...found } = madeFigures(limit, drains);
+  const { limitedBy: _limitedBy, ...found } = madeFigures(limit, drains);
   return {
     ...found,
     schema: "speedlimit/limit@2",

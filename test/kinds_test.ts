@@ -91,6 +91,7 @@ const result = (figures: Partial<LimitResult>): LimitResult => ({
   outcome: "found",
   message: CONFIRMED,
   limit: { lower: 1.99e6, upper: 2.01e6, messagesPerSecond: 1 },
+  keepsUpAt: 1.99e6,
   until: "worked",
   intake: null,
   hoards: false,

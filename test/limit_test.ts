@@ -43,6 +43,7 @@ describe("a reader with a known limit", () => {
       ...["schema", "reader", "readers", "outcome", "message"],
       ...[
         "limit",
+        "keepsUpAt",
         "until",
         "intake",
         "hoards",

@@ -75,8 +75,8 @@ const spec = {
     }),
     time: option({
       value: "TIME",
-      help: "how long it may take for each reader: a reader whose speed varies needs\n" +
-        "more time for the same precision",
+      help: "how long it may take for each reader, at least 20s: a reader whose speed varies " +
+        "needs more time for the same precision",
       default: "60s",
       parse: (text) => parseDuration(text, { least: 20_000 }),
     }),
@@ -87,8 +87,8 @@ const spec = {
       parse: (text) => parseDuration(text, { least: 1000 }),
     }),
     until: choice({
-      help: "taken: the reader keeps up if it takes all from its socket; worked: if it\n" +
-        "also finishes its work (default: worked where that can be seen)",
+      help: "taken: the reader keeps up if it takes all from its socket; worked: if it also " +
+        "finishes its work (default: worked where that can be seen)",
       choices: ["worked", "taken"],
     }),
     confidence: option({
@@ -142,6 +142,12 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
   if (command?.length === 0) {
     throw new UsageError(
       "no command follows --; an example is -- python3 my_reader.py {host} {port}",
+    );
+  }
+  const program = command?.[0] ?? "";
+  if (program.startsWith("-")) {
+    throw new UsageError(
+      `the command after -- begins with ${printable(program)}: options come before --`,
     );
   }
   if (maxRate !== undefined && maxRate < minRate) {
@@ -264,6 +270,9 @@ function showProgress(event: LimitEvent, progress: ProgressLine, attach: boolean
     case "fresh-reader":
       return progress.line(`replacing the reader: ${event.reason}`);
     case "trial-begins":
+      if (event.purpose === "saturate") {
+        return progress.line(`saturate ${formatByteRate(event.rate).padStart(10)}  ...`);
+      }
       return progress.update(`${event.purpose}: ${formatByteRate(event.rate)} ...`);
     case "interval": {
       const { lower, upper, secondsLeft } = event;

@@ -14,7 +14,7 @@ export const MESSAGE_OPTIONS = {
   }),
   size: option({
     value: "SIZE",
-    help: "messages of this size instead, with filler text",
+    help: "messages of this size instead, of printable filler without a newline",
     parse: (text) => parseBytes(text, { most: MOST_MESSAGE }),
   }),
 };

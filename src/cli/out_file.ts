@@ -1,5 +1,5 @@
 /** Output files that are named on the command line. */
-import { accessSync, constants } from "node:fs";
+import { accessSync, constants, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { UnitError } from "../text/units.ts";
 
@@ -13,6 +13,9 @@ export function parseOutFile(text: string): string {
     accessSync(dirname(path), constants.W_OK);
   } catch {
     throw new UnitError("must be a file in a folder that can be written to");
+  }
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) {
+    throw new UnitError("must be a file, and is a folder");
   }
   return path;
 }

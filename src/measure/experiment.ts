@@ -227,7 +227,8 @@ export class Experiment implements Lab {
     const trial: Trial = {
       offered: result.offered,
       achieved: result.achieved,
-      drained: result.drained,
+      // At first the buffers fill: those of an overload are no small part of it.
+      drained: purpose === "overload" ? result.drainedInSecondHalf : result.drained,
       backlogSlope: slope,
       ...result.figures,
       seconds: result.seconds,

@@ -11,7 +11,7 @@ import { formatByteRate, formatBytes, formatCount, formatSeconds } from "../text
 import { measureBeyond, measureHidden } from "./beyond.ts";
 import { Experiment } from "./experiment.ts";
 import type { LimitOptions } from "./limit_options.ts";
-import { CONFIRMED, LIMIT_SCHEMA, type LimitResult } from "./limit_result.ts";
+import { CONFIRMED, highestKeptUp, LIMIT_SCHEMA, type LimitResult } from "./limit_result.ts";
 import { Interrupted, ReaderPool } from "./reader_pool.ts";
 import { ReaderFailed } from "./reader_process.ts";
 import { searchLimit } from "./search.ts";
@@ -22,6 +22,8 @@ const START_RATE = 500_000;
 const TIME_SECONDS = 60;
 /** Waiting for a core for less than that is usual. */
 const CONTENTION = 0.1;
+/** A narrower interval would take this long, or there is more to it than time; seconds. */
+const LEAST_FORECAST = 20;
 const LONGEST_FORECAST = 3600;
 /** Of `timeSeconds`, kept for what the reader does beyond its limit. */
 const BEYOND_SECONDS = 4;
@@ -56,6 +58,7 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
     outcome: "irregular",
     message: "",
     limit: null,
+    keepsUpAt: 0,
     until: "taken",
     intake: null,
     hoards: false,
@@ -116,6 +119,7 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
     result.until = pool.works.length > 0 ? "worked" : "taken";
     await pool.close();
     result.queueSource = experiment.queueSource;
+    result.keepsUpAt = result.limit?.lower ?? highestKeptUp(result.trials);
     result.sampleSeconds = experiment.sampleSeconds;
     result.seconds = (performance.now() - startMs) / 1000;
   }
@@ -126,7 +130,7 @@ function addSearchResult(result: LimitResult, found: SearchResult, messageSize: 
   const { outcome, lower, upper, reason, drift, needs } = found;
   result.outcome = outcome;
   result.message = reason ?? CONFIRMED;
-  if (needs !== undefined) {
+  if (needs !== undefined && needs > LEAST_FORECAST) {
     const share = `${Number((100 * result.precision).toFixed(1))} %`;
     result.message += needs > LONGEST_FORECAST
       ? `; ${share} would take more than an hour`

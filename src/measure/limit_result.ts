@@ -63,6 +63,8 @@ export interface LimitResult {
   /** One line: what the outcome means here; `CONFIRMED` where there is nothing to explain. */
   message: string;
   limit: { lower: number; upper: number; messagesPerSecond: number } | null;
+  /** `limit.lower`, or without a limit the highest rate at which the reader kept up; 0: none. */
+  keepsUpAt: number;
   /** What `limit` is the highest rate of: see `LimitOptions.until`. */
   until: "worked" | "taken";
   /**
