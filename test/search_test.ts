@@ -106,6 +106,22 @@ function search(lab: Lab, options: Partial<SearchOptions> = {}) {
 }
 
 describe("the search", () => {
+  test("of one that is slower once it was overloaded, by however little", async () => {
+    for (const [fresh, overloaded] of [[13_000, 7700], [15_000, 8100], [9500, 8200]]) {
+      const sticky = () => {
+        let slow = false;
+        return (backlog: number) => {
+          slow ||= backlog > 300_000;
+          return slow ? overloaded : fresh;
+        };
+      };
+      const found = await search(new SimpleLab([sticky]));
+      assertEquals([found.outcome, found.reason], ["irregular", REASONS.metastable]);
+      const limit = 1000 * fresh!;
+      assert(found.lower <= 1.02 * limit && found.upper >= 0.98 * limit, JSON.stringify(found));
+    }
+  });
+
   test("of a steady reader: from below, doubling; one stretch above; one trial below", async () => {
     const lab = new SimpleLab([steady(7e6)]);
     const seen: { lower: number; upper: number; secondsLeft: number }[] = [];
@@ -113,7 +129,7 @@ describe("the search", () => {
     assertEquals([found.outcome, found.reason], ["found", undefined]);
     assert(found.lower <= 7e6 && found.upper >= 7e6 && found.upper / found.lower < 1.0101);
     const purposes = lab.log.map(({ purpose }) => purpose);
-    assertEquals(purposes, [...Array(5).fill("ramp"), "saturate", "confirm"]);
+    assertEquals(purposes, [...Array(5).fill("ramp"), "saturate", "bound", "confirm"]);
     lab.log.slice(1, 5).forEach(({ rate }, i) => assertEquals(rate, 2 * lab.log[i]!.rate));
     const { rate, verdict } = lab.log.at(-1)!;
     assert(verdict === "keeps-up" && rate < found.lower && rate > 0.98 * found.lower);

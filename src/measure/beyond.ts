@@ -10,6 +10,8 @@ import type { MeasuredReader } from "./trial_watch.ts";
 
 /** The overload lasts so long, and so many of the reader's longest pauses; at most a little. */
 const OVERLOAD = { seconds: 1, pauses: 10, longest: 10 };
+/** Another pause of this part of it would be too much. */
+const SEVERAL = 4;
 /** Recovery: at most so many seconds, and so many of the reader's pauses more than it needs. */
 const RECOVERY = { longest: 10, pauses: 4 };
 /**
@@ -37,10 +39,19 @@ export interface Beyond extends Pick<LimitResult, "overload" | "recovery"> {
 export async function measureBeyond(
   experiment: Experiment,
   { lower, upper }: { lower: number; upper: number },
-  { readers, pause, largestRead, fastest, signal }: BeyondOptions,
+  options: BeyondOptions,
 ): Promise<Beyond> {
-  const seconds = Math.min(OVERLOAD.longest, Math.max(OVERLOAD.seconds, OVERLOAD.pauses * pause));
-  const { result } = await experiment.run(2 * upper, "overload", seconds, () => false);
+  const { readers, largestRead, fastest, signal } = options;
+  let { pause } = options;
+  let seconds = Math.min(OVERLOAD.longest, Math.max(OVERLOAD.seconds, OVERLOAD.pauses * pause));
+  let { result } = await experiment.run(2 * upper, "overload", seconds, () => false);
+  if (result.ended === undefined && SEVERAL * result.longestPause > seconds) {
+    // A pause that was not seen before fills too much of it.
+    pause = result.longestPause;
+    await experiment.settle({ verdict: "inconclusive" }, false);
+    seconds = Math.min(OVERLOAD.longest, OVERLOAD.pauses * pause);
+    ({ result } = await experiment.run(2 * upper, "overload", seconds, () => false));
+  }
   const drained = result.ended === undefined ? result.drainedInSecondHalf : result.drained;
   const most = Math.max(upper, fastest(seconds / 2));
   const beyond: Beyond = {

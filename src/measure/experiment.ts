@@ -48,6 +48,8 @@ export class Experiment implements Lab {
   intake = 0;
   /** Background activity that hid whether a reader has a hidden backlog, as one clause. */
   background: string | undefined;
+  /** How much the readers' memory grew in the trial with the highest rate that they took; bytes a second. */
+  memory = { offered: 0, grown: 0 };
   /** Bytes that the readers left unread although nothing more came, the most. */
   rest = 0;
   /** While the limit was measured: how long the reader's threads waited for a core, by elapsed time. */
@@ -179,8 +181,9 @@ export class Experiment implements Lab {
       const { result, hidden, stopSampling } = current;
       await stopSampling();
       if (result.ended !== undefined) this.#replaceReason = CONNECTION_ENDED;
-      if (result.drained > DRAINED * result.offered) {
-        this.intake = Math.max(this.intake, result.offered);
+      if (result.drained > DRAINED * result.offered && result.offered > this.intake) {
+        this.intake = result.offered;
+        this.memory = { offered: result.offered, grown: current.memoryBytesPerSecond };
       }
       await this.#record(current, judged);
       if (result.ended === undefined && hidden === undefined) {

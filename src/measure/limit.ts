@@ -15,15 +15,15 @@ import { CONFIRMED, highestKeptUp, LIMIT_SCHEMA, type LimitResult } from "./limi
 import { Interrupted, ReaderPool } from "./reader_pool.ts";
 import { ReaderFailed } from "./reader_process.ts";
 import { searchLimit } from "./search.ts";
-import type { SearchResult } from "./search_result.ts";
+import { REASONS, type SearchResult } from "./search_result.ts";
 
 /** First rate of the ramp; for a slower reader the search goes down from here. Bytes a second. */
 const START_RATE = 500_000;
 const TIME_SECONDS = 60;
+/** Memory that grows by so much of what is offered holds messages. */
+const GROWS = 0.5;
 /** Waiting for a core for less than that is usual. */
 const CONTENTION = 0.1;
-/** A narrower interval would take this long, or there is more to it than time; seconds. */
-const LEAST_FORECAST = 20;
 const LONGEST_FORECAST = 3600;
 /** Of `timeSeconds`, kept for what the reader does beyond its limit. */
 const BEYOND_SECONDS = 4;
@@ -88,7 +88,7 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
         onEvent?.({ event: "interval", ...interval });
       },
     });
-    addSearchResult(result, found, message.size);
+    addSearchResult(result, found, message.size, timeSeconds);
     const { limit } = result;
     if (found.hidden) await addHidden(result, experiment);
     // Also where only a wide interval is known: the behaviour beyond it is then even more useful.
@@ -100,10 +100,15 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
       });
       Object.assign(result, { overload, recovery });
       if (refutes !== undefined) refute(result, refutes);
+      else if (found.reason === REASONS.metastable && overload!.drained >= limit.lower) {
+        // Overloaded once more it was as fast as from below.
+        result.message = REASONS.contradicts;
+      }
     }
     if (result.readers > 1 && found.upper < Infinity) result.firstBehind = found.slowest;
     addRest(result, experiment.rest);
     addContention(result, experiment.waitShare);
+    addMemory(result, experiment.memory);
   } catch (error) {
     if (error instanceof Interrupted) {
       result.interrupted = true;
@@ -126,11 +131,16 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
   return result;
 }
 
-function addSearchResult(result: LimitResult, found: SearchResult, messageSize: number): void {
+function addSearchResult(
+  result: LimitResult,
+  found: SearchResult,
+  messageSize: number,
+  timeSeconds: number,
+): void {
   const { outcome, lower, upper, reason, drift, needs } = found;
   result.outcome = outcome;
   result.message = reason ?? CONFIRMED;
-  if (needs !== undefined && needs > LEAST_FORECAST) {
+  if (needs !== undefined && needs > 0.9 * timeSeconds) {
     const share = `${Number((100 * result.precision).toFixed(1))} %`;
     result.message += needs > LONGEST_FORECAST
       ? `; ${share} would take more than an hour`
@@ -181,11 +191,19 @@ async function addHidden(result: LimitResult, experiment: Experiment): Promise<v
 function refute(result: LimitResult, drained: number): void {
   const limit = result.limit!;
   result.outcome = "irregular";
+  if (drained > 0.95 * result.overload!.offered) {
+    result.limit = null;
+    result.message =
+      `offered ${formatByteRate(result.overload!.offered)}, twice the limit that was ` +
+      "found, the reader drained all of it: it was slower while its limit was measured, or it " +
+      "becomes faster only after a while";
+    return;
+  }
   const note =
     `offered twice the limit, the reader drained ${formatByteRate(drained)}, more than ` +
     `the upper bound ${formatByteRate(limit.upper)} that was found: its speed varies, or other ` +
     "programs disturbed the search";
-  result.message = result.message === CONFIRMED ? note : `${result.message}; ${note}`;
+  result.message = note;
   limit.upper = Math.max(limit.upper, drained);
 }
 
@@ -195,6 +213,18 @@ function addContention(result: LimitResult, waitShare: number): void {
   result.message +=
     `; the reader waited for a core for ${Math.round(100 * waitShare)} % of the time: ` +
     "limit itself or other programs used the cores";
+}
+
+/** It may queue in its memory what it takes, without a trace of the work on it. */
+function addMemory(result: LimitResult, { offered, grown }: Experiment["memory"]): void {
+  if (result.hoards || result.outcome === "reader-failed" || grown < GROWS * offered) return;
+  result.outcome = "irregular";
+  result.limit = null;
+  result.message = `the reader's memory grew by ${formatByteRate(grown)} when it was offered ` +
+    `${
+      formatByteRate(offered)
+    }: it queues what it takes, but no work on that was seen, so how fast it ` +
+    "works is not known";
 }
 
 function addRest(result: LimitResult, rest: number): void {

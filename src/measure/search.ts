@@ -33,6 +33,11 @@ const RAMP: Plan = {
 const LONG = { leastSeconds: 2, longest: 15, pauses: 8, messages: 20 };
 /** The stretch is offered so many times the estimate; a reader that pauses, more. */
 const ABOVE = { steady: 1.1, pausing: 1.3, pause: 0.05 };
+/** A fresh reader is offered so much more than an overloaded one drains. Seconds. */
+const PROBE = {
+  purpose: "bound",
+  ...{ tolerance: 0.02, leastSeconds: 1, pauses: 4, messages: 20, above: 1.15 },
+} as const;
 /** A limit of our own is known to within this factor. */
 const CEILING = 1.1;
 /** The bounds of a metastable reader are at most this factor apart. */
@@ -60,6 +65,8 @@ class Search {
   /** The highest rate at which it kept up, and the lowest at which it did not. */
   #kept = 0;
   #failed = Infinity;
+  /** How often a reader ended its connection when it was behind. */
+  #ends = 0;
   /** Of the limit, from the last trial of the ramp in which it fell behind. */
   #estimate = 0;
 
@@ -118,7 +125,10 @@ class Search {
       this.#failed = rate;
       this.#estimate = capacity;
       if (tried.stopped && this.#kept > 0) return await this.#fresh(REASONS.stops);
-      if (tried.ended && this.#kept > 0) return await this.#fresh(REASONS.ends);
+      if (tried.ended) {
+        this.#ends++;
+        if (this.#kept > 0 && this.#ends > 1) return await this.#fresh(REASONS.ends);
+      }
       if (verdict === "falls-behind" && blame !== "reader") {
         const ceiling = await this.#ceiling(blame);
         if (ceiling !== undefined) return ceiling;
@@ -208,7 +218,10 @@ class Search {
       const saturation = await saturate(this.#trials, options);
       switch (saturation.is) {
         case "ended":
-          return await this.#fresh(REASONS.ends);
+          // Once may be chance.
+          if (++this.#ends > 1) return await this.#fresh(REASONS.ends);
+          await lab.settle({ verdict: "falls-behind" }, true);
+          break;
         case "stopped":
           await lab.settle({ verdict: "falls-behind" }, true);
           this.#failed = Math.min(this.#failed, rate);
@@ -259,10 +272,10 @@ class Search {
       const reason = drift.last < drift.first ? REASONS.slows : REASONS.speedsUp;
       return { outcome: "irregular", lower, upper, drift, reason };
     }
-    if (upper < 0.9 * this.#kept) {
-      const metastable = await this.#collapses(upper);
-      if (metastable !== undefined) return metastable;
-    }
+    const metastable = upper < 0.9 * this.#kept
+      ? await this.#collapses(upper)
+      : await this.#faster(upper);
+    if (metastable !== undefined) return metastable;
     // The other trials took the rest of the time so far.
     const others = this.#trials.lab.seconds() - seconds + RESERVE;
     return { outcome: "found", lower, upper, needs: others + needed };
@@ -275,6 +288,24 @@ class Search {
   async #collapses(saturated: number): Promise<Outcome | undefined> {
     await this.#freshKeeps();
     return saturated > 0.9 * this.#kept ? undefined : await this.#closer(REASONS.metastable);
+  }
+
+  /**
+   * Whether a fresh reader keeps up with more than an overloaded one drains: then it is metastable. Undefined:
+   * it does not.
+   */
+  async #faster(saturated: number): Promise<Outcome | undefined> {
+    const { lab } = this.#trials;
+    await lab.settle({ verdict: "inconclusive" }, true);
+    const rate = Math.min(this.#options.maxRate, PROBE.above * saturated);
+    const leastSeconds = Math.max(PROBE.leastSeconds, 8 * this.#trials.pauseAt(rate));
+    const longest = 4 * leastSeconds;
+    const tried = await this.#trials.try(rate, { ...PROBE, leastSeconds, longest });
+    await this.#trials.settle(tried, rate, true);
+    if (tried.verdict !== "keeps-up" || rate <= saturated) return undefined;
+    if (!await this.#keepsWhenFresh(rate)) return undefined;
+    this.#kept = Math.max(this.#kept, rate);
+    return await this.#closer(REASONS.metastable);
   }
 
   /** For one that does not come back once it has fallen behind. */

@@ -65,6 +65,7 @@ export const REASONS = {
   slows: "the reader becomes slower the longer it runs, so it has no single limit",
   speedsUp: "the reader becomes faster the longer it runs, so it has no single limit",
   slowerBelow: "the reader falls behind at rates below those that it drains when it is backlogged",
+  contradicts: "the reader's speed differs from trial to trial, so it has no single limit",
   unclear: "the reader kept up in short trials, and in no longer one",
   varies: "the reader's speed varies, so the interval is wider than requested",
   outOfTime: "there was not enough time to find the limit",

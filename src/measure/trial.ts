@@ -103,7 +103,7 @@ export async function runTrial(
     figures,
     seconds,
     sampleSeconds: sampler.sampleSeconds,
-    longestPause: Math.max(...watches.map(({ longestPause }) => longestPause)),
+    longestPause: Math.max(...watches.map((w) => Math.max(w.longestPause, w.silence))),
     reader,
     backlog: last?.backlog ?? 0,
     accepted: Math.min(...readers.map(({ flood }, i) => flood.accepted - acceptedAtStart[i]!)),

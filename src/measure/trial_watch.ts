@@ -146,7 +146,7 @@ export class TrialWatch {
     return this.#lastFull?.near.receiveQueue ?? 0;
   }
 
-  /** Seconds since it last read something. */
+  /** Seconds since it last read something, or had nothing to read. */
   get silence(): number {
     return this.seconds - this.#lastRead;
   }
