@@ -12,8 +12,11 @@ import type { MeasuredReader } from "./trial_watch.ts";
 const OVERLOAD = { seconds: 1, pauses: 10, longest: 10 };
 /** Another pause of this part of it would be too much. */
 const SEVERAL = 4;
-/** Recovery: at most so many seconds, and so many of the reader's pauses more than it needs. */
-const RECOVERY = { longest: 10, pauses: 4 };
+/**
+ * Recovery: at most so many seconds, and so many of the reader's pauses more than it needs. A backlog that
+ * grows for less than `unseen` seconds may be a pause that was not seen before.
+ */
+const RECOVERY = { longest: 10, pauses: 4, unseen: 3 };
 /**
  * A reader that drains so many times `upper`, and so many times the fastest that it drained for as long
  * before, refutes `upper`. A smaller difference may come from the times of the samples.
@@ -92,13 +95,23 @@ async function measureRecovery(
   const ideal = before / rate;
   const longest = Math.min(RECOVERY.longest, 2 * ideal + 1) + RECOVERY.pauses * pause;
   const small = rate * 0.05 + 4096;
+  const shortest = ideal / 2 + RECOVERY.pauses * pause;
   let seconds = 0;
-  while (seconds < longest && !ended && !signal?.aborted) {
+  // Time in which it cleared nothing: a pause that was not seen before may be as long as all of this.
+  let lowest = before;
+  let lowestAt = 0;
+  while (!ended && !signal?.aborted) {
     seconds = (performance.now() - startMs) / 1000;
     const left = Math.max(...backlogs());
     if (left <= small) return { recovered: true, seconds };
+    if (left < lowest) {
+      lowest = left;
+      lowestAt = seconds;
+    }
+    const waits = seconds - lowestAt > RECOVERY.unseen;
     // The backlog is growing: it will not clear.
-    if (seconds > ideal / 2 + RECOVERY.pauses * pause && left > before) break;
+    if (waits && seconds > shortest && left > before) break;
+    if (seconds > longest + (waits ? RECOVERY.unseen : 0)) break;
     await sleep(SAMPLE_EVERY_MS);
   }
   return { recovered: false, seconds };

@@ -33,6 +33,8 @@ const RAMP: Plan = {
 const LONG = { leastSeconds: 2, longest: 15, pauses: 8, messages: 20 };
 /** The stretch is offered so many times the estimate; a reader that pauses, more. */
 const ABOVE = { steady: 1.1, pausing: 1.3, pause: 0.05 };
+/** An overloaded reader that drains less than this part of a rate is slower than when it kept up with that. */
+const CERTAIN = 0.9;
 /** A fresh reader is offered so much more than an overloaded one drains. Seconds. */
 const PROBE = {
   purpose: "bound",
@@ -272,7 +274,7 @@ class Search {
       const reason = drift.last < drift.first ? REASONS.slows : REASONS.speedsUp;
       return { outcome: "irregular", lower, upper, drift, reason };
     }
-    const metastable = upper < 0.9 * this.#kept
+    const metastable = upper < CERTAIN * this.#kept
       ? await this.#collapses(upper)
       : await this.#faster(upper);
     if (metastable !== undefined) return metastable;
@@ -287,7 +289,7 @@ class Search {
    */
   async #collapses(saturated: number): Promise<Outcome | undefined> {
     await this.#freshKeeps();
-    return saturated > 0.9 * this.#kept ? undefined : await this.#closer(REASONS.metastable);
+    return saturated > CERTAIN * this.#kept ? undefined : await this.#closer(REASONS.metastable);
   }
 
   /**
@@ -301,6 +303,8 @@ class Search {
     const leastSeconds = Math.max(PROBE.leastSeconds, 8 * this.#trials.pauseAt(rate));
     const longest = 4 * leastSeconds;
     const tried = await this.#trials.try(rate, { ...PROBE, leastSeconds, longest });
+    const works = await this.#trials.processed(rate, tried, false);
+    if (works !== undefined) return await this.#processing(works);
     await this.#trials.settle(tried, rate, true);
     if (tried.verdict !== "keeps-up" || rate <= saturated) return undefined;
     if (!await this.#keepsWhenFresh(rate)) return undefined;
@@ -331,8 +335,10 @@ class Search {
       ...{ purpose: "bound", tolerance: 0.01, leastSeconds, longest: 3 * leastSeconds, pauses: 8 },
       messages: LONG.messages,
     });
+    // With a hidden backlog it does not keep up.
+    const works = await this.#trials.processed(rate, tried, false);
     await this.#trials.settle(tried, rate, true);
-    return tried.verdict === "keeps-up";
+    return tried.verdict === "keeps-up" && works === undefined;
   }
 
   /** Closer from below, with a fresh reader each time. */
