@@ -271,11 +271,18 @@ interface Stranger {
   end(): void;
 }
 
-/** A process that leads a session, with that number; undefined where only the kernel chooses. */
+const LAST_PID = "/proc/sys/kernel/ns_last_pid";
+
+/**
+ * A process that leads a session, with that number; undefined where only the kernel chooses. The kernel then
+ * goes on from where it was: numbers that have just become free are remembered by other tests, too.
+ */
 async function spawnWithPid(pid: number): Promise<Stranger | undefined> {
   for (let i = 0; i < 50; i++) {
+    let last: string;
     try {
-      writeFileSync("/proc/sys/kernel/ns_last_pid", String(pid - 1));
+      last = readFileSync(LAST_PID, "latin1").trim();
+      writeFileSync(LAST_PID, String(pid - 1));
     } catch {
       return undefined;
     }
@@ -283,6 +290,7 @@ async function spawnWithPid(pid: number): Promise<Stranger | undefined> {
       detached: true,
       stdio: ["ignore", "pipe", "ignore"],
     });
+    writeFileSync(LAST_PID, last);
     const end = () => void process.kill(-leader.pid!, "SIGKILL");
     if (leader.pid === pid) {
       let child = 0;

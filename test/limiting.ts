@@ -45,15 +45,18 @@ export async function paced(t: TestContext, rate: number): Promise<string[] | un
 export const fill = (word: string, port: number): string =>
   word.replace("{host}", "127.0.0.1").replace("{port}", String(port));
 
-/** Whether the process runs; one that only waits for its parent to ask does not. */
-export function lives(pid: number): boolean {
+/** When the process began, in the kernel's ticks; undefined: it does not run, or only waits for its parent to ask. */
+function beginningOf(pid: number): string | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-    return !/^[ZX]/.test(stat.slice(stat.lastIndexOf(")") + 2));
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return /^[ZX]/.test(fields[0]!) ? undefined : fields[19];
   } catch {
-    return false;
+    return undefined;
   }
 }
+
+export const lives = (pid: number): boolean => beginningOf(pid) !== undefined;
 
 /** A file for readers to write their process ids to, none of which may live afterwards. */
 export async function leavingNobody<T>(use: (pids: string) => Promise<T>): Promise<T> {
@@ -66,13 +69,26 @@ export async function leavingNobody<T>(use: (pids: string) => Promise<T>): Promi
       return [];
     }
   };
+  // Another process may get the number of one that has ended.
+  const began = new Map<number, string | undefined>();
+  const look = () => {
+    for (const pid of known()) if (!began.has(pid)) began.set(pid, beginningOf(pid));
+  };
+  const left = () =>
+    [...began].filter(([pid, at]) => at !== undefined && beginningOf(pid) === at).map(([pid]) =>
+      pid
+    );
+  const looking = setInterval(look, 20);
   try {
     const result = await use(file);
+    look();
     assertGreater(known().length, 0, "no reader was ever started");
-    await until(`the end of ${known()}`, 3000, () => !known().some(lives));
+    await until(`the end of ${known()}`, 3000, () => left().length === 0);
     return result;
   } finally {
-    for (const pid of known().filter(lives)) process.kill(pid, "SIGKILL");
+    clearInterval(looking);
+    look();
+    for (const pid of left()) process.kill(pid, "SIGKILL");
     rmSync(folder, { recursive: true });
   }
 }

@@ -194,7 +194,8 @@ export class Experiment implements Lab {
         if (!clear || stuck) this.#replaceReason = NOT_CLEARED;
       }
     }
-    if (fresh) this.#replaceReason ??= SEARCH;
+    // Of a reader that attaches there is no other one.
+    if (fresh && this.#options.command !== undefined) this.#replaceReason ??= SEARCH;
   }
 
   #clear(maxMs: number): Promise<Cleared> {

@@ -47,7 +47,7 @@ export interface Lab {
   look(): Promise<HiddenBacklog | undefined>;
   /**
    * Ends the trial, of which this is known, and waits until the readers have cleared their backlog.
-   * `fresh`: replaces them by new ones.
+   * `fresh`: replaces them by new ones, where there are some.
    */
   settle(judged: Judged, fresh: boolean): Promise<void>;
   /** Seconds since the search began. */
