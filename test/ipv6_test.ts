@@ -182,7 +182,7 @@ describe("the programs", () => {
     test(`limit measures a reader on ${place}`, async (t) => {
       await at(t, async (host, under) => {
         const listen = formatHostPort({ host, port: 0 });
-        const args = [LIMIT, "--json", "--listen", listen, "--max-rate", "1MB/s", "--"];
+        const args = [LIMIT, "--json", "--listen", listen, "--max-rate", "100kB/s", "--"];
         const ran = await run([...args, ...command("client.ts", "{host}:{port}")], { under });
         const { outcome, queueSource } = parse(ran);
         assertEquals(
@@ -196,7 +196,7 @@ describe("the programs", () => {
     test(`limit measures our own client on ${place}`, async (t) => {
       await at(t, async (host, under) => {
         const listen = formatHostPort({ host, port: 0 });
-        const ran = await run([LIMIT, "--json", "--listen", listen, "--max-rate", "1MB/s"], {
+        const ran = await run([LIMIT, "--json", "--listen", listen, "--max-rate", "100kB/s"], {
           under,
         });
         assertEquals(ran.status, 0, ran.stderr);
@@ -211,7 +211,7 @@ describe("the programs", () => {
     test(`limit --attach and client on ${place}`, async (t) => {
       await at(t, async (host, under) => {
         const listen = formatHostPort({ host, port: 0 });
-        const args = [LIMIT, "--json", "--attach", "--listen", listen, "--max-rate", "1MB/s"];
+        const args = [LIMIT, "--json", "--attach", "--listen", listen, "--max-rate", "100kB/s"];
         const program = start(args, { under });
         try {
           const [, server] = await within(
