@@ -3,6 +3,7 @@ import { describe, test } from "node:test";
 import { assert, assertEquals, assertLessOrEqual } from "#std/assert";
 import { randomFrom } from "../bench/simulated.ts";
 import type { Sample } from "../src/measure/backlog.ts";
+import type { HiddenBacklog } from "../src/measure/hidden_backlog.ts";
 import type { Judged, Lab, Offered, SearchPhase } from "../src/measure/lab.ts";
 import { searchLimit } from "../src/measure/search.ts";
 import { REASONS, type SearchOptions } from "../src/measure/search_result.ts";
@@ -80,7 +81,7 @@ class SimpleLab implements Lab {
     });
   }
 
-  look(): Promise<undefined> {
+  look(): Promise<HiddenBacklog | undefined> {
     return Promise.resolve(undefined);
   }
 
@@ -224,6 +225,27 @@ describe("the search", () => {
     const found = await search(lab);
     assertEquals(found.outcome, "found", JSON.stringify([found, lab.log]));
     assert(found.lower <= 20e6 && found.upper >= 20e6, `${found.lower} ${found.upper}`);
+  });
+
+  test("of one that turns out to queue while it was to be saturated: what it works on", async () => {
+    // Its socket is drained faster after 2 s; from then on it goes on working for half of each trial's time.
+    class Hoarding extends SimpleLab {
+      override look(): Promise<HiddenBacklog> {
+        const { purpose, rate, seconds } = this.log.at(-1)!;
+        const behind = rate > 6e6 && purpose !== "ramp";
+        const left = behind ? (rate / 5e6 - 1) * seconds : 0;
+        return Promise.resolve({ seconds: left, quiet: true, background: undefined });
+      }
+    }
+    const warmsUp = () => {
+      let ms = 0;
+      return () => ++ms < 2500 ? 7000 : 50_000;
+    };
+    const lab = new Hoarding([warmsUp]);
+    const found = await search(lab);
+    assertEquals([found.outcome, found.hidden], ["found", true], JSON.stringify(lab.log));
+    assert(found.lower <= 5e6 && found.upper >= 5e6, JSON.stringify(found));
+    assertEquals(lab.log.at(-1)!.purpose, "work");
   });
 
   test("ends in time, with the interval that it has by then", async () => {

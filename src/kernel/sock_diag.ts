@@ -65,7 +65,7 @@ export function encodeRequest(local: Address, remote: Address): EndRequest | und
   return { bytes: request };
 }
 
-/** What the program at one end has read since the connection began, and what waits for it; bytes. */
+/** What the program at one end has read since the connection began, and its receive queue; bytes. */
 export interface ReadBytes {
   read: number;
   receiveQueue: number;

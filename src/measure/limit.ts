@@ -199,11 +199,10 @@ function refute(result: LimitResult, drained: number): void {
       "becomes faster only after a while";
     return;
   }
-  const note =
+  result.message =
     `offered twice the limit, the reader drained ${formatByteRate(drained)}, more than ` +
     `the upper bound ${formatByteRate(limit.upper)} that was found: its speed varies, or other ` +
     "programs disturbed the search";
-  result.message = note;
   limit.upper = Math.max(limit.upper, drained);
 }
 
@@ -224,6 +223,7 @@ function addMemory(result: LimitResult, { offered, grown }: Experiment["memory"]
 
 function addRest(result: LimitResult, rest: number): void {
   if (rest === 0 || result.limit === null) return;
-  const note = `when the sender falls silent, the reader leaves up to ${formatBytes(rest)} unread`;
-  result.message = `${result.message}; ${note}`;
+  result.message += `; when the sender falls silent, the reader leaves up to ${
+    formatBytes(rest)
+  } unread`;
 }

@@ -20,14 +20,8 @@ import type { ServiceRate } from "./service.ts";
 
 /** Trials of the ramp only give an estimate. Seconds. */
 const RAMP: Plan = {
-  ...{
-    purpose: "ramp",
-    tolerance: 0.05,
-    leastSeconds: 0.25,
-    longest: 12,
-    pauses: 2.5,
-    messages: 3,
-  },
+  purpose: "ramp",
+  ...{ tolerance: 0.05, leastSeconds: 0.25, longest: 12, pauses: 2.5, messages: 3 },
 };
 /** Those that may become a bound; `longest` may be less where the time is short. */
 const LONG = { leastSeconds: 2, longest: 15, pauses: 8, messages: 20 };
@@ -85,7 +79,9 @@ class Search {
       if (typeof capacity !== "number") return capacity;
       const found = await this.#saturate(Math.max(capacity, this.#kept));
       if (found !== undefined) {
-        return found.outcome === "found" ? await this.#confirm(found) : found;
+        // What a reader processes has been checked below already.
+        const open = found.outcome === "found" && !found.hidden;
+        return open ? await this.#confirm(found) : found;
       }
       // It was faster than estimated: its buffers may grow only while it is busy.
       this.#failed = Infinity;

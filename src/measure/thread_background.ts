@@ -116,7 +116,7 @@ const FEWEST_WAKES = 3;
 
 /**
  * The most that a timer does in one window: a thread that wakes up now and then, at even distances, does about
- * the same each time, and sleeps in between. Undefined: this is none.
+ * the same each time, and sleeps in between. Undefined: it is not a timer.
  */
 function timerOf({ cpuNs, switches }: Series): { cpuNs: number; switches: number } | undefined {
   const active = cpuNs.flatMap((ns, i) => ns > 0 || switches[i]! > 0 ? i : []);
@@ -147,7 +147,7 @@ function areAlike(values: readonly number[], factor: number): boolean {
 
 /**
  * Whether a thread did something and is not known to be a timer: a longer look may tell. What a program does
- * just after its start is none.
+ * just after its start does not count.
  */
 export function mayBeTimer(windows: readonly WorkWindow[]): boolean {
   const late = seriesByThread(windows.slice(windows.length >> 1));

@@ -3,7 +3,7 @@
  *
  * A window counts as work where a thread did more in it than ever in idle time. The reader worked on
  * as long as such windows follow each other as closely as they did while it certainly worked. What comes
- * alone after that, as a garbage collection does, is none.
+ * alone after that, as a garbage collection does, is not work.
  */
 import {
   isHousekeeping,
