@@ -248,6 +248,18 @@ describe("the search", () => {
     assertEquals(lab.log.at(-1)!.purpose, "work");
   });
 
+  test("of one that is fast and slow in turns: a wide interval, and no claim of a trial that was not made", async () => {
+    const turns = () => {
+      let ms = 0;
+      return () => Math.floor(ms++ / 7000) % 2 === 0 ? 7000 : 500;
+    };
+    const lab = new SimpleLab([turns]);
+    const found = await search(lab);
+    const confirmed = lab.log.some(({ purpose }) => purpose === "confirm");
+    assert(confirmed || found.reason !== REASONS.slowerBelow, JSON.stringify(found));
+    assert(found.lower > 0 && found.lower < found.upper, JSON.stringify(found));
+  });
+
   test("ends in time, with the interval that it has by then", async () => {
     const random = randomFrom(7);
     let speed = 0;

@@ -274,6 +274,10 @@ class Search {
       ? await this.#collapses(upper)
       : await this.#faster(upper);
     if (metastable !== undefined) return metastable;
+    if (lower === 0) {
+      // So little is known that there is no rate to confirm.
+      return { outcome: "irregular", lower: this.#kept, upper, reason: REASONS.varies };
+    }
     // The other trials took the rest of the time so far.
     const others = this.#trials.lab.seconds() - seconds + RESERVE;
     return { outcome: "found", lower, upper, needs: others + needed };
