@@ -89,6 +89,13 @@ describe("a reader that does not do its part", () => {
     assertStringIncludes(stdout, "cannot start the reader no-such-program: no such program");
   });
 
+  test("cannot be started, because quotes make one word of its command", async () => {
+    const { status, stdout, stderr } = await limitOf(["python3 my_reader.py 127.0.0.1"]);
+    assertEquals(status, 1);
+    assertStringIncludes(stdout, "no such program; give the command without quotes around it");
+    assertStringIncludes(stderr, "the command has no {port}");
+  });
+
   for (const [behaviour, says, ...options] of failures) {
     test(behaviour, async () => {
       const result = await (waiting.get(behaviour) ?? measure(behaviour, ...options));

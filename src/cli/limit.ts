@@ -156,6 +156,9 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
   if (options.maxTrial !== undefined) {
     logLine("limit: --max-trial has no effect any more; --time says how long it may take");
   }
+  if (command !== undefined && !listen?.port && !command.some((word) => word.includes("{port}"))) {
+    logLine("limit: the command has no {port}: how does the reader know where to connect?");
+  }
   const given: LimitOptions = {
     message: chooseMessage(options.message, options.size),
     ...listen,

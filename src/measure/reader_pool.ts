@@ -214,7 +214,7 @@ export class ReaderPool {
           const which = this.#count === 1 ? "" : ` (${number + 1} of ${this.#count})`;
           throw new ReaderFailed(
             `cannot start the reader ${printable(command![0]!)}${which}: ` +
-              startProblem(reader.startError),
+              startProblem(reader.startError, command!),
           );
         }
         if (reader.exit !== undefined && this.#accepted.length < this.#count) {
@@ -290,9 +290,14 @@ function stderrSuffix({ stderrLine }: ReaderProcess): string {
   return stderrLine === "" ? "" : `: ${stderrLine}`;
 }
 
-function startProblem(error: Error): string {
+function startProblem(error: Error, command: readonly string[]): string {
   const { code } = error as Error & { code?: string };
-  if (code === "ENOENT" || /No such file|not found/i.test(error.message)) return "no such program";
+  if (code === "ENOENT" || /No such file|not found/i.test(error.message)) {
+    const quoted = command.length === 1 && command[0]!.includes(" ");
+    return quoted
+      ? "no such program; give the command without quotes around it"
+      : "no such program";
+  }
   if (code === "EACCES") return "not permitted to run it";
   if (code === "EMFILE") return "this process has too many open files (ulimit -n)";
   if (code === "EAGAIN") return "there are too many processes (ulimit -u)";

@@ -97,6 +97,7 @@ class Search {
     const { minRate, maxRate } = this.#options;
     let rate = from;
     let plan = RAMP;
+    let again = false;
     while (true) {
       const tried = await this.#trials.try(rate, plan);
       const works = await this.#trials.processed(rate, tried, plan === RAMP);
@@ -105,6 +106,7 @@ class Search {
       await this.#trials.settle(tried, rate, false);
       if (verdict === "keeps-up") {
         this.#kept = rate;
+        again = false;
         if (rate >= maxRate) {
           const ceiling = await this.#ceiling("sender");
           if (ceiling !== undefined) return ceiling;
@@ -120,6 +122,12 @@ class Search {
         rate = Math.min(2 * rate, maxRate);
         continue;
       }
+      if (!again && !tried.stopped && !tried.ended && capacity < CERTAIN * this.#kept) {
+        // Slower than it had been, in a short trial: something may have disturbed it.
+        again = true;
+        continue;
+      }
+      again = false;
       this.#failed = rate;
       this.#estimate = capacity;
       if (tried.stopped && this.#kept > 0) return await this.#fresh(REASONS.stops);
