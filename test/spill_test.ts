@@ -20,14 +20,10 @@ import { numbered, SIZE, withoutKernel } from "./relaying.ts";
 import { skip } from "./skip.ts";
 import { until, within } from "./within.ts";
 
-/**
- * It works 1 ms on each 1000 bytes: a million bytes a second at most. A reply that is on its way when a
- * server ends is answered with RST, which is not what is tested here.
- */
-const NAIVE = [
-  ...["--mode", "naive", "--read-size", "1000", "--work", "1ms", "--rcvbuf", "64k"],
-  ...["--reply", "none"],
-];
+/** It works 1 ms on each 1000 bytes: a million bytes a second at most. */
+const NAIVE = ["--mode", "naive", "--read-size", "1000", "--work", "1ms", "--rcvbuf", "64k"];
+/** A reply that is on its way when our server ends is answered with RST, as any sender's end does. */
+const SILENT = ["--reply", "none"];
 const LIMIT = 1e6;
 /** The sender's spikes: four times that, 0.4 s long; two thirds of it on average. */
 const SPIKE = 4 * LIMIT;
@@ -126,7 +122,7 @@ interface Stage {
   /** Starts our server, which takes from the sender; its port. */
   between(...args: string[]): Promise<{ server: Program; port: number }>;
   /** Starts the naive reader. */
-  read(port: number): Program;
+  read(port: number, ...options: string[]): Program;
 }
 
 /** A sender and a sink in this process, and programs that end with the test. */
@@ -156,9 +152,9 @@ async function staged(sender: Sender, use: (stage: Stage) => Promise<void>): Pro
             const [, own] = await within("listening", 10_000, listening);
             return { server, port: Number(own) };
           },
-          read: (from) =>
+          read: (from, ...options) =>
             begin([
-              ...["client.ts", `127.0.0.1:${from}`, "--json", ...NAIVE],
+              ...["client.ts", `127.0.0.1:${from}`, "--json", ...NAIVE, ...options],
               ...["--forward", `127.0.0.1:${to.port}`],
             ]),
         })));
@@ -189,7 +185,7 @@ describe("a reader slower than the spikes, and faster than their average", () =>
     if (withoutKernel(t)) return;
     await staged(new Sender(spikes, TOTAL), async ({ sender, sink, between, read }) => {
       const { server, port } = await between();
-      const reader = read(port);
+      const reader = read(port, ...SILENT);
       await until("all messages", 30_000, () => sink.verifier.messages === TOTAL);
       server.kill("SIGTERM");
       const ended = await within("the reader's end", 20_000, reader.ended);

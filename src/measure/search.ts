@@ -338,7 +338,7 @@ class Search {
   }
 
   async #keepsWhenFresh(rate: number): Promise<boolean> {
-    const leastSeconds = Math.max(3, 16 * this.#trials.pauseAt(rate));
+    const leastSeconds = Math.max(2, 16 * this.#trials.pauseAt(rate));
     const tried = await this.#trials.try(rate, {
       ...{ purpose: "bound", tolerance: 0.01, leastSeconds, longest: 3 * leastSeconds, pauses: 8 },
       messages: LONG.messages,
