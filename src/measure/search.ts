@@ -29,11 +29,15 @@ const LONG = { leastSeconds: 2, longest: 15, pauses: 8, messages: 20 };
 const ABOVE = { steady: 1.1, pausing: 1.3, pause: 0.05 };
 /** An overloaded reader that drains less than this part of a rate is slower than when it kept up with that. */
 const CERTAIN = 0.9;
-/** A fresh reader is offered so much more than an overloaded one drains. Seconds. */
+/**
+ * A fresh reader is offered so much more than an overloaded one drains: as a share, and at least so many
+ * standard errors of what it drains in such a time. `unsure`: of one that pauses, which may seem faster than it
+ * is in a short trial, and of one whose work is not seen, which may queue a little more for a while. The
+ * second trial is longer: with a queue it then goes on working for `queues` of the time that the rest takes.
+ */
 const PROBE = {
-  purpose: "bound",
-  ...{ tolerance: 0.02, leastSeconds: 1, pauses: 4, messages: 20, above: 1.15 },
-} as const;
+  ...{ above: 0.03, unsure: 0.15, errors: 3, leastSeconds: 1.5, pauses: 8, again: 4, queues: 0.4 },
+};
 /** A limit of our own is known to within this factor. */
 const CEILING = 1.1;
 /** The bounds of a metastable reader are at most this factor apart. */
@@ -99,11 +103,9 @@ class Search {
     let plan = RAMP;
     let again = false;
     while (true) {
-      const tried = await this.#trials.try(rate, plan);
-      const works = await this.#trials.processed(rate, tried, plan === RAMP);
+      const tried = await this.#trials.judge(rate, plan);
+      const { verdict, blame, capacity, works } = tried;
       if (works !== undefined) return await this.#processing(works);
-      const { verdict, blame, capacity } = tried;
-      await this.#trials.settle(tried, rate, false);
       if (verdict === "keeps-up") {
         this.#kept = rate;
         again = false;
@@ -169,8 +171,8 @@ class Search {
       const fits = guess > 1.01 * this.#kept && guess < this.#failed / 1.01;
       const middle = Math.sqrt(Math.max(minRate, this.#kept) * this.#failed);
       const rate = Math.max(minRate, fits ? guess : middle);
-      const tried = await this.#trials.try(rate, { ...RAMP, tolerance: precision });
-      await this.#trials.settle(tried, rate, false);
+      const tried = await this.#trials.judge(rate, { ...RAMP, tolerance: precision });
+      if (tried.works !== undefined) return await this.#processing(tried.works);
       capacity = 0;
       if (tried.verdict === "keeps-up") {
         this.#kept = rate;
@@ -186,10 +188,8 @@ class Search {
     this.#kept = Math.max(minRate, this.#kept || 0.9 * this.#estimate);
     for (let step = 0; step < 4; step++) {
       const plan: Plan = { ...LONG, purpose: "confirm", tolerance: precision / 2 };
-      const tried = await this.#trials.try(this.#kept, plan);
-      const works = await this.#trials.processed(this.#kept, tried, false);
-      if (works !== undefined) return await this.#processing(works);
-      await this.#trials.settle(tried, this.#kept, false);
+      const tried = await this.#trials.judge(this.#kept, plan);
+      if (tried.works !== undefined) return await this.#processing(tried.works);
       keepsUp = tried.verdict === "keeps-up";
       if (keepsUp) break;
       this.#failed = Math.min(this.#failed, this.#kept);
@@ -280,7 +280,7 @@ class Search {
     }
     const metastable = upper < CERTAIN * this.#kept
       ? await this.#collapses(upper)
-      : await this.#faster(upper);
+      : await this.#faster(found);
     if (metastable !== undefined) return metastable;
     if (lower === 0) {
       // So little is known that there is no rate to confirm.
@@ -304,18 +304,33 @@ class Search {
    * Whether a fresh reader keeps up with more than an overloaded one drains: then it is metastable. Undefined:
    * it does not.
    */
-  async #faster(saturated: number): Promise<Outcome | undefined> {
+  async #faster({ upper, seconds, relativeError }: Saturated): Promise<Outcome | undefined> {
     const { lab } = this.#trials;
     await lab.settle({ verdict: "inconclusive" }, true);
-    const rate = Math.min(this.#options.maxRate, PROBE.above * saturated);
-    const leastSeconds = Math.max(PROBE.leastSeconds, 8 * this.#trials.pauseAt(rate));
-    const longest = 4 * leastSeconds;
-    const tried = await this.#trials.try(rate, { ...PROBE, leastSeconds, longest });
-    const works = await this.#trials.processed(rate, tried, false);
-    if (works !== undefined) return await this.#processing(works);
-    await this.#trials.settle(tried, rate, true);
-    if (tried.verdict !== "keeps-up" || rate <= saturated) return undefined;
-    if (!await this.#keepsWhenFresh(rate)) return undefined;
+    const pause = this.#trials.pauseAt(upper);
+    const shortest = Math.max(PROBE.leastSeconds, PROBE.pauses * pause);
+    const noise = relativeError * Math.sqrt(seconds / shortest);
+    const sure = pause <= ABOVE.pause && this.#trials.seesWork;
+    const above = Math.max(sure ? PROBE.above : PROBE.unsure, PROBE.errors * noise);
+    const rate = Math.min(this.#options.maxRate, (1 + above) * upper);
+    for (const leastSeconds of [shortest, PROBE.again + shortest]) {
+      const plan: Plan = {
+        ...{
+          purpose: "bound",
+          tolerance: 0.01,
+          leastSeconds,
+          longest: 4 * leastSeconds,
+          pauses: 4,
+        },
+        messages: LONG.messages,
+      };
+      const tried = await this.#trials.judge(rate, plan, "always");
+      const { works, verdict, hidden } = tried;
+      if (works !== undefined) return await this.#processing(works);
+      if (verdict !== "keeps-up" || rate <= upper) return undefined;
+      const queued = above * tried.seconds;
+      if (hidden !== undefined && hidden.seconds > PROBE.queues * queued) return undefined;
+    }
     this.#kept = Math.max(this.#kept, rate);
     return await this.#closer(REASONS.metastable);
   }
@@ -339,14 +354,13 @@ class Search {
 
   async #keepsWhenFresh(rate: number): Promise<boolean> {
     const leastSeconds = Math.max(2, 16 * this.#trials.pauseAt(rate));
-    const tried = await this.#trials.try(rate, {
+    const plan: Plan = {
       ...{ purpose: "bound", tolerance: 0.01, leastSeconds, longest: 3 * leastSeconds, pauses: 8 },
       messages: LONG.messages,
-    });
+    };
+    const { verdict, works } = await this.#trials.judge(rate, plan, "always");
     // With a hidden backlog it does not keep up.
-    const works = await this.#trials.processed(rate, tried, false);
-    await this.#trials.settle(tried, rate, true);
-    return tried.verdict === "keeps-up" && works === undefined;
+    return verdict === "keeps-up" && works === undefined;
   }
 
   /** Closer from below, with a fresh reader each time. */
@@ -372,11 +386,9 @@ class Search {
         ...{ purpose: "confirm", tolerance: precision / 2, leastSeconds, longest, pauses: 4 },
         messages: LONG.messages,
       };
-      const tried = await this.#trials.try(rate, plan);
-      const works = await this.#trials.processed(rate, tried, false);
+      const { verdict, works } = await this.#trials.judge(rate, plan, "unless-kept");
       if (works !== undefined) return await this.#processing(works);
-      await this.#trials.settle(tried, rate, tried.verdict !== "keeps-up");
-      if (tried.verdict !== "keeps-up") continue;
+      if (verdict !== "keeps-up") continue;
       if (step > 1) {
         return { outcome: "irregular", lower: rate, upper, reason: REASONS.slowerBelow };
       }

@@ -17,7 +17,7 @@ export interface Plan {
 }
 
 /** What a trial has shown. */
-export interface Tried {
+interface Tried {
   verdict: "keeps-up" | "falls-behind" | undefined;
   blame: Blame;
   /** An estimate of the limit, bytes a second. */
@@ -50,6 +50,8 @@ export class SearchTrials {
   slowest = 0;
   /** The largest number of bytes read between two samples. */
   largestRead = 0;
+  /** Whether the readers go on working after a trial can be seen. */
+  seesWork = false;
   readonly #options: SearchTrialsOptions;
   /** The longest pause of each trial; seconds. */
   readonly #pauses: { rate: number; pause: number; keptUp: boolean }[] = [];
@@ -75,8 +77,20 @@ export class SearchTrials {
     return this.#options.time - this.lab.seconds();
   }
 
-  /** Offers a rate until the verdict is clear. `settle` has to follow. */
-  async try(rate: number, plan: Plan): Promise<Tried> {
+  /** Offers a rate until the verdict is clear, and ends the trial. `fresh`: with new readers after it. */
+  async judge(
+    rate: number,
+    plan: Plan,
+    fresh: "never" | "always" | "unless-kept" = "never",
+  ): Promise<Tried & { works: number | undefined }> {
+    const tried = await this.#try(rate, plan);
+    const works = await this.processed(rate, tried, plan.purpose === "ramp");
+    const replace = fresh === "always" || (fresh !== "never" && tried.verdict !== "keeps-up");
+    await this.#settle(tried, rate, replace);
+    return { ...tried, works };
+  }
+
+  async #try(rate: number, plan: Plan): Promise<Tried> {
     const { messageSize } = this.#options;
     const { purpose, leastSeconds } = plan;
     const backlogs = Array.from(
@@ -109,7 +123,7 @@ export class SearchTrials {
     const { drained, seconds, readsSeldom } = backlogs[Math.max(0, worst)]!;
     if (offered.ended === "lost") {
       await this.lab.settle({ verdict: "inconclusive" }, true);
-      return await this.try(rate, plan);
+      return await this.#try(rate, plan);
     }
     if (offered.ended === "behind") {
       await this.lab.settle({ verdict: "falls-behind" }, true);
@@ -121,6 +135,7 @@ export class SearchTrials {
     }
     if (verdict !== "keeps-up" && worst >= 0) this.slowest = worst;
     const hidden = verdict === "keeps-up" ? await this.lab.look() : undefined;
+    if (hidden !== undefined) this.seesWork = true;
     return {
       verdict,
       blame,
@@ -130,15 +145,17 @@ export class SearchTrials {
     };
   }
 
-  /** Ends the trial; `fresh`: with new readers after it. */
-  async settle({ verdict, ended, capacity }: Tried, rate: number, fresh: boolean): Promise<void> {
+  async #settle({ verdict, ended, capacity }: Tried, rate: number, fresh: boolean): Promise<void> {
     if (ended) return;
     const judged: Judged = { verdict: verdict ?? "inconclusive" };
     if (verdict !== undefined) judged.slope = rate - capacity;
     await this.lab.settle(judged, fresh);
   }
 
-  /** An estimate of what a reader processes that takes more than that; undefined where it does not. */
+  /**
+   * An estimate of what a reader processes that takes more than that; undefined where it does not. Then the
+   * trial has to be settled still.
+   */
   async processed(
     rate: number,
     { seconds, hidden }: Pick<Tried, "seconds" | "hidden">,
