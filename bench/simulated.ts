@@ -37,6 +37,8 @@ export function randomFrom(seed: number): () => number {
 }
 
 const STEP = 0.001;
+/** As `limit` samples where it can; steps. */
+const SAMPLE_EVERY = 5;
 /** The kernel's buffers, bytes. */
 const SEND_BUFFER = 2.5e6;
 const RECEIVE_BUFFER = 6e6;
@@ -107,17 +109,17 @@ export class SimulatedLab implements Lab {
         budget -= took;
         nextRead += every;
       } else budget = Math.min(budget, 0);
-      if (step % 10 !== 0) continue;
+      if (step % SAMPLE_EVERY !== 0) continue;
       looks++;
       const backlog = offered - drained;
       const waiting = closed ? backlog : arrived - drained;
       const late = full ? 0 : Math.max(0, offered - accepted);
-      const sample = { time: looks * 0.01, backlog, drained, waiting, closed, late };
+      const sample = { time: looks * SAMPLE_EVERY / 1000, backlog, drained, waiting, closed, late };
       if (add([sample]) || time >= longest) break;
     }
     // What the kernel has not taken is no longer owed.
     this.#unread = accepted - drained;
-    this.#offered = looks * 0.01;
+    this.#offered = looks * SAMPLE_EVERY / 1000;
     return Promise.resolve({ seconds: this.#offered, bytes: accepted, ended: undefined });
   }
 

@@ -4,7 +4,6 @@
  * at rate r was behind by that much, and processes r T / (T + A).
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { SAMPLE_EVERY_MS } from "./meter.ts";
 import type { ReaderWork } from "./reader_work.ts";
 import { studentT } from "./statistics.ts";
 
@@ -89,13 +88,16 @@ export async function awaitWork(
   };
 }
 
+/** Of what the readers' threads do. Milliseconds. */
+const WORK_EVERY_MS = 10;
+
 /** Keeps the readers' activity sampled until the returned function is called. */
 export function keepSampling(works: readonly ReaderWork[]): () => Promise<void> {
   let ended = false;
   const loop = (async () => {
     while (!ended) {
       for (const work of works) work.sample();
-      await sleep(SAMPLE_EVERY_MS);
+      await sleep(WORK_EVERY_MS);
     }
   })();
   return async () => {

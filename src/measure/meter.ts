@@ -103,4 +103,4 @@ export class Meter {
 }
 
 /** The shortest time between two readings of one reader, by what a reading costs. Milliseconds. */
-export const SAMPLE_EVERY_MS = kernelSource === "sock_diag" ? 10 : 50;
+export const SAMPLE_EVERY_MS = kernelSource === "sock_diag" ? 5 : 50;

@@ -13,7 +13,7 @@ export interface Sampled {
 }
 
 /**
- * Times of the samples of a trial: every 10 ms (50 ms without sock_diag), and with so many readers
+ * Times of the samples of a trial: every 5 ms (50 ms without sock_diag), and with so many readers
  * that this would take more than a fifth of a core, as seldom as it takes a fifth. `now` is the clock,
  * in ms; default `performance.now`.
  */
