@@ -9,9 +9,9 @@ import type { SearchResult } from "./search_result.ts";
 import type { MeasuredReader } from "./trial_watch.ts";
 
 /** The overload lasts so long, and so many of the reader's longest pauses; at most a little. */
-const OVERLOAD = { seconds: 1, pauses: 10, longest: 10 };
+const OVERLOAD = { seconds: 1, pauses: 6, longest: 10 };
 /** Another pause of this part of it would be too much. */
-const SEVERAL = 4;
+const SEVERAL = 3;
 /**
  * Recovery: at most so many seconds, and so many of the reader's pauses more than it needs. A backlog that
  * grows for less than `unseen` seconds may be a pause that was not seen before.
@@ -23,10 +23,12 @@ const RECOVERY = { longest: 10, pauses: 4, unseen: 3 };
  */
 const REFUTES = 1.02;
 /** How much more than it works on a reader is offered, to see whether it takes it. */
-const FILL = { bytes: 1 << 20, seconds: 3 };
+const FILL = { bytes: 1 << 20, seconds: 2 };
 
 interface BeyondOptions extends Pick<SearchResult, "pause" | "largestRead" | "fastest"> {
   readers: () => readonly MeasuredReader[];
+  /** It does not read any more once it is behind: that is no pause. */
+  stops: boolean;
   signal?: AbortSignal;
 }
 
@@ -44,11 +46,11 @@ export async function measureBeyond(
   { lower, upper }: { lower: number; upper: number },
   options: BeyondOptions,
 ): Promise<Beyond> {
-  const { readers, largestRead, fastest, signal } = options;
+  const { readers, largestRead, fastest, stops, signal } = options;
   let { pause } = options;
   let seconds = Math.min(OVERLOAD.longest, Math.max(OVERLOAD.seconds, OVERLOAD.pauses * pause));
   let { result } = await experiment.run(2 * upper, "overload", seconds, () => false);
-  if (result.ended === undefined && SEVERAL * result.longestPause > seconds) {
+  if (result.ended === undefined && !stops && SEVERAL * result.longestPause > seconds) {
     // A pause that was not seen before fills too much of it.
     pause = result.longestPause;
     await experiment.settle({ verdict: "inconclusive" }, false);

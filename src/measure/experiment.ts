@@ -15,6 +15,8 @@ import { runTrial, type TrialResult } from "./trial.ts";
 const CLEAR_MS = 500;
 /** One that leaves so many times as much unread as when it kept up may be stuck. */
 const USUAL_REST = 1.5;
+/** Pauses at rates down to that part of a rate count for it. */
+const NEAR = 4;
 /** The sockets were drained if the readers took this share of what was offered. */
 const DRAINED = 0.97;
 /** With a backlog of so many seconds, and bytes, when its connection ends, the reader fell behind. */
@@ -65,7 +67,8 @@ export class Experiment implements Lab {
   #replaceReason: string | undefined;
   #connected = false;
   #current: Current | undefined;
-  #longestPause = 0;
+  /** The longest pause of each trial in which they kept up; seconds. */
+  readonly #pauses: { rate: number; pause: number }[] = [];
   /** In the last trial, a connection ended although the reader was not behind. */
   #lost = false;
 
@@ -136,7 +139,6 @@ export class Experiment implements Lab {
       const { user, system } = process.cpuUsage(cpu);
       const done = works.map((work, i) => work.interval(marks[i]!));
       const sum = (values: number[]) => values.reduce((total, value) => total + value, 0);
-      this.#longestPause = Math.max(this.#longestPause, result.longestPause);
       if (purpose === "saturate") this.waitShare = sum(done.map(({ waitShare }) => waitShare));
       this.sampleSeconds = Math.max(this.sampleSeconds, result.sampleSeconds);
       return this.#current = {
@@ -156,9 +158,10 @@ export class Experiment implements Lab {
     const current = this.#current!;
     if (works.length === 0) return undefined;
     const { signal, message } = this.#options;
-    const { sinceMs, seconds, stopSampling, result: { accepted } } = current;
+    const { sinceMs, seconds, stopSampling, result: { accepted, offered, longestPause } } = current;
+    this.#pauses.push({ rate: offered, pause: longestPause });
     // What is still in the socket is work as well.
-    const { clear, rest } = await this.#clear(CLEAR_MS + 2000 * seconds);
+    const { clear, rest } = await this.#clear(CLEAR_MS + 2000 * seconds, offered);
     await stopSampling();
     const hidden = await awaitWork(works, {
       sinceMs,
@@ -186,9 +189,11 @@ export class Experiment implements Lab {
         this.memory = { offered: result.offered, grown: current.memoryBytesPerSecond };
       }
       await this.#record(current, judged);
-      if (result.ended === undefined && hidden === undefined) {
-        const attached = this.#options.command === undefined;
-        const { clear, rest } = await this.#clear(attached ? CLEAR_ATTACHED_MS : CLEAR_MS);
+      const attached = this.#options.command === undefined;
+      const replaced = fresh && !attached;
+      if (result.ended === undefined && hidden === undefined && !replaced) {
+        const most = attached ? CLEAR_ATTACHED_MS : CLEAR_MS;
+        const { clear, rest } = await this.#clear(most, result.offered);
         // One that was behind and leaves a rest may be stuck.
         const stuck = judged.verdict !== "keeps-up" && rest > USUAL_REST * this.rest;
         if (!clear || stuck) this.#replaceReason = NOT_CLEARED;
@@ -198,8 +203,11 @@ export class Experiment implements Lab {
     if (fresh && this.#options.command !== undefined) this.#replaceReason ??= SEARCH;
   }
 
-  #clear(maxMs: number): Promise<Cleared> {
-    return waitForClear(this.#pool.connected, maxMs, this.#longestPause);
+  /** At much lower rates, a reader that waits for a certain number of bytes pauses longer. */
+  #clear(maxMs: number, rate: number): Promise<Cleared> {
+    const near = this.#pauses.filter((each) => each.rate >= rate / NEAR);
+    const pause = Math.max(0, ...near.map((each) => each.pause));
+    return waitForClear(this.#pool.connected, maxMs, pause);
   }
 
   /** What the readers have left in their sockets; bytes, the most. */

@@ -95,6 +95,7 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
     if (limit !== null && !result.hoards) {
       const { overload, recovery, refutes } = await measureBeyond(experiment, limit, {
         readers: () => pool.connected,
+        stops: found.reason === REASONS.stops,
         ...found,
         ...(signal === undefined ? {} : { signal }),
       });

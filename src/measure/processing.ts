@@ -5,7 +5,7 @@
 import { type HiddenBacklog, isBehind, processingRate } from "./hidden_backlog.ts";
 
 /** How many trials count, and how many there are at most. */
-const ENOUGH = 4;
+const ENOUGH = 3;
 const MOST = 8;
 const FEWEST = 2;
 /** The length of a trial: at least so many seconds, and so many messages. */

@@ -63,7 +63,7 @@ const WARM_UP_RATE = 10_000;
  * A reader that has read nothing by then may wait for more than that (SO_RCVLOWAT): the rate is doubled, and
  * then again and again. Seconds, and bytes a second.
  */
-const WARM_UP = { raised: 1.5, again: 0.4, highest: 2e6 };
+const WARM_UP = { raised: 1, again: 0.4, highest: 2e6 };
 
 /** With more readers, reading what their threads do would take too much of a core. */
 const MOST_WATCHED = 16;
@@ -88,6 +88,8 @@ export class ReaderPool {
   #accepted: Connection[] = [];
   #onAccepted: (() => void) | undefined;
   #hadReaders = false;
+  /** With which the last readers began to read; bytes a second. */
+  #warmUpRate = WARM_UP_RATE;
   #stopTimeoutSeconds: number;
 
   constructor(options: ReaderPoolOptions) {
@@ -176,7 +178,7 @@ export class ReaderPool {
       }
     };
     const startMs = performance.now();
-    send(WARM_UP_RATE);
+    send(this.#warmUpRate);
     let raiseMs = startMs + 1000 * WARM_UP.raised;
     while (!readers.every(({ meter }) => (meter.read()?.drained ?? 0) > 0)) {
       if (signal?.aborted) throw new Interrupted();
@@ -195,6 +197,7 @@ export class ReaderPool {
       }
       await sleep(SAMPLE_EVERY_MS);
     }
+    this.#warmUpRate = rate;
     if (!(await waitForClear(readers, CLEAR_ATTACHED_MS)).clear) {
       if (ended !== undefined) {
         throw new ReaderFailed(await this.explainEnd(ended.reader, ended.closed));

@@ -50,7 +50,8 @@ export async function searchLimit(lab: Lab, options: SearchOptions): Promise<Sea
   const result = await search.run();
   const { slowest, largestRead } = trials;
   const { service } = search;
-  const pause = trials.pauseAt(result.lower);
+  // One with a buffer of its own reads less often once that is full.
+  const pause = trials.pauseAt(result.lower, result.hidden);
   const fastest = (seconds: number) => service?.fastest(seconds) ?? 0;
   return { slowest, pause, largestRead, fastest, ...result };
 }

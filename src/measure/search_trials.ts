@@ -63,12 +63,11 @@ export class SearchTrials {
 
   /**
    * The longest pause at such rates; seconds. At much lower ones, a reader that waits for a certain number
-   * of bytes pauses longer.
+   * of bytes pauses longer. `behind`: also when it was behind, where it may stand still for other reasons.
    */
-  pauseAt(rate: number): number {
+  pauseAt(rate: number, behind = false): number {
     let near = this.#pauses.filter((each) => each.rate >= rate / NEAR);
-    // One that is behind may stand still for other reasons.
-    if (near.some(({ keptUp }) => keptUp)) near = near.filter(({ keptUp }) => keptUp);
+    if (!behind && near.some(({ keptUp }) => keptUp)) near = near.filter(({ keptUp }) => keptUp);
     return Math.max(0, ...near.map(({ pause }) => pause));
   }
 
@@ -85,18 +84,22 @@ export class SearchTrials {
   ): Promise<Tried & { works: number | undefined }> {
     const tried = await this.#try(rate, plan);
     const works = await this.processed(rate, tried, plan.purpose === "ramp");
-    const replace = fresh === "always" || (fresh !== "never" && tried.verdict !== "keeps-up");
+    const replace = fresh === "always" || tried.stopped ||
+      (fresh !== "never" && tried.verdict !== "keeps-up");
     await this.#settle(tried, rate, replace);
     return { ...tried, works };
+  }
+
+  #backlogs(rate: number, plan: Plan): Backlog[] {
+    const { messageSize } = this.#options;
+    const { readers } = this.lab;
+    return Array.from({ length: readers }, () => new Backlog({ ...plan, rate, messageSize }));
   }
 
   async #try(rate: number, plan: Plan): Promise<Tried> {
     const { messageSize } = this.#options;
     const { purpose, leastSeconds } = plan;
-    const backlogs = Array.from(
-      { length: this.lab.readers },
-      () => new Backlog({ ...plan, rate, messageSize }),
-    );
+    const backlogs = this.#backlogs(rate, plan);
     let verdicts = backlogs.map((backlog) => backlog.verdict());
     let nextLook = leastSeconds;
     let worst = 0;
@@ -115,10 +118,7 @@ export class SearchTrials {
       const { times, pauses } = UNCLEAR;
       return time > Math.max(times * leastSeconds, 1, pauses * backlogs[worst]!.pause, messages);
     });
-    for (const { largestRead, pause } of backlogs) {
-      this.largestRead = Math.max(this.largestRead, largestRead);
-      this.#pauses.push({ rate, pause, keptUp: worst < 0 });
-    }
+    this.#learn(rate, backlogs, worst < 0);
     const { verdict, blame, slope, stopped } = verdicts[Math.max(0, worst)]!;
     const { drained, seconds, readsSeldom } = backlogs[Math.max(0, worst)]!;
     if (offered.ended === "lost") {
@@ -143,6 +143,13 @@ export class SearchTrials {
       seconds: offered.seconds,
       ...{ hidden, stopped, readsSeldom, ended: false },
     };
+  }
+
+  #learn(rate: number, backlogs: readonly Backlog[], keptUp: boolean): void {
+    for (const { largestRead, pause } of backlogs) {
+      this.largestRead = Math.max(this.largestRead, largestRead);
+      this.#pauses.push({ rate, pause, keptUp });
+    }
   }
 
   async #settle({ verdict, ended, capacity }: Tried, rate: number, fresh: boolean): Promise<void> {
@@ -173,7 +180,22 @@ export class SearchTrials {
 
   /** Offers that rate for so long; how long the reader then goes on working. */
   async #work(rate: number, longest: number) {
-    const offered = await this.lab.offer({ rate, purpose: "work", longest }, () => false);
+    const plan: Plan = {
+      ...{
+        purpose: "work",
+        tolerance: 0.01,
+        leastSeconds: longest,
+        longest,
+        pauses: 0,
+        messages: 0,
+      },
+    };
+    const backlogs = this.#backlogs(rate, plan);
+    const offered = await this.lab.offer({ rate, purpose: "work", longest }, (samples) => {
+      samples.forEach((sample, i) => backlogs[i]!.add(sample));
+      return false;
+    });
+    this.#learn(rate, backlogs, false);
     const hidden = offered.ended !== undefined ? undefined : await this.lab.look();
     const { seconds } = offered;
     const behind = hidden !== undefined && isBehind(hidden, { seconds, pause: this.pauseAt(rate) });
