@@ -19,10 +19,12 @@ import {
   judgeKind,
   KIND_HEAD,
   KIND_PARTS,
+  type KindCase,
   kindCases,
   type KindRow,
   nameKind,
 } from "./accuracy_kinds.ts";
+import { argumentsOf, messageOptions } from "./accuracy_languages.ts";
 import {
   ACCURACY_HEAD,
   type AccuracyRow,
@@ -33,6 +35,7 @@ import {
 } from "./accuracy_rows.ts";
 import { commandOn, Program, ROOT, RUNTIMES } from "./programs.ts";
 import { compileC } from "./readers/compile.ts";
+import { type Language, languageReader, LANGUAGES } from "./readers/languages.ts";
 import { describeMachine, writeResult } from "./rows.ts";
 
 const PARTS = ["all", "steady", "intervals", "searches", "python", "kinds", ...KIND_PARTS] as const;
@@ -47,8 +50,8 @@ const spec = {
   name: "accuracy",
   summary: "Measures readers whose speed limit is known with bin/limit.ts, one of them\n" +
     "several times, the article's two readers in Python, and readers of many kinds:\n" +
-    "noisy ones, ones that pause, work in batches or hoard. Reports which targets\n" +
-    "are met.",
+    "noisy ones, ones that pause, work in batches or hoard, and ones in other\n" +
+    "languages. Reports which targets are met.",
   usage: ["accuracy.ts [OPTIONS]"],
   options: {
     runtime: choice({
@@ -107,7 +110,11 @@ async function main(args: readonly string[]): Promise<void> {
   const reader = await compileC(new URL("readers/paced.c", import.meta.url));
   const kindsProgram = await compileC(new URL("readers/kinds.c", import.meta.url));
   const part = KIND_PARTS.find((each) => each === only);
-  const chosen = part !== undefined || only === "kinds" || only === "all" ? kindCases(part) : [];
+  const wanted = part !== undefined || only === "kinds" || only === "all" ? kindCases(part) : [];
+  const languages = await findLanguages(wanted);
+  const chosen = wanted.filter(({ language }) =>
+    language === undefined || languages.commands.has(language)
+  );
   const cases = quick
     ? chosen.filter((each, i) => chosen.findIndex(({ part }) => part === each.part) === i)
     : chosen;
@@ -118,10 +125,10 @@ async function main(args: readonly string[]): Promise<void> {
     runtime: Runtime,
     what: string,
     command: readonly string[],
-    size?: number,
+    limitOptions: readonly string[] = [],
   ) => {
     progress.update(`${runtime}: ${what} ...`);
-    const result = await findLimit(runtime, command, size);
+    const result = await findLimit(runtime, command, limitOptions);
     progress.line(`${runtime}: ${what}: ${describe(result)}`);
     return result;
   };
@@ -153,10 +160,11 @@ async function main(args: readonly string[]): Promise<void> {
       }
     }
     for (const [i, each] of cases.entries()) {
-      const { kind, rate, size } = each;
-      const args = [kind, "{host}", "{port}", String(rate), ...each.args];
-      args.push("--seed", String(options.seed + i));
-      const result = await search(runtime, nameKind(each), [kindsProgram, ...args], size);
+      const { language } = each;
+      const program = language === undefined ? [kindsProgram] : languages.commands.get(language)!;
+      const args = argumentsOf(each, options.seed + i);
+      const words = [...program, ...args];
+      const result = await search(runtime, nameKind(each), words, messageOptions(each));
       kinds.push(judgeKind(each, runtime, args, result));
     }
   }
@@ -169,10 +177,11 @@ async function main(args: readonly string[]): Promise<void> {
     printLine(formatTable([KIND_HEAD, ...kinds.map(formatKindRow)]));
     printLine(`\nintervals that hold the true rate: ${formatCoverage(kinds) || "none found"}`);
   }
-  const skipped = python !== undefined && "skipped" in python ? python.skipped : undefined;
-  if (skipped !== undefined) {
-    printLine(`\nskipped: the article's readers in Python (${skipped})`);
+  const skipped = [...languages.skipped];
+  if (python !== undefined && "skipped" in python) {
+    skipped.push(`the article's readers in Python (${python.skipped})`);
   }
+  if (skipped.length > 0) printLine(`\nskipped: ${skipped.join(", ")}`);
   printLine(
     `\n${met} of ${judged.length} targets met${
       quick ? "; quick run: these figures are not precise" : ""
@@ -184,7 +193,8 @@ async function main(args: readonly string[]): Promise<void> {
     schema: "speedlimit/accuracy@1",
     environment: machine,
     options: { runtime: options.runtime, searches, only, quick, seed: options.seed },
-    ...(skipped === undefined ? {} : { skipped }),
+    ...(skipped.length === 0 ? {} : { skipped }),
+    ...(languages.versions.length === 0 ? {} : { compilers: languages.versions }),
     rows: [...rows, ...kinds],
   });
 }
@@ -193,14 +203,35 @@ async function main(args: readonly string[]): Promise<void> {
 async function findLimit(
   runtime: Runtime,
   command: readonly string[],
-  size?: number,
+  options: readonly string[],
 ): Promise<LimitResult> {
-  const options = size === undefined ? [] : ["--size", String(size)];
   const words = commandOn(runtime, "bin/limit.ts", ...options, "--json", "--", ...command);
   const program = new Program(words, { seconds: LONGEST_SEARCH, statuses: [0, 1] });
   const result = await program.figures() as LimitResult;
   if (result.schema === LIMIT_SCHEMA) return result;
   throw new Error(`${words.join(" ")} did not print a result of limit`);
+}
+
+/** The readers of the languages of these cases: what starts them, their compilers, what is missing. */
+async function findLanguages(cases: readonly KindCase[]): Promise<{
+  commands: ReadonlyMap<Language, readonly string[]>;
+  versions: readonly string[];
+  skipped: readonly string[];
+}> {
+  const commands = new Map<Language, readonly string[]>();
+  const versions: string[] = [];
+  const skipped: string[] = [];
+  for (const language of LANGUAGES) {
+    if (!cases.some((each) => each.language === language)) continue;
+    const reader = await languageReader(language);
+    if ("missing" in reader) {
+      skipped.push(`the readers in ${language} (${reader.missing})`);
+    } else {
+      commands.set(language, reader.command);
+      versions.push(reader.version);
+    }
+  }
+  return { commands, versions, skipped };
 }
 
 async function findPython(): Promise<{ version: string } | { skipped: string }> {

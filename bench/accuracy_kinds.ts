@@ -1,17 +1,28 @@
 /**
- * The rows of bench/accuracy.ts for readers of many kinds (readers/kinds.c), whose true rate is known
- * by arithmetic: whether the interval holds it, or the result says of the reader what it should.
+ * The rows of bench/accuracy.ts for readers of many kinds (readers/kinds.c, and those in other languages),
+ * whose true rate is known by arithmetic: whether the interval holds it, or the result says of the reader
+ * what it should.
  */
 import { formatDeviation } from "../src/text/deviation.ts";
 import { formatByteRate, formatBytes, formatSeconds } from "../src/text/units.ts";
 import type { Runtime } from "../src/kernel/runtime.ts";
 import { CONFIRMED, type LimitResult } from "../src/measure/limit_result.ts";
 import { formatInterval } from "../src/report/limit_table.ts";
+import { LANGUAGE_CASES } from "./accuracy_languages.ts";
 import { type SearchSummary, summarize } from "./accuracy_rows.ts";
+import type { Language } from "./readers/languages.ts";
 import { meets, missedBy, type Target } from "./rows.ts";
 
 /** The parts that `--only` can choose. */
-export const KIND_PARTS = ["noise", "pauses", "batches", "work", "queues", "others"] as const;
+export const KIND_PARTS = [
+  "noise",
+  "pauses",
+  "batches",
+  "work",
+  "queues",
+  "others",
+  "languages",
+] as const;
 export type KindPart = typeof KIND_PARTS[number];
 
 /**
@@ -23,9 +34,11 @@ export type KindPart = typeof KIND_PARTS[number];
  */
 export type Expected = "limit" | "hoards" | "drift" | "fails";
 
-/** One reader of readers/kinds.c. */
+/** One reader of readers/kinds.c, or of readers/languages/. */
 export interface KindCase {
   part: KindPart;
+  /** That of readers/languages/ in this language, which reads lines of `size` bytes. */
+  language?: Language;
   /** The program's first argument. */
   kind: string;
   /** Its mean rate, bytes a second. */
@@ -87,6 +100,7 @@ export const KIND_CASES: readonly KindCase[] = [
   { part: "others", kind: "lowat", rate: 10e6, args: [], expected: "limit" },
   { part: "others", kind: "drift", rate: 2e6, args: ["--drift", "20"], expected: "drift" },
   { part: "others", kind: "exit", rate: 10e6, args: ["--exit", "30000000"], expected: "fails" },
+  ...LANGUAGE_CASES,
 ];
 
 /** The cases of a part; all of them without one. */
@@ -94,8 +108,8 @@ export function kindCases(part: KindPart | undefined): readonly KindCase[] {
   return part === undefined ? KIND_CASES : KIND_CASES.filter((each) => each.part === part);
 }
 
-export const nameKind = ({ kind, rate, args }: KindCase): string =>
-  [kind, formatByteRate(rate), ...args].join(" ");
+export const nameKind = ({ language, kind, rate, args }: KindCase): string =>
+  [...(language === undefined ? [] : [language]), kind, formatByteRate(rate), ...args].join(" ");
 
 /** Deviation of the interval's middle from the true rate, as a share of that rate. */
 const NEAR: Target = { least: -0.05, most: 0.05 };

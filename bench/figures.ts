@@ -16,6 +16,7 @@ import { formatInterval } from "../src/report/limit_table.ts";
 import { printLine, runMain } from "../src/cli/program.ts";
 import { formatByteRate, formatCount, formatSeconds } from "../src/text/units.ts";
 import { formatCoverage, formatKindRow, KIND_HEAD, type KindRow } from "./accuracy_kinds.ts";
+import { type Compilers, formatCompilers } from "./accuracy_languages.ts";
 import { ACCURACY_HEAD, type AccuracyRow, formatAccuracyRow } from "./accuracy_rows.ts";
 import { captionOf, readResults, type Results as Report } from "../src/report/report.ts";
 import { formatSvg } from "../src/report/svg.ts";
@@ -88,9 +89,10 @@ function accuracyTable(): string {
 /** Readers of many kinds, whose true rate is known. */
 function kindsTable(): string {
   if (!existsSync(new URL("bench/results/kinds.json", ROOT))) return "Not measured yet.";
-  const results = read<KindRow>("kinds");
+  const results: Results<KindRow> & Compilers = read<KindRow>("kinds");
   return `${markdown([KIND_HEAD, ...results.rows.map(formatKindRow)])}\n\n` +
-    `Intervals that hold the true rate: ${formatCoverage(results.rows)}. ${machineLine(results)}`;
+    `Intervals that hold the true rate: ${formatCoverage(results.rows)}. ` +
+    `${formatCompilers(results)}${machineLine(results)}`;
 }
 
 /** The search over simulated readers. */

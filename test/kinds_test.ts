@@ -9,10 +9,15 @@ import {
   judgeKind,
   KIND_CASES,
   KIND_HEAD,
+  KIND_PARTS,
   type KindCase,
   kindCases,
+  nameKind,
 } from "../bench/accuracy_kinds.ts";
+import { argumentsOf, formatCompilers, messageOptions } from "../bench/accuracy_languages.ts";
 import { compileC } from "../bench/readers/compile.ts";
+import { LANGUAGES } from "../bench/readers/languages.ts";
+import { parseMessage } from "../src/cli/message_options.ts";
 import { environment } from "../src/kernel/environment.ts";
 import { CONFIRMED, type LimitResult } from "../src/measure/limit_result.ts";
 import { sendAndFinish, withServer } from "./peer.ts";
@@ -169,5 +174,50 @@ describe("the row of such a reader", () => {
   test("each part has its cases", () => {
     assertEquals(kindCases(undefined), KIND_CASES);
     assertEquals(kindCases("queues").map(({ kind }) => kind), ["queue", "queue"]);
+    assertEquals(KIND_PARTS.filter((part) => kindCases(part).length === 0), []);
+  });
+});
+
+describe("the readers in other languages", () => {
+  const cases = kindCases("languages");
+
+  test("are three in each that hoard, and three that do not", () => {
+    const counted = LANGUAGES.map((language) => {
+      const own = cases.filter((each) => each.language === language);
+      assertEquals(new Set(own.map(({ kind }) => kind)).size, 6);
+      return ["hoards", "limit"].map((each) => own.filter((one) => one.expected === each).length);
+    });
+    assertEquals(counted, LANGUAGES.map(() => [3, 3]));
+    assertEquals(cases.length, 6 * LANGUAGES.length);
+    assertEquals(nameKind(cases[0]!), "go goroutines 256 kB/s");
+  });
+
+  test("are told what a line costs, and get lines", () => {
+    for (const each of cases) {
+      assertEquals(argumentsOf(each, 7), [each.kind, "{host}", "{port}", "250"]);
+      const [option, text] = messageOptions(each);
+      assertEquals(option, "--message");
+      const message = parseMessage(text!);
+      const line = new TextDecoder().decode(message.slice(0, message.size));
+      assertEquals([line.length, line.indexOf("\n")], [64, 63]);
+      // So many lines of that size a second are its rate.
+      assertEquals(line.length * 1e6 / 250, each.rate);
+    }
+  });
+
+  test("differ from those in C, which draw from a seed and choose the size only", () => {
+    const each = kindCases("work")[0]!;
+    const start = ["lognormal", "{host}", "{port}", "1000000", "--message", "1000", "--cv", "1"];
+    assertEquals(argumentsOf(each, 7), [...start, "--seed", "7"]);
+    assertEquals(messageOptions(each), ["--size", "1000"]);
+    assertEquals(messageOptions(kindCases("noise")[0]!), []);
+  });
+
+  test("name their compilers in the table's caption, and those that are missing", () => {
+    assertEquals(formatCompilers({}), "");
+    const compilers = ["go version go1.25", "rustc 1.91"];
+    assertEquals(formatCompilers({ compilers }), "Compilers: go version go1.25, rustc 1.91. ");
+    const skipped = ["the readers in rust (no rustc)"];
+    assertEquals(formatCompilers({ skipped }), "Skipped: the readers in rust (no rustc). ");
   });
 });

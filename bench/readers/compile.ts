@@ -1,5 +1,6 @@
 /**
- * Compiles the C readers and peers when they are first used.
+ * Compiles the C readers and peers when they are first used. What other compilers make is kept in the
+ * same way (languages.ts).
  *
  * @module
  */
@@ -45,26 +46,50 @@ export async function compileC(source: string | URL): Promise<string> {
     ),
   );
   const compiler = await findCompiler();
-  const hash = createHash("sha256")
-    .update(JSON.stringify([text, headers, compiler, FLAGS, arch()]))
-    .digest("hex").slice(0, 16);
   const name = path.slice(path.lastIndexOf("/") + 1).replace(/\.c$/, "");
-  const program = `${await cacheFolder()}/${name}-${hash}`;
-  if (await exists(program)) return program;
+  return await keepCompiled(name, [text, headers, compiler, FLAGS], async (program) => {
+    try {
+      await run([...compiler.command, ...FLAGS, "-o", program, path, ...LIBRARIES]);
+    } catch (cause) {
+      const lines = (cause instanceof Error ? cause.message : String(cause)).split("\n");
+      const reason = lines.find((line) => line.includes("error:")) ?? lines[0];
+      throw new Error(`cannot compile ${path} with ${compiler.command.join(" ")}: ${reason}`, {
+        cause,
+      });
+    }
+  });
+}
 
-  const unfinished = `${program}.${randomUUID()}`;
+/**
+ * Compiles something unless that was done before, and returns its path, in a folder that only its
+ * owner can write to. Parallel calls are safe.
+ *
+ * @param name How its path begins.
+ * @param madeFrom All that decides what is compiled, as JSON: with something else, it is compiled again.
+ * @param compile Writes a file, or a folder, of the given path.
+ * @throws {Error} What `compile` throws.
+ */
+export async function keepCompiled(
+  name: string,
+  madeFrom: unknown,
+  compile: (path: string) => Promise<void>,
+): Promise<string> {
+  const hash = createHash("sha256")
+    .update(JSON.stringify([madeFrom, arch()]))
+    .digest("hex").slice(0, 16);
+  const kept = `${await cacheFolder()}/${name}-${hash}`;
+  if (await exists(kept)) return kept;
+
+  const unfinished = `${kept}.${randomUUID()}`;
   try {
-    await run([...compiler.command, ...FLAGS, "-o", unfinished, path, ...LIBRARIES]);
-    await fs.rename(unfinished, program);
-  } catch (cause) {
-    await fs.rm(unfinished, { force: true });
-    const lines = (cause instanceof Error ? cause.message : String(cause)).split("\n");
-    const reason = lines.find((line) => line.includes("error:")) ?? lines[0];
-    throw new Error(`cannot compile ${path} with ${compiler.command.join(" ")}: ${reason}`, {
-      cause,
-    });
+    await compile(unfinished);
+    await fs.rename(unfinished, kept);
+  } catch (error) {
+    await fs.rm(unfinished, { recursive: true, force: true });
+    // A parallel call may have been first: a folder does not replace another one.
+    if (!await exists(kept)) throw error;
   }
-  return program;
+  return kept;
 }
 
 async function findCompiler(): Promise<Compiler> {
@@ -107,7 +132,8 @@ async function exists(path: string): Promise<boolean> {
   }
 }
 
-function run(command: string[]): Promise<string> {
+/** What a program prints on standard output. Rejects with the error of `execFile`. */
+export function run(command: readonly string[]): Promise<string> {
   const [program = "", ...args] = command;
   return new Promise((resolve, reject) => {
     execFile(program, args, (error: ExecFileException | null, stdout: string) => {
@@ -117,7 +143,7 @@ function run(command: string[]): Promise<string> {
   });
 }
 
-function hasCode(error: unknown, code: string): boolean {
+export function hasCode(error: unknown, code: string): boolean {
   return error instanceof Error && "code" in error && error.code === code;
 }
 
