@@ -113,10 +113,10 @@ export const nameKind = ({ language, kind, rate, args }: KindCase): string =>
 
 /** Deviation of the interval's middle from the true rate, as a share of that rate. */
 const NEAR: Target = { least: -0.05, most: 0.05 };
-/** Duration of a search, seconds: noise and pauses need longer. */
+/** Duration of a search, seconds: noise and pauses need longer, also those of a language's runtime. */
 const SOON: Target = { most: 30 };
 const PATIENT: Target = { most: 60 };
-const IS_NOISY: readonly KindPart[] = ["noise", "pauses", "work"];
+const IS_NOISY: readonly KindPart[] = ["noise", "pauses", "work", "languages"];
 
 /** Fields of a result that tell of its kind. */
 export type KindFigures = Pick<LimitResult, "until" | "intake" | "hoards" | "hidden" | "drift">;

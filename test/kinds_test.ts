@@ -213,6 +213,13 @@ describe("the readers in other languages", () => {
     assertEquals(messageOptions(kindCases("noise")[0]!), []);
   });
 
+  test("may take longer than a reader without a runtime that pauses it", () => {
+    const figures = { limit: { lower: 255e3, upper: 257e3, messagesPerSecond: 4e3 }, seconds: 55 };
+    const honest = cases.find(({ expected }) => expected === "limit")!;
+    assertEquals(judgeKind(honest, "node", [], result(figures)).met, true);
+    assertEquals(judgeKind(honest, "node", [], result({ ...figures, seconds: 61 })).met, false);
+  });
+
   test("name their compilers in the table's caption, and those that are missing", () => {
     assertEquals(formatCompilers({}), "");
     const compilers = ["go version go1.25", "rustc 1.91"];
