@@ -14,6 +14,7 @@ import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.
 import { parseOutFile } from "../src/cli/out_file.ts";
 import { printLine, runMain } from "../src/cli/program.ts";
 import {
+  argumentsOf,
   formatCoverage,
   formatKindRow,
   judgeKind,
@@ -22,9 +23,9 @@ import {
   type KindCase,
   kindCases,
   type KindRow,
+  messageOptions,
   nameKind,
 } from "./accuracy_kinds.ts";
-import { argumentsOf, messageOptions } from "./accuracy_languages.ts";
 import {
   ACCURACY_HEAD,
   type AccuracyRow,

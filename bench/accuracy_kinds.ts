@@ -100,7 +100,7 @@ export const KIND_CASES: readonly KindCase[] = [
   { part: "others", kind: "lowat", rate: 10e6, args: [], expected: "limit" },
   { part: "others", kind: "drift", rate: 2e6, args: ["--drift", "20"], expected: "drift" },
   { part: "others", kind: "exit", rate: 10e6, args: ["--exit", "30000000"], expected: "fails" },
-  ...LANGUAGE_CASES,
+  ...LANGUAGE_CASES.map((each) => ({ ...each, part: "languages", args: [] }) as const),
 ];
 
 /** The cases of a part; all of them without one. */
@@ -110,6 +110,24 @@ export function kindCases(part: KindPart | undefined): readonly KindCase[] {
 
 export const nameKind = ({ language, kind, rate, args }: KindCase): string =>
   [...(language === undefined ? [] : [language]), kind, formatByteRate(rate), ...args].join(" ");
+
+/** What the program of a case is started with; `seed`: what it draws from, if it draws. */
+export function argumentsOf(
+  { language, kind, rate, args, size }: KindCase,
+  seed: number,
+): string[] {
+  const start = [kind, "{host}", "{port}"];
+  if (language === undefined) return [...start, String(rate), ...args, "--seed", String(seed)];
+  // It is told what a line costs, in microseconds, and draws nothing.
+  return [...start, String(1e6 * size! / rate), ...args];
+}
+
+/** The options of `limit` for the messages of a case. */
+export function messageOptions({ language, size }: KindCase): string[] {
+  if (size === undefined) return [];
+  if (language === undefined) return ["--size", String(size)];
+  return ["--message", `${"x".repeat(size - 1)}\\n`];
+}
 
 /** Deviation of the interval's middle from the true rate, as a share of that rate. */
 const NEAR: Target = { least: -0.05, most: 0.05 };

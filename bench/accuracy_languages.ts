@@ -1,8 +1,7 @@
 /**
  * The readers in other languages (readers/languages/) among the rows of bench/accuracy.ts: which of them
- * hoard, what they are started with, and the messages that they need.
+ * hoard, and what a results file says of their compilers.
  */
-import type { KindCase } from "./accuracy_kinds.ts";
 import { type Language, LANGUAGES } from "./readers/languages.ts";
 
 /** Bytes of a line, with its newline. */
@@ -30,30 +29,26 @@ const KINDS: Record<Language, { hoards: readonly string[]; limit: readonly strin
   },
 };
 
-export const LANGUAGE_CASES: readonly KindCase[] = LANGUAGES.flatMap((language) =>
+/** One of these readers. */
+export interface LanguageCase {
+  language: Language;
+  /** The program's first argument. */
+  kind: string;
+  /** What the result should say of it. */
+  expected: "hoards" | "limit";
+  /** Its rate, bytes a second. */
+  rate: number;
+  /** Bytes of a line, with its newline. */
+  size: number;
+}
+
+export const LANGUAGE_CASES: readonly LanguageCase[] = LANGUAGES.flatMap((language) =>
   (["hoards", "limit"] as const).flatMap((expected) =>
-    KINDS[language][expected].map((kind): KindCase => ({
-      ...{ part: "languages", language, kind, expected, args: [] },
-      ...{ rate: LINES * LINE, size: LINE },
-    }))
+    KINDS[language][expected].map((kind) => {
+      return { language, kind, expected, rate: LINES * LINE, size: LINE };
+    })
   )
 );
-
-/** What the program of a case is started with; `seed`: what it draws from, if it draws. */
-export function argumentsOf(each: KindCase, seed: number): string[] {
-  const { language, kind, rate, args, size = LINE } = each;
-  const start = [kind, "{host}", "{port}"];
-  // It is told what a line costs, in microseconds, and draws nothing.
-  if (language !== undefined) return [...start, String(1e6 * size / rate), ...args];
-  return [...start, String(rate), ...args, "--seed", String(seed)];
-}
-
-/** The options of `limit` for the messages of a case. */
-export function messageOptions({ language, size }: KindCase): string[] {
-  if (size === undefined) return [];
-  if (language === undefined) return ["--size", String(size)];
-  return ["--message", `${"x".repeat(size - 1)}\\n`];
-}
 
 /** What a results file says of the programs that are not in C. */
 export interface Compilers {

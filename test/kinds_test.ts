@@ -4,6 +4,7 @@ import { promisify } from "node:util";
 import { describe, test } from "node:test";
 import { assertAlmostEquals, assertEquals, assertGreater, assertNotEquals } from "#std/assert";
 import {
+  argumentsOf,
   formatCoverage,
   formatKindRow,
   judgeKind,
@@ -12,9 +13,10 @@ import {
   KIND_PARTS,
   type KindCase,
   kindCases,
+  messageOptions,
   nameKind,
 } from "../bench/accuracy_kinds.ts";
-import { argumentsOf, formatCompilers, messageOptions } from "../bench/accuracy_languages.ts";
+import { formatCompilers } from "../bench/accuracy_languages.ts";
 import { compileC } from "../bench/readers/compile.ts";
 import { LANGUAGES } from "../bench/readers/languages.ts";
 import { parseMessage } from "../src/cli/message_options.ts";
