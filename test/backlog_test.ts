@@ -3,6 +3,7 @@ import { describe, test } from "node:test";
 import { assert, assertAlmostEquals, assertEquals } from "#std/assert";
 import { randomFrom } from "../bench/simulated.ts";
 import { Backlog, type BacklogOptions, type Sample, whose } from "../src/measure/backlog.ts";
+import { samplesOf } from "./samples.ts";
 
 const RATE = 1e6;
 const OPTIONS: BacklogOptions = {
@@ -10,22 +11,9 @@ const OPTIONS: BacklogOptions = {
   ...{ pauses: 8, messages: 20 },
 };
 
-/** Samples each 10 ms of a reader that drains `drains(time)` bytes a second; all that waits is its own. */
-function* samples(
-  drains: (time: number) => number,
-  seconds: number,
-  more: Partial<Sample> = {},
-): Generator<Sample> {
-  let drained = 0;
-  for (let step = 0; step <= seconds * 1000; step++) {
-    const time = step / 1000;
-    const offered = RATE * time;
-    drained = Math.min(offered, drained + drains(time) / 1000);
-    if (step % 10 !== 0) continue;
-    const backlog = offered - drained;
-    yield { time, backlog, drained, waiting: backlog, late: 0, closed: false, ...more };
-  }
-}
+/** See `samplesOf`. */
+const samples = (drains: (time: number) => number, seconds: number, more: Partial<Sample> = {}) =>
+  samplesOf(RATE, drains, seconds, () => more);
 
 /** The first verdict, and when it was clear. */
 function judge(all: Iterable<Sample>, options: Partial<BacklogOptions> = {}) {
@@ -119,11 +107,155 @@ describe("the verdict", () => {
       assert(right >= 49, `${right} of 50 ${expected}`);
     }
   });
+});
 
-  test("keeps no samples: memory does not grow with the trial", () => {
-    const backlog = new Backlog(OPTIONS);
-    for (const sample of samples(() => 2 * RATE, 100)) backlog.add(sample);
-    assertEquals(backlog.verdict().verdict, "keeps-up");
-    assert(JSON.stringify(backlog).length < 10_000);
+/** One sample each 1/128 s, so that times are exact; 1000 bytes come between two, and are read. */
+const R = 128_000;
+
+interface Exact {
+  backlog?(time: number): number;
+  drained?(time: number): number;
+  more?(time: number): Partial<Sample>;
+  options?: Partial<BacklogOptions>;
+}
+
+/** What is known after so many seconds. 1280 bytes of growth are tolerated after 1.5 s, and as many unseen. */
+function after(seconds: number, { backlog, drained, more, options }: Exact = {}) {
+  const tried = new Backlog({
+    ...{ rate: R, messageSize: 280, tolerance: 0.01, leastSeconds: 1.5, pauses: 1, messages: 1 },
+    ...options,
+  });
+  for (let i = 0; i <= 128 * seconds; i++) {
+    const time = i / 128;
+    const left = backlog?.(time) ?? 0;
+    const sample = { time, backlog: left, drained: drained?.(time) ?? R * time, waiting: left };
+    tried.add({ ...sample, late: 0, closed: false, ...more?.(time) });
+  }
+  return { ...tried.verdict(), backlog: tried };
+}
+
+describe("the verdict, exactly", () => {
+  const STEP = 1 / 128;
+  /** In the first, the middle and the last third. */
+  const thirds = (early: number, middle: number, late: number): Exact => ({
+    backlog: (time) => time < 0.48 ? early : time < 1.04 ? middle : late,
+  });
+
+  test("is clear once a trial is long enough", () => {
+    const isClear = (seconds: number, more: Exact) =>
+      assertEquals(
+        [seconds - STEP, seconds].map((time) => after(time, more).verdict),
+        [undefined, "keeps-up"],
+      );
+    isClear(1.5, {});
+    isClear(2, { options: { leastSeconds: 2 } });
+    // It reads each quarter of a second.
+    const seldom = (time: number) => R * Math.floor(4 * time) / 4;
+    const drained = { drained: seldom, backlog: (time: number) => R * time - seldom(time) };
+    isClear(2, { ...drained, options: { pauses: 8 } });
+    isClear(2, { options: { messageSize: 12_800, messages: 20, tolerance: 0.5 } });
+    // It reads for the second time then.
+    isClear(1.75, { drained: (time) => Number(time > 0.25) + Number(time >= 1.75) });
+    // What is unseen is more than what is tolerated: three times as long.
+    isClear(4.5, { options: { tolerance: 0.001 } });
+    isClear(1.5, { options: { messageSize: 280, leastSeconds: 1 } });
+  });
+
+  test("is from the growth of the lowest backlog", () => {
+    const keeps = after(1.5, thirds(100, 2660, 2660));
+    assertEquals([keeps.verdict, keeps.slope, keeps.blame], ["keeps-up", 2560, "reader"]);
+    assertEquals(after(1.5, thirds(100, 101, 2661)).verdict, undefined);
+    assertEquals(after(1.5, thirds(100, 101, 5220)).verdict, undefined);
+    const behind = after(1.5, thirds(100, 101, 5221));
+    assertEquals([behind.verdict, behind.slope, behind.stopped], ["falls-behind", 5121, false]);
+    // It has come back to the floor, or does not grow any more.
+    assertEquals(after(1.5, thirds(100, 100, 5221)).verdict, undefined);
+    assertEquals(after(1.5, thirds(100, 5221, 5221)).verdict, undefined);
+    assertEquals(after(1.5, thirds(5221, 101, 100)).verdict, "keeps-up");
+    assertEquals(after(1.5 - STEP, thirds(0, 0, 2000)).slope, 2000 / (2 / 3 * (1.5 - STEP)));
+  });
+
+  test("is from thirds of 24 to 48 parts", () => {
+    // At 0.96 s parts of 20 ms become parts of 40 ms: the first third then ends at 0.32 s, not at 0.34 s.
+    const dips = (at: number) => ({
+      backlog: (time: number) => Math.abs(time - at) < 0.01 ? 0 : 1000,
+    });
+    assertEquals(after(1, dips(0.335)).slope, 0);
+    assertAlmostEquals(after(1, dips(0.305)).slope, 1500, 1e-9);
+    // The last third begins at 0.72 s.
+    assertAlmostEquals(after(1, dips(0.75)).slope, -1500, 1e-9);
+    assertEquals(after(1, dips(0.7)).slope, 0);
+    // Before that, at 0.32 s and at 0.64 s of 49 parts less one.
+    assertAlmostEquals(after(0.9375, dips(0.29)).slope, 1600, 1e-9);
+    assertEquals(after(0.9375, dips(0.315)).slope, 0);
+    // A fifth part is not enough, a sixth one is.
+    assertEquals(after(12 / 128, { backlog: (time) => time < 0.02 ? 0 : 1000 }).slope, 0);
+    assert(after(13 / 128, { backlog: (time) => time < 0.04 ? 0 : 1000 }).slope > 0);
+  });
+
+  test("is none while a third has no sample", () => {
+    const tried = new Backlog({ ...OPTIONS, leastSeconds: 0.1, pauses: 0, tolerance: 10 });
+    const add = (time: number) =>
+      tried.add({ time, backlog: 0, drained: RATE * time, waiting: 0, late: 0, closed: false });
+    for (const time of [0, 0.01, 0.93]) add(time);
+    assertEquals(tried.verdict().verdict, undefined);
+    // Parts without a sample are left out where two become one.
+    for (const time of [0.5, 1.2, 1.93, 2.5, 3.9]) add(time);
+    assertEquals(tried.verdict().verdict, "keeps-up");
+  });
+
+  test("blames whose backlog it was in most samples of the last third", () => {
+    // Of the 59 samples from 1.04 s on.
+    const blame = (sender: number, path: number) =>
+      after(1.5, {
+        ...thirds(0, 1, 1e4),
+        more: (time) => {
+          const at = Math.round(128 * time) - 134;
+          if (at < 0 || at >= sender + path) return {};
+          return at < sender ? { waiting: 0, late: 1e4 } : { waiting: 0 };
+        },
+      }).blame;
+    assertEquals([blame(0, 29), blame(29, 0), blame(14, 15)], ["reader", "reader", "reader"]);
+    assertEquals([blame(0, 30), blame(30, 0)], ["path", "sender"]);
+    assertEquals([blame(15, 15), blame(14, 16)], ["sender", "path"]);
+    const even = { time: 0, drained: 0, closed: false };
+    assertEquals(whose({ ...even, backlog: 100, waiting: 50, late: 50 }), "reader");
+    assertEquals(whose({ ...even, backlog: 100, waiting: 50, late: 0 }), "reader");
+    assertEquals(whose({ ...even, backlog: 100, waiting: 0, late: 50 }), "sender");
+  });
+
+  test("has stopped after 2 s of silence, and ten pauses", () => {
+    const stops = (pause: number, seconds: number, closed = true) =>
+      after(seconds, {
+        backlog: (time) => 1 + R * time,
+        drained: (time) => R * Math.floor(Math.min(time, 1) / pause) * pause,
+        more: () => ({ closed }),
+      });
+    for (const [pause, silence] of [[STEP, 2], [0.25, 2.5]] as const) {
+      const not = stops(pause, 1 + silence);
+      assertEquals([not.stopped, not.backlog.pause], [false, silence]);
+      const stopped = stops(pause, 1 + silence + STEP);
+      assertEquals([stopped.stopped, stopped.verdict], [true, "falls-behind"]);
+      // While it reads no more, that is no pause.
+      assertEquals(stopped.backlog.pause, pause);
+      assertEquals(stops(pause, 1 + silence + STEP, false).stopped, false);
+    }
+  });
+
+  test("comes with the longest pause and the largest read", () => {
+    const reads = [0, 10, 10, 25, 25, 25, 30];
+    const { backlog } = after(6 / 128, {
+      backlog: () => 1,
+      drained: (time) => reads[Math.round(128 * time)]!,
+    });
+    const { pause, largestRead, seconds, drained, readsSeldom } = backlog;
+    const found = [pause, largestRead, seconds, drained, readsSeldom];
+    assertEquals(found, [3 / 128, 15, 6 / 128, 30, false]);
+    const none = new Backlog(OPTIONS);
+    assertEquals([none.seconds, none.drained, none.pause, none.hasStopped], [0, 0, 0, false]);
+    assertEquals(none.verdict().verdict, undefined);
+    // Nothing was left to read until then.
+    const idle = after(6 / 128, { backlog: (time) => time < 4 / 128 ? 0 : 1, drained: () => 0 });
+    assertEquals(idle.backlog.pause, 3 / 128);
   });
 });

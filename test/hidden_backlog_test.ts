@@ -1,66 +1,12 @@
-/** Readers that queue in their own memory: the decision as formulas, and real readers of known rates. */
+/** Readers of known rates that queue in their own memory. What is decided: processing_test.ts. */
 import { describe, test } from "node:test";
-import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } from "#std/assert";
+import { assert, assertEquals, assertGreater, assertLess } from "#std/assert";
 import { compileC } from "../bench/readers/compile.ts";
-import {
-  HELD_BACK,
-  type HiddenBacklog,
-  isBehind,
-  isConfirmed,
-  processingRate,
-} from "../src/measure/hidden_backlog.ts";
+import { HELD_BACK } from "../src/measure/hidden_backlog.ts";
 import { runtime } from "../src/kernel/runtime.ts";
 import { limitOf, parse } from "./limiting.ts";
 import { withoutKernel } from "./relaying.ts";
 import { skip } from "./skip.ts";
-
-const hidden = (seconds: number, quiet = true): HiddenBacklog => ({
-  ...{ seconds, quiet, background: undefined },
-});
-
-describe("a hidden backlog", () => {
-  test("is more work than one read and one look leave", () => {
-    for (
-      const [worked, seconds, ramp, behind] of [
-        [0, 0.3, true, false],
-        [0.1, 0.3, true, false],
-        // Offered 1.5 times its limit.
-        [0.15, 0.3, true, true],
-        [0.1, 2, false, false],
-        [0.2, 2, false, true],
-      ] as const
-    ) {
-      const trial = { seconds, ramp, pause: 0 };
-      assertEquals(isBehind(hidden(worked), trial), behind, `${worked} s of ${seconds} s`);
-      // One that reads only now and then has up to that much to do in any case.
-      assertEquals(isBehind(hidden(worked), { ...trial, pause: 0.4 }), false);
-    }
-    const busy = { ...hidden(1), background: "a thread wakes up" };
-    assertEquals(isBehind(busy, { seconds: 1, pause: 0 }), false);
-  });
-
-  test("is confirmed by a longer trial, with which it grows", () => {
-    const first = { hidden: hidden(0.3), seconds: 0.5 };
-    const confirmed = (worked: number, quiet = true) =>
-      isConfirmed(first, { hidden: hidden(worked, quiet), seconds: 1 }, 0);
-    assertEquals([confirmed(0.6), confirmed(0.4), confirmed(0.3)], [true, true, false]);
-    // It still worked when we stopped to look.
-    assertEquals(confirmed(0.3, false), true);
-    assertEquals(confirmed(0.05, false), false);
-  });
-
-  test("tells the rate at which a reader works", () => {
-    // 2 MB/s, offered 3 MB/s for 2 s: another second of work.
-    const trials = [0.99, 1, 1.01].map((worked) => ({ bytes: 6e6, seconds: 2, worked }));
-    const { lower, upper } = processingRate(trials, 0.95);
-    assertAlmostEquals((lower + upper) / 2, 2e6, 100);
-    // Student's t(2) = 4.303, s = 6,667 of three rates; and 20 ms of 3 s.
-    const half = 4.303 * 6667 / Math.sqrt(3) + 2e6 * 0.02 / 2.99;
-    assertAlmostEquals((upper - lower) / 2, half, 100);
-    const wider = processingRate(trials, 0.99);
-    assert(wider.lower < lower && wider.upper > upper);
-  });
-});
 
 describe(`limit of a reader that queues in its own memory, on ${runtime}`, () => {
   for (const [name, options] of [["without a bound", []], ["up to 4 MB", ["--bound", "4000000"]]]) {

@@ -28,9 +28,6 @@ export interface ServiceEstimate {
   mean: number;
   /** Half of the confidence interval, bytes a second; Infinity: too little was seen. */
   halfWidth: number;
-  /** The standard error of the mean, bytes a second. */
-  standardError: number;
-  degreesOfFreedom: number;
   /** Seconds that were observed. */
   seconds: number;
 }
@@ -95,8 +92,6 @@ export class ServiceRate {
     const result: ServiceEstimate = {
       mean: seconds === 0 ? 0 : bytes / seconds,
       halfWidth: Infinity,
-      standardError: Infinity,
-      degreesOfFreedom: 0,
       seconds,
     };
     if (batches.length < FEWEST_BATCHES) return result;
@@ -104,8 +99,8 @@ export class ServiceRate {
     for (; batches.length >= FEWEST_BATCHES; batches = paired(batches)) {
       const { standardError, degreesOfFreedom } = meanError(batches, result.mean);
       const halfWidth = studentT(error, degreesOfFreedom) * standardError;
-      if (batches.length <= MOST_FOR_VARIANCE && halfWidth > result.halfWidth) {
-        Object.assign(result, { halfWidth, standardError, degreesOfFreedom });
+      if (batches.length <= MOST_FOR_VARIANCE) {
+        result.halfWidth = Math.max(result.halfWidth, halfWidth);
       }
     }
     return result;

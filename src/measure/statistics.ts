@@ -3,8 +3,9 @@
 /**
  * The value that Student's t exceeds, in either direction, with this probability.
  *
- * Hill's expansion (G. W. Hill, Algorithm 396, Communications of the ACM 13(10), 1970): six digits
- * from three degrees of freedom on, four with less. `probability` is above 0 and below 1.
+ * Hill's expansion (G. W. Hill, Algorithm 396, Communications of the ACM 13(10), 1970), without its term for
+ * less than five degrees of freedom: six digits from three on, seven from ten on, four with less.
+ * `probability` is above 0 and below 1.
  */
 export function studentT(probability: number, degreesOfFreedom: number): number {
   const n = degreesOfFreedom;
@@ -24,7 +25,6 @@ export function studentT(probability: number, degreesOfFreedom: number): number 
   if (y > 0.05 + a) {
     x = normalQuantile(probability / 2);
     y = x * x;
-    if (n < 5) c += 0.3 * (n - 4.5) * (x + 0.6);
     c = (((0.05 * d * x - 5) * x - 7) * x - 2) * x + b + c;
     y = (((((0.4 * y + 6.3) * y + 36) * y + 94.5) / c - y - 3) / b + 1) * x;
     y = Math.expm1(a * y * y);
@@ -56,38 +56,6 @@ export function normalQuantile(probability: number): number {
     q /
     (((((-54.47609879822406 * r + 161.5858368580409) * r - 155.6989798598866) * r +
               66.80131188771972) * r - 13.28068155288572) * r + 1);
-}
-
-/** The slope of a straight line fitted to points by least squares. */
-export interface Line {
-  /** In units of y per unit of x. */
-  slope: number;
-  /** Half of the slope's 95 % confidence interval; Infinity with fewer than three points. */
-  halfWidth: number;
-}
-
-/** Fits y over x by least squares. */
-export function fitLine(points: readonly (readonly [x: number, y: number])[]): Line {
-  const n = points.length;
-  let meanX = 0;
-  let meanY = 0;
-  for (const [x, y] of points) {
-    meanX += x / n;
-    meanY += y / n;
-  }
-  let sxx = 0;
-  let sxy = 0;
-  for (const [x, y] of points) {
-    sxx += (x - meanX) ** 2;
-    sxy += (x - meanX) * (y - meanY);
-  }
-  if (sxx === 0) return { slope: 0, halfWidth: Infinity };
-  const slope = sxy / sxx;
-  if (n < 3) return { slope, halfWidth: Infinity };
-  let residual = 0;
-  for (const [x, y] of points) residual += (y - meanY - slope * (x - meanX)) ** 2;
-  const standardError = Math.sqrt(residual / (n - 2) / sxx);
-  return { slope, halfWidth: studentT(0.05, n - 2) * standardError };
 }
 
 /** The middle value, or the mean of the middle two. Throws a RangeError without values. */

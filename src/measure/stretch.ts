@@ -152,9 +152,7 @@ export class Stretch {
     const { firstLook } = this.#options;
     if (this.#over || this.#last === undefined) return;
     if (this.#began === undefined) this.#giveUp();
-    else if (this.#look > 0 || this.#last.time - this.#began >= ENOUGH * firstLook) {
-      this.#lookAtRate();
-    }
+    else if (this.#last.time - this.#began >= ENOUGH * firstLook) this.#lookAtRate();
     this.#over = true;
   }
 
