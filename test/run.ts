@@ -38,7 +38,7 @@ const COSTS: Record<string, [seconds: number, load: number]> = {
   "ipv6_test.ts": [45, 0.2],
   "kill_test.ts": [8, 1.2],
   "kinds_test.ts": [4, 0.3],
-  "languages_test.ts": [5, 1],
+  "languages_test.ts": [6, 1.2],
   "latency_test.ts": [6, 0.7],
   "limit_attach_test.ts": [43, 0.1],
   "limit_failures_test.ts": [28, 0.2],

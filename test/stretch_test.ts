@@ -241,7 +241,7 @@ describe("a stretch", () => {
   test("says whose fault it is by what has grown, more than a pause may make it", () => {
     // 0.01 of the rate, and what it needs: 40,078 bytes until it is given up.
     const others = (grows: number, lateShare = 0) =>
-      feed(3, (time) => 1e5 + grows * time / (2 + 1 / 128), {}, (time, backlog) => ({
+      feed(3, (time) => 1e5 + grows * time / (2 + 1 / 128), {}, (_, backlog) => ({
         ...{ waiting: 0, late: 9e4 + lateShare * (backlog - 1e5), closed: false },
       }));
     const still = others(40_000);

@@ -20,8 +20,11 @@ import { REASONS, type SearchResult } from "./search_result.ts";
 /** First rate of the ramp; for a slower reader the search goes down from here. Bytes a second. */
 const START_RATE = 500_000;
 const TIME_SECONDS = 60;
-/** Memory that grows by so much of what is offered may hold messages; heaps grow by themselves, too. Bytes a second. */
-const GROWS = { share: 0.5, least: 50e6 };
+/**
+ * Memory that grows by such a share of what is offered may hold messages; heaps grow by themselves, too, and
+ * then also by much more than that. Bytes a second.
+ */
+const GROWS = { share: 0.5, most: 50, least: 50e6 };
 /** Waiting for a core for less than that is usual. */
 const CONTENTION = 0.1;
 const LONGEST_FORECAST = 3600;
@@ -217,7 +220,8 @@ function addContention(result: LimitResult, waitShare: number): void {
 
 /** It may queue in its memory what it takes, without a trace of the work on it. */
 function addMemory(result: LimitResult, { offered, grown }: Experiment["memory"]): void {
-  if (result.hoards || grown < Math.max(GROWS.least, GROWS.share * offered)) return;
+  const { share, most, least } = GROWS;
+  if (result.hoards || grown < Math.max(least, share * offered) || grown > most * offered) return;
   result.message += `; the reader's memory grew by ${formatByteRate(grown)} when it was offered ` +
     `${formatByteRate(offered)}: it may queue what it takes, although no work on that was seen`;
 }

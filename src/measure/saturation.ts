@@ -28,8 +28,8 @@ export interface Saturated {
   upper: number;
   slowest: number;
   service: ServiceRate;
-  /** The standard error of its mean rate, as a share of that. */
-  relativeError: number;
+  /** Half of its interval, as a share of its mean rate. */
+  halfWidth: number;
   drift: Drift | undefined;
   /** How long the stretch was, and would have to be for the precision; seconds. */
   seconds: number;
@@ -123,7 +123,7 @@ function joint(
     upper: Math.min(...known.map((each) => each.mean + half(each))),
     slowest: slowest.reader,
     service: slowest.service,
-    relativeError: slowest.standardError / slowest.mean,
+    halfWidth: slowest.halfWidth / slowest.mean,
     drift: known.find(({ drift }) => drift !== undefined)?.drift,
     seconds: slowest.seconds,
     // The width falls with the square root of the time.

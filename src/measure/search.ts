@@ -31,12 +31,20 @@ const ABOVE = { steady: 1.1, pausing: 1.3, pause: 0.05 };
 const CERTAIN = 0.9;
 /**
  * A fresh reader is offered so much more than an overloaded one drains: as a share, and at least so many
- * standard errors of what it drains in such a time. `unsure`: of one that pauses, which may seem faster than it
+ * times half of the interval that there would be after such a time. `unsure`: of one that pauses, which may seem faster than it
  * is in a short trial, and of one whose work is not seen, which may queue a little more for a while. The
  * second trial is longer: with a queue it then goes on working for `queues` of the time that the rest takes.
  */
 const PROBE = {
-  ...{ above: 0.03, unsure: 0.15, errors: 3, leastSeconds: 1.5, pauses: 8, again: 4, queues: 0.4 },
+  ...{
+    above: 0.03,
+    unsure: 0.15,
+    halves: 1.25,
+    leastSeconds: 1.5,
+    pauses: 8,
+    again: 4,
+    queues: 0.4,
+  },
 };
 /** A limit of our own is known to within this factor. */
 const CEILING = 1.1;
@@ -305,14 +313,14 @@ class Search {
    * Whether a fresh reader keeps up with more than an overloaded one drains: then it is metastable. Undefined:
    * it does not.
    */
-  async #faster({ upper, seconds, relativeError }: Saturated): Promise<Outcome | undefined> {
+  async #faster({ upper, seconds, halfWidth }: Saturated): Promise<Outcome | undefined> {
     const { lab } = this.#trials;
     await lab.settle({ verdict: "inconclusive" }, true);
     const pause = this.#trials.pauseAt(upper);
     const shortest = Math.max(PROBE.leastSeconds, PROBE.pauses * pause);
-    const noise = relativeError * Math.sqrt(seconds / shortest);
+    const half = halfWidth * Math.sqrt(seconds / shortest);
     const sure = pause <= ABOVE.pause && this.#trials.seesWork;
-    const above = Math.max(sure ? PROBE.above : PROBE.unsure, PROBE.errors * noise);
+    const above = Math.max(sure ? PROBE.above : PROBE.unsure, PROBE.halves * half);
     const rate = Math.min(this.#options.maxRate, (1 + above) * upper);
     for (const leastSeconds of [shortest, PROBE.again + shortest]) {
       const plan: Plan = {

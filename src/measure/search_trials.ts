@@ -17,7 +17,7 @@ export interface Plan {
 }
 
 /** What a trial has shown. */
-interface Tried {
+export interface Tried {
   verdict: "keeps-up" | "falls-behind" | undefined;
   blame: Blame;
   /** An estimate of the limit, bytes a second. */
@@ -82,11 +82,11 @@ export class SearchTrials {
     plan: Plan,
     fresh: "never" | "always" | "unless-kept" = "never",
   ): Promise<Tried & { works: number | undefined }> {
-    const tried = await this.#try(rate, plan);
+    const tried = await this.try(rate, plan);
     const works = await this.processed(rate, tried, plan.purpose === "ramp");
     const replace = fresh === "always" || tried.stopped ||
       (fresh !== "never" && tried.verdict !== "keeps-up");
-    await this.#settle(tried, rate, replace);
+    await this.settle(tried, rate, replace);
     return { ...tried, works };
   }
 
@@ -96,7 +96,8 @@ export class SearchTrials {
     return Array.from({ length: readers }, () => new Backlog({ ...plan, rate, messageSize }));
   }
 
-  async #try(rate: number, plan: Plan): Promise<Tried> {
+  /** Offers a rate until the verdict is clear. `settle` has to follow. */
+  async try(rate: number, plan: Plan): Promise<Tried> {
     const { messageSize } = this.#options;
     const { purpose, leastSeconds } = plan;
     const backlogs = this.#backlogs(rate, plan);
@@ -123,7 +124,7 @@ export class SearchTrials {
     const { drained, seconds, readsSeldom } = backlogs[Math.max(0, worst)]!;
     if (offered.ended === "lost") {
       await this.lab.settle({ verdict: "inconclusive" }, true);
-      return await this.#try(rate, plan);
+      return await this.try(rate, plan);
     }
     if (offered.ended === "behind") {
       await this.lab.settle({ verdict: "falls-behind" }, true);
@@ -152,7 +153,8 @@ export class SearchTrials {
     }
   }
 
-  async #settle({ verdict, ended, capacity }: Tried, rate: number, fresh: boolean): Promise<void> {
+  /** Ends the trial; `fresh`: with new readers after it. */
+  async settle({ verdict, ended, capacity }: Tried, rate: number, fresh: boolean): Promise<void> {
     if (ended) return;
     const judged: Judged = { verdict: verdict ?? "inconclusive" };
     if (verdict !== undefined) judged.slope = rate - capacity;
