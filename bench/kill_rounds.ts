@@ -130,6 +130,7 @@ class Stage {
         "127.0.0.1",
         this.#port,
         this.file,
+        String(SIZE),
         `${WORK_US}`,
       )
       : commandOn(

@@ -3,10 +3,11 @@
  * continues at the offset where the file ends. It reconnects whenever the connection ends, until
  * SIGTERM.
  *
- *     keeper.ts HOST PORT FILE [MICROSECONDS]      MICROSECONDS: work on each chunk, default 0
+ *     keeper.ts HOST PORT FILE SIZE [MICROSECONDS]
  *
- * A second file stores the name of the stream. A kill -9 may end the file inside a message, which
- * does no harm: the reader requests the stream from the byte after its last one.
+ * SIZE: of the numbered messages; MICROSECONDS: work on each chunk, default 0. A second file stores the
+ * name of the stream. A kill -9 may end the file inside a message. Then the reader requests that message
+ * from its start: a server that was killed makes it again with another planned time.
  */
 import {
   closeSync,
@@ -27,7 +28,11 @@ import { interrupted } from "../../src/cli/program.ts";
 
 const RECONNECT_MS = 10;
 
-const [host, port, file, work = "0"] = process.argv.slice(2) as [string, string, string, string?];
+const [host, port, file, messageSize, work = "0"] = process.argv.slice(2) as [
+  ...[host: string, port: string, file: string, messageSize: string],
+  work?: string,
+];
+const size = Number(messageSize);
 const streamFile = `${file}.stream`;
 const signal = interrupted();
 const fd = openSync(file, "a");
@@ -35,7 +40,10 @@ const fd = openSync(file, "a");
 /** The offset and the stream to continue; empty: from the beginning. */
 function stored(): { offset?: number; stream?: string } {
   if (existsSync(streamFile)) {
-    return { offset: statSync(file).size, stream: readFileSync(streamFile, "utf8") };
+    const bytes = statSync(file).size;
+    const offset = bytes - bytes % size;
+    ftruncateSync(fd, offset);
+    return { offset, stream: readFileSync(streamFile, "utf8") };
   }
   // Killed before its first acknowledgement: the server sends everything again.
   ftruncateSync(fd);
@@ -54,6 +62,8 @@ while (!signal.aborted) {
       host,
       port: Number(port),
       workMs: Number(work) / 1000,
+      // With it, only whole messages are acknowledged.
+      verify: { size },
       handler: (chunk) => {
         for (let at = 0; at < chunk.length;) at += writeSync(fd, chunk, at);
       },

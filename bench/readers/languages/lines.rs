@@ -65,8 +65,9 @@ impl Worker {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().collect();
-    let [_, kind, host, port, cost] = &args[..] else {
-        return Err("usage: lines KIND HOST PORT COST_US".into());
+    let (kind, host, port, cost) = match &args[..] {
+        [_, kind, host, port, cost] => (kind, host, port, cost),
+        _ => return Err("usage: lines KIND HOST PORT COST_US".into()),
     };
     let busy = kind.ends_with("-busy");
     let cost = Duration::from_micros(cost.parse()?);
