@@ -37,23 +37,27 @@ describe("a reader that is away", () => {
   test("gets all from the first on, then what is new, without a seam; then the server ends", () =>
     withQueues(async (open) => {
       const queue = await open();
-      const options = { overflow: "spill", queue, durationMs: 1000 } as const;
+      const source = new TestSource();
+      const options = { overflow: "spill", queue, source } as const;
       await relaying(options, async ({ server, saw, all, connect }) => {
+        const flood = source.flood(RATE);
         await saw("spilling");
         const stored = await queue.open("reader");
         await until("on disk", 5000, () => stored.stored.messages > 0.3 * RATE);
         const reader = await connect();
-        // It is live before the flood ends.
         const caughtUp = saw("caught-up");
         const closed = reader.rest();
         await caughtUp;
         assertEquals(all("closed"), []);
+        source.end();
+        await flood;
+        const { messages } = source;
         assertEquals(await closed, { reason: "eof" });
-        reader.assertWhole(RATE);
+        reader.assertWhole(messages);
         const result = await within("done", 5000, server.done);
-        assertEquals([result.messages, result.bytes], [RATE, RATE * SIZE]);
+        assertEquals([result.messages, result.bytes], [messages, messages * SIZE]);
         assertEquals([result.dropped, result.readers], [0, 1]);
-        assertEquals([stored.stored.batches, stored.delivered], [0, RATE * SIZE]);
+        assertEquals([stored.stored.batches, stored.delivered], [0, messages * SIZE]);
       });
     }));
 
@@ -100,9 +104,10 @@ describe("a reader that is away", () => {
           const at = await reader.resume(stream);
           assertEquals(at, { offset, stream: stream ?? at.stream });
           stream = at.stream;
-          // Less than what was made meanwhile, and then more.
-          const end = performance.now() + (visits < 4 ? 20 : 5000);
-          while (!over && performance.now() < end) {
+          // A part of it, and then the rest.
+          const most = visits < 4 ? RATE * SIZE / 8 : Infinity;
+          const end = performance.now() + (visits < 4 ? 20 : Infinity);
+          while (!over && performance.now() < end && reader.bytes < most) {
             over = !await reader.read();
             await reader.ack();
           }
@@ -125,16 +130,16 @@ describe("a reader that stops", () => {
     withQueues(async (open) => {
       if (withoutKernel(t)) return;
       const queue = await open();
+      const source = new TestSource();
       const options: Partial<ServeOptions> = {
         overflow: "spill",
         queue,
+        source,
         sendBuffer: SMALL,
         backlog: 64 << 10,
-        rate: 100_000,
-        // When it is over, the reader does not catch up any more: it only gets the rest.
-        durationMs: 4000,
       };
       await relaying(options, async ({ server, saw, all, connect }) => {
+        const flood = source.flood(100_000);
         const reader = await connect();
         await untilLive(reader, all);
         const before = all("spilling").length;
@@ -148,20 +153,19 @@ describe("a reader that stops", () => {
         // Sockets that grow may let it catch up for a moment: the last one counts.
         const caughtUp = await saw("caught-up", all("spilling").length);
         assertGreater(caughtUp.spilled, 2 * MIB);
+        source.end();
+        await flood;
         assertEquals(await closed, { reason: "eof" });
-        reader.assertWhole(400_000);
+        reader.assertWhole(source.messages);
         const result = await within("done", 5000, server.done);
-        assertEquals([result.messages, result.dropped], [400_000, 0]);
+        assertEquals([result.messages, result.dropped], [source.messages, 0]);
         assertGreater(all("overflow").length, 0);
         assertEquals(all("gap"), []);
       });
     }));
 
-  /**
-   * What a reader that stopped read of the queue, from when so many bytes were on disk. The flood
-   * makes far more: on a busy machine some of it is over before the reader has kept up once.
-   */
-  async function readsAfterStop(rate: number, durationMs: number, onDisk: number): Promise<number> {
+  /** How often the queue was read for a reader that stopped until so many bytes were on disk. */
+  async function readsAfterStop(rate: number, onDisk: number): Promise<number> {
     let reads = 0;
     await withQueues(async (open) => {
       const queue = await open();
@@ -175,19 +179,22 @@ describe("a reader that stops", () => {
         },
         close: () => queue.close(),
       };
+      const source = new TestSource();
       const options: Partial<ServeOptions> = {
-        ...{ overflow: "spill", queue: counting, sendBuffer: SMALL, backlog: 64 << 10 },
-        ...{ rate, durationMs },
+        ...{ overflow: "spill", queue: counting, source, sendBuffer: SMALL, backlog: 64 << 10 },
       };
       await relaying(options, async ({ server, saw, all, connect }) => {
+        const flood = source.flood(rate);
         const reader = await connect();
         await untilLive(reader, all);
         await saw("spilling", all("spilling").length + 1);
         const stored = await queue.open("reader");
         await until("enough on disk", 5000, () => stored.stored.bytes > onDisk);
         reads = 0;
+        source.end();
+        await flood;
         assertEquals(await reader.rest(), { reason: "eof" });
-        reader.assertWhole(rate * durationMs / 1000);
+        reader.assertWhole(source.messages);
         await within("done", 5000, server.done);
       });
     });
@@ -196,36 +203,38 @@ describe("a reader that stops", () => {
 
   test("for a moment only: goes on from memory, though all of it is on disk", async (t) => {
     if (withoutKernel(t)) return;
-    assertEquals(await readsAfterStop(100_000, 2000, 2 * MIB), 0);
+    assertEquals(await readsAfterStop(100_000, 2 * MIB), 0);
   });
 
   test("for long: what is on disk is not kept in memory as well", async (t) => {
     if (withoutKernel(t)) return;
-    assertGreater(await readsAfterStop(300_000, 2500, 20 * MIB), 0);
+    assertGreater(await readsAfterStop(300_000, 20 * MIB), 0);
   });
 
   test("may do so several times", (t) =>
     withQueues(async (open) => {
       if (withoutKernel(t)) return;
       const queue = await open();
+      const source = new TestSource();
       const options: Partial<ServeOptions> = {
         overflow: "spill",
         queue,
+        source,
         sendBuffer: SMALL,
         backlog: 32 << 10,
-        rate: 50_000,
-        // Sockets that grow take more each time before it spills.
-        durationMs: 4000,
       };
       await relaying(options, async ({ saw, all, connect }) => {
+        const flood = source.flood(50_000);
         const reader = await connect();
         for (let stop = 1; stop <= 3; stop++) {
           await untilLive(reader, all);
           await saw("spilling", all("spilling").length + 1);
           await sleep(100);
         }
+        source.end();
+        await flood;
         await reader.rest();
-        reader.assertWhole(200_000);
+        reader.assertWhole(source.messages);
       });
     }));
 

@@ -15,6 +15,7 @@ import type { ServeEvent } from "../src/relay/serve_event.ts";
 import type { ServeOptions } from "../src/relay/serve_options.ts";
 import type { Sink, Source, SourceEvent } from "../src/source/source.ts";
 import { openSqliteQueue, type SqliteQueueOptions } from "../src/queue/sqlite_queue.ts";
+import { setTimeout as sleep } from "node:timers/promises";
 import { send } from "./peer.ts";
 import { skip } from "./skip.ts";
 import { until, within } from "./within.ts";
@@ -242,17 +243,27 @@ export class TestSource implements Source {
     return { waiting: sink.push(bytes, count, 0) ?? undefined };
   }
 
+  /** Pushes so many messages a second, until its end. It does not make up for time that it was kept from a core. */
+  async flood(rate: number): Promise<void> {
+    const every = 5;
+    while (!this.stopped) {
+      const { waiting } = await this.push(rate * every / 1000);
+      await waiting;
+      await sleep(every);
+    }
+  }
+
   note(event: SourceEvent): void {
     void this.started.then((sink) => sink.note(event));
   }
 
   end(): void {
+    this.stopped = true;
     this.#over.resolve();
   }
 
   stop(): void {
-    this.stopped = true;
-    this.#over.resolve();
+    this.end();
   }
 }
 
