@@ -28,6 +28,12 @@ import {
   formatCoverageRow,
   formatOverall,
 } from "./coverage.ts";
+import {
+  formatMutationRow,
+  formatMutations,
+  MUTATION_HEAD,
+  type MutationResult,
+} from "./mutation_rows.ts";
 import { ROW_HEAD } from "./rows.ts";
 import { formatSpeedRow, type SpeedRow } from "./speed_rows.ts";
 import { formatSpillRow, type SpillRow } from "./spill_rows.ts";
@@ -125,6 +131,15 @@ function spillTable(): string {
   return `${markdown([[...ROW_HEAD], ...rows])}\n\n${machineLine(results)}`;
 }
 
+/** Small changes of the source, and whether a test notices them. */
+function mutationTable(): string {
+  const file = new URL("bench/results/mutation.json", ROOT);
+  if (!existsSync(file)) return "Not measured yet.";
+  const result = JSON.parse(readFileSync(file, "utf8")) as MutationResult;
+  return `${markdown([MUTATION_HEAD, ...result.files.map(formatMutationRow)])}\n\n` +
+    `${formatMutations(result)}. ${machineLine(result)}`;
+}
+
 const PICTURE = "docs/curve.svg";
 
 /** The latest result of `deno task bench`; undefined when none is committed. */
@@ -163,6 +178,7 @@ const SECTIONS: Record<string, () => string> = {
   kinds: kindsTable,
   speed: speedTable,
   spill: spillTable,
+  mutation: mutationTable,
 };
 
 /** Which figures each page has. README.md has a small table only: test/docs_test.ts checks it. */

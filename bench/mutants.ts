@@ -198,7 +198,9 @@ export function mutantsOf(file: string, source: string): Mutant[] {
     const last = begins || before.text === ")" ? endOfStatement(tokens, i) : undefined;
     if (kind === "word" && last !== undefined && !declared.has(token)) {
       const stop = tokens[last]!.at;
-      if (text === "return" && last > i + 1) add("return", at, stop, "return");
+      // Without a value it returns undefined.
+      const same = last === i + 2 && next?.text === "undefined";
+      if (text === "return" && last > i + 1 && !same) add("return", at, stop, "return");
       if (!KEYWORDS.has(text) || REMOVABLE.has(text)) add("statement", at, stop, "");
     }
     if (text === "{" && next?.text !== "}" && (before?.text === "=>" || opensFunction(tokens, i))) {

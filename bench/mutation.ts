@@ -16,21 +16,29 @@ import { parseCount } from "../src/text/units.ts";
 import { formatMinutes } from "./bench_time.ts";
 import { type Mutant, mutantsOf, mutated } from "./mutants.ts";
 import { namedMutants } from "./mutation_named.ts";
+import {
+  formatMutationRow,
+  type MutantResult,
+  MUTATION_HEAD,
+  type MutationResult,
+  rowsByFile,
+  withOthers,
+} from "./mutation_rows.ts";
 import { ProjectCopy, type TestRun } from "./mutation_run.ts";
 import { ROOT } from "./programs.ts";
 import { describeMachine, writeResult } from "./rows.ts";
 
 const spec = {
   name: "mutation",
-  summary: "Changes src/send and src/measure in small ways, one at a time, in a copy of the\n" +
-    "project, and runs the tests that should notice it. Exits with 1 if a change that\n" +
-    "is not explained in bench/mutation_explained.json survives.\n" +
+  summary: "Changes src/send, and what decides in src/measure, in small ways, one at a time, in\n" +
+    "a copy of the project, and runs the tests that should notice it. Exits with 1 if a\n" +
+    "change that is not explained in bench/mutation_explained.json survives.\n" +
     "Runs on Node.",
   usage: ["mutation.ts [OPTIONS]"],
   options: {
     only: option({
       value: "PATH",
-      help: "only this file or folder (default src/send and src/measure)",
+      help: "only this file or folder; of src/measure, also those that only real searches test",
       parse: (text) => normalize(text).replace(/\/$/, ""),
     }),
     mutants: option({
@@ -52,14 +60,33 @@ const spec = {
     }),
     out: option({
       value: "FILE.json",
-      help: "also writes all of it to this file",
+      help: "also writes all of it to this file, which keeps what it has of other files",
       parse: parseOutFile,
     }),
   },
 };
 
-/** Of the search: of made-up readers, so that no time is waited for. */
+/** Of the search: over made-up readers, so that no time is waited for. */
 const SEARCH = ["search_test.ts", "coverage_test.ts"];
+
+/** The files of src/measure that tests without sockets notice, and those tests, beside their own. */
+const PURE: Record<string, readonly string[]> = {
+  backlog: SEARCH,
+  beyond: [],
+  clearing: [],
+  hidden_backlog: SEARCH,
+  processing: SEARCH,
+  sampler: [],
+  saturation: SEARCH,
+  search: SEARCH,
+  search_trials: SEARCH,
+  service: SEARCH,
+  statistics: [],
+  stretch: SEARCH,
+  thread_background: ["work_end_test.ts"],
+  trial_watch: [],
+  work_end: [],
+};
 
 /**
  * The tests of a folder or file; beside them, those that import the file. The first entry counts that
@@ -67,39 +94,17 @@ const SEARCH = ["search_test.ts", "coverage_test.ts"];
  */
 const TESTS: readonly [path: string, tests: readonly string[]][] = [
   ["src/send/", ["send_test.ts", "overflow_test.ts", "server_test.ts"]],
-  ["src/measure/search.ts", SEARCH],
-  ["src/measure/search_trials.ts", SEARCH],
-  ["src/measure/saturation.ts", SEARCH],
-  ["src/measure/stretch.ts", SEARCH],
-  ["src/measure/service.ts", SEARCH],
-  ["src/measure/backlog.ts", SEARCH],
-  ["src/measure/processing.ts", SEARCH],
-  ["src/measure/statistics.ts", []],
-  ["src/measure/hidden_backlog.ts", SEARCH],
-  ["src/measure/work_end.ts", []],
-  ["src/measure/thread_background.ts", ["work_end_test.ts"]],
-  ["src/measure/sampler.ts", []],
-  ["src/measure/clearing.ts", []],
-  ["src/measure/beyond.ts", []],
-  ["src/measure/trial_watch.ts", []],
+  ...Object.entries(PURE).map(([name, tests]): [string, readonly string[]] => [
+    `src/measure/${name}.ts`,
+    tests,
+  ]),
   ["src/measure/", ["limit_failures_test.ts", "limit_attach_test.ts", "limit_test.ts"]],
   ["src/relay/", ["relay_source_test.ts", "relay_reader_test.ts", "relay_test.ts"]],
 ];
-const FILES = ["src/send/*.ts", "src/measure/*.ts"];
+const FILES = ["src/send/*.ts", `src/measure/{${Object.keys(PURE).join(",")}}.ts`];
 
 /** A mutant hangs once a test takes this much longer than without it. */
 const deadlineOf = (seconds: number) => 3 * seconds + 10;
-
-/** What became of a mutant. `explained`: it survived, and `why` says that it changes nothing. */
-export interface MutantResult extends Mutant {
-  outcome: "killed" | "timed-out" | "survived" | "explained";
-  /** The tests that ran, the last one noticed it unless it survived. */
-  tests: string[];
-  /** What that one said. */
-  failure?: string;
-  why?: string;
-  seconds: number;
-}
 
 async function main(args: readonly string[]): Promise<number> {
   const { options } = parseCommandLine(spec, args);
@@ -145,7 +150,8 @@ async function main(args: readonly string[]): Promise<number> {
       }
     }
     progress.end();
-    print(results, all.length);
+    const rows = rowsByFile(results, all, (file) => testsOf(file).map((test) => test.file));
+    print(results, rows, all.length);
     const keys = new Set(named ? [] : all.map(({ key }) => key));
     const stale = [...explained.keys()].filter((key) =>
       !named && isWanted(key.split(": ")[0]!) && !keys.has(key)
@@ -154,21 +160,27 @@ async function main(args: readonly string[]): Promise<number> {
     for (const name of byName.lost) printLine(`its text is no longer there: ${name}`);
     printLine(formatMachine(machine));
     if (options.out !== undefined) {
-      writeResult(options.out, {
-        schema: "speedlimit/mutation@1",
+      const result: MutationResult = {
+        schema: "speedlimit/mutation@2",
         environment: machine,
-        options: { only: only ?? null, mutants: options.mutants ?? null, seed, named, runtime },
-        possible: all.length,
-        totals: totals(results),
+        options: { mutants: options.mutants ?? null, seed, named, runtime },
         stale,
         lost: byName.lost,
-        mutants: results,
-      });
+        files: named ? rows : withOthers(rows, readEarlier(options.out)),
+      };
+      writeResult(options.out, result);
     }
     return results.some(({ outcome }) => outcome === "survived") ? 1 : 0;
   } finally {
     copy.end();
   }
+}
+
+/** What the last runs have written, of other files as well. */
+function readEarlier(file: string): Partial<MutationResult> {
+  if (!existsSync(file)) return {};
+  const earlier = JSON.parse(readFileSync(file, "utf8")) as Partial<MutationResult>;
+  return earlier.schema === "speedlimit/mutation@2" ? earlier : {};
 }
 
 /** Why survivors are equivalent, by their keys. */
@@ -220,7 +232,7 @@ async function measureTests(
 const FAST = new RegExp(
   "^(" + [
     "send|overflow|frame|numbered|units|old_names",
-    "search|search_trials|saturation|stretch|service|backlog|statistics|processing|coverage",
+    "search|saturation|stretch|service|backlog|statistics|processing|coverage",
     "work_end|thread_background|clearing|sampler|trial_watch|beyond",
   ].join("|") + ")_",
 );
@@ -234,7 +246,6 @@ async function tryMutant(
 ): Promise<MutantResult> {
   const { file, key } = mutant;
   const source = copy.read(file);
-  const startMs = performance.now();
   const ran: string[] = [];
   let last: TestRun | undefined;
   copy.write(file, mutated(source, mutant));
@@ -265,7 +276,6 @@ async function tryMutant(
     tests: ran,
     ...(last?.failure === undefined ? {} : { failure: last.failure }),
     ...(outcome === "explained" ? { why: why! } : {}),
-    seconds: (performance.now() - startMs) / 1000,
   };
 }
 
@@ -281,18 +291,12 @@ function shuffled<T>(items: readonly T[], seed: number): T[] {
   return result;
 }
 
-function totals(results: readonly MutantResult[]): Record<MutantResult["outcome"], number> {
-  const counts = { killed: 0, "timed-out": 0, survived: 0, explained: 0 };
-  for (const { outcome } of results) counts[outcome]++;
-  return counts;
-}
-
-function print(results: readonly MutantResult[], possible: number): void {
-  const rows = [...new Set(results.map(({ file }) => file))].sort().map((file) => {
-    const counts = totals(results.filter((result) => result.file === file));
-    return [file, ...Object.values(counts).map(String)];
-  });
-  printLine(formatTable([["file", "killed", "timed out", "survived", "explained"], ...rows]));
+function print(
+  results: readonly MutantResult[],
+  rows: MutationResult["files"],
+  possible: number,
+): void {
+  printLine(formatTable([MUTATION_HEAD, ...rows.map(formatMutationRow)]));
   printLine("");
   for (const { outcome, file, line, key, tests, failure } of results) {
     if (outcome === "survived") printLine(`survived: ${file}:${line}: ${key}`);

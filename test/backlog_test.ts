@@ -185,9 +185,18 @@ describe("the verdict, exactly", () => {
     // The last third begins at 0.72 s.
     assertAlmostEquals(after(1, dips(0.75)).slope, -1500, 1e-9);
     assertEquals(after(1, dips(0.7)).slope, 0);
-    // Before that, at 0.32 s and at 0.64 s of 49 parts less one.
+    // The first part counts as well, and all of what became one.
+    assertAlmostEquals(after(1, dips(0.005)).slope, 1500, 1e-9);
+    // Until then, of 47 parts, it ends at 0.3 s.
     assertAlmostEquals(after(0.9375, dips(0.29)).slope, 1600, 1e-9);
     assertEquals(after(0.9375, dips(0.315)).slope, 0);
+    // At 0.96 s itself, the last third begins at 0.68 s.
+    const exact = new Backlog(OPTIONS);
+    for (let i = 0; i <= 96; i++) {
+      const sample = { time: i / 100, backlog: i === 67 ? 0 : 1000, drained: i, waiting: 0 };
+      exact.add({ ...sample, late: 0, closed: false });
+    }
+    assertEquals(exact.verdict().slope, 0);
     // A fifth part is not enough, a sixth one is.
     assertEquals(after(12 / 128, { backlog: (time) => time < 0.02 ? 0 : 1000 }).slope, 0);
     assert(after(13 / 128, { backlog: (time) => time < 0.04 ? 0 : 1000 }).slope > 0);
@@ -206,9 +215,9 @@ describe("the verdict, exactly", () => {
 
   test("blames whose backlog it was in most samples of the last third", () => {
     // Of the 59 samples from 1.04 s on.
-    const blame = (sender: number, path: number) =>
-      after(1.5, {
-        ...thirds(0, 1, 1e4),
+    const blame = (sender: number, path: number, seconds = 1.5) =>
+      after(seconds, {
+        ...{ ...thirds(0, 1, 1e4), options: { leastSeconds: 1, tolerance: 0.02 } },
         more: (time) => {
           const at = Math.round(128 * time) - 134;
           if (at < 0 || at >= sender + path) return {};
@@ -218,6 +227,8 @@ describe("the verdict, exactly", () => {
     assertEquals([blame(0, 29), blame(29, 0), blame(14, 15)], ["reader", "reader", "reader"]);
     assertEquals([blame(0, 30), blame(30, 0)], ["path", "sender"]);
     assertEquals([blame(15, 15), blame(14, 16)], ["sender", "path"]);
+    // Of 58: half of them are enough.
+    assertEquals([blame(0, 28, 1.5 - STEP), blame(0, 29, 1.5 - STEP)], ["reader", "path"]);
     const even = { time: 0, drained: 0, closed: false };
     assertEquals(whose({ ...even, backlog: 100, waiting: 50, late: 50 }), "reader");
     assertEquals(whose({ ...even, backlog: 100, waiting: 50, late: 0 }), "reader");
@@ -251,6 +262,10 @@ describe("the verdict, exactly", () => {
     const { pause, largestRead, seconds, drained, readsSeldom } = backlog;
     const found = [pause, largestRead, seconds, drained, readsSeldom];
     assertEquals(found, [3 / 128, 15, 6 / 128, 30, false]);
+    const never = after(1, { backlog: () => 1, drained: () => 0 }).backlog;
+    assertEquals([never.pause, never.readsSeldom], [1, true]);
+    const twice = after(1, { backlog: () => 1, drained: (time) => Math.floor(2 * time) }).backlog;
+    assertEquals(twice.readsSeldom, false);
     const none = new Backlog(OPTIONS);
     assertEquals([none.seconds, none.drained, none.pause, none.hasStopped], [0, 0, 0, false]);
     assertEquals(none.verdict().verdict, undefined);

@@ -49,6 +49,7 @@ describe("changes of a source", () => {
             "function f(): number { return; return a; }",
             "function f(): number { return; }",
           ],
+          ["function f() { return undefined; }", "function f() { return; return undefined; }"],
         ]
       ) {
         assertEquals(changesOf(source!).sort(), changes.sort(), source);

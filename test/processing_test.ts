@@ -186,7 +186,9 @@ describe("what a reader processes", () => {
       (await measured((rate, seconds) => ({
         ...{ bytes: share * rate * seconds, seconds, hidden: hidden(0) },
       }))).offers[1]![0];
-    assertEquals([await blocked(0.949), await blocked(0.951)], [1.5e6, 2.25e6]);
+    assertEquals([await blocked(0.95), await blocked(0.951)], [1.5e6, 2.25e6]);
+    const { offers } = await measured((rate, seconds) => all(rate, seconds, 0.15 * seconds));
+    assertEquals(offers[1]![0], 1.5e6);
   });
 
   test("is asked at a lower rate where its work does not end", async () => {

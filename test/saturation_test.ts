@@ -87,6 +87,28 @@ describe("a saturated reader", () => {
     shown.forEach(({ secondsLeft }, i) => assertAlmostEquals(secondsLeft, 60 - 6 * 2 ** i, 0.1));
   });
 
+  test("is known as soon as it is narrow enough, or at the end of the time; never below 0", async () => {
+    for (const [share, looks] of [[0.009, 1], [0.01, 2]] as const) {
+      const { saturation, shown } = await saturated([varying(0.8 * RATE, share)]);
+      assert(saturation.is === "measured");
+      assertEquals(shown.length, looks);
+    }
+    const once: ScriptedReader = (time) => {
+      const drained = 0.2 * RATE * Math.min(time, 1) + time;
+      return { drained, backlog: RATE * time - drained };
+    };
+    // It has no backlog until then: its first look would be after the end of the time.
+    const late: ScriptedReader = (time) => {
+      const drained = time < 1.75 ? RATE * time : RATE * 1.75 + 0.8 * RATE * (time - 1.75);
+      return { drained, backlog: RATE * time - drained };
+    };
+    const ends = await saturated([late], { time: 12 });
+    assertEquals([ends.saturation.is, ends.seconds], ["measured", 4.5]);
+    const { saturation } = await saturated([once], { options: { kept: 0 }, time: 17 });
+    assert(saturation.is === "measured");
+    assertEquals(saturation.found.lower, 0);
+  });
+
   test("of several: the slowest, with the lowest bounds of all", async () => {
     const speeds = [0.9, 0.8, 0.85];
     const { saturation, shown } = await saturated(speeds.map((share) => drains(share * RATE)));
@@ -95,6 +117,9 @@ describe("a saturated reader", () => {
     assertEquals(slowest, 1);
     assertAlmostEquals(lower, 0.8 * RATE * 0.9975, 1e-6);
     assertAlmostEquals(upper, 0.8 * RATE * 1.0025, 1e-6);
+    const alike = await saturated([drains(0.8 * RATE), drains(0.8 * RATE)]);
+    assert(alike.saturation.is === "measured");
+    assertEquals(alike.saturation.found.slowest, 0);
     // Only once all of them are known.
     assertEquals(shown.length, 1);
     const joined = await saturated([drains(0.8 * RATE), drains(2 * RATE)]);
@@ -124,7 +149,7 @@ describe("a saturated reader", () => {
     const steady = drains(0.9 * RATE);
     const gone = await saturated([steady], { ended: "behind", endsAt: 1 });
     assertEquals(gone.saturation, { is: "ended" });
-    const lost = await saturated([steady], { ended: "lost", endsAt: 1 });
+    const lost = await saturated([steady], { ended: "lost", endsAt: 5 });
     assertEquals(lost.saturation, { is: "unknown", blame: "reader" });
     const stops: ScriptedReader = (time) => ({
       ...{

@@ -35,11 +35,14 @@ export class ScriptedLab implements Lab {
     | { judged: Judged; fresh: boolean }
   )[] = [];
   now = 0;
-  readonly #script: (trial: number, rate: number) => Script;
+  readonly #script: (trial: number, rate: number, purpose: SearchPhase) => Script;
   #trials = 0;
   #hidden: HiddenBacklog | undefined;
 
-  constructor(readers: number, script: (trial: number, rate: number) => Script) {
+  constructor(
+    readers: number,
+    script: (trial: number, rate: number, purpose: SearchPhase) => Script,
+  ) {
     this.readers = readers;
     this.#script = script;
   }
@@ -52,7 +55,8 @@ export class ScriptedLab implements Lab {
     { rate, purpose, longest }: { rate: number; purpose: SearchPhase; longest: number },
     add: (samples: readonly Sample[]) => boolean,
   ): Promise<Offered> {
-    const { readers, ended, endsAt = 0, hidden, bytes } = this.#script(this.#trials++, rate);
+    const script = this.#script(this.#trials++, rate, purpose);
+    const { readers, ended, endsAt = 0, hidden, bytes } = script;
     this.#hidden = hidden;
     let seconds = 0;
     for (let i = 0;; i++) {

@@ -67,6 +67,14 @@ describe("a trial", () => {
     assertAlmostEquals((await tryOne([slow])).tried.capacity, 1000, 1e-6);
     const unknown = await tryOne([all, unclear]);
     assertEquals([unknown.tried.verdict, unknown.trials.slowest], [undefined, 1]);
+    const { trials: two } = trialsOf(
+      (trial) => ({ readers: trial === 0 ? [all, unclear] : [unclear, all] }),
+      { readers: 2 },
+    );
+    await two.try(RATE, PLAN);
+    assertEquals(two.slowest, 1);
+    await two.try(RATE, PLAN);
+    assertEquals(two.slowest, 0);
   });
 
   test("that does not get clear ends after four times its shortest time", async () => {
@@ -218,7 +226,7 @@ describe("what a reader processes", () => {
     // Unless its buffers were full.
     const blocked = (share: number) =>
       processed(hidden(0.5), { hidden: hidden(0.5), bytes: share * 2 * RATE });
-    assertEquals((await blocked(0.96)).rate, undefined);
+    assertEquals((await blocked(0.95)).rate, undefined);
     assertEquals((await blocked(0.9)).rate, 0.9 * 2 * RATE / 2.5);
     const gone = await processed(hidden(0.5), { ended: "behind", endsAt: 1, hidden: hidden(2) });
     const inconclusive = { judged: { verdict: "inconclusive" as const }, fresh: false };

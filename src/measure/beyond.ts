@@ -25,11 +25,21 @@ const REFUTES = 1.02;
 /** How much more than it works on a reader is offered, to see whether it takes it. */
 const FILL = { bytes: 1 << 20, seconds: 2 };
 
+/** In ms. */
+interface Clock {
+  now(): number;
+  sleep(ms: number): Promise<void>;
+}
+
+const CLOCK: Clock = { now: () => performance.now(), sleep };
+
 interface BeyondOptions extends Pick<SearchResult, "pause" | "largestRead" | "fastest"> {
   readers: () => readonly MeasuredReader[];
   /** It does not read any more once it is behind: that is no pause. */
   stops: boolean;
   signal?: AbortSignal;
+  /** Of the recovery. */
+  clock?: Clock;
 }
 
 export interface Beyond extends Pick<LimitResult, "overload" | "recovery"> {
@@ -46,7 +56,7 @@ export async function measureBeyond(
   { lower, upper }: { lower: number; upper: number },
   options: BeyondOptions,
 ): Promise<Beyond> {
-  const { readers, largestRead, fastest, stops, signal } = options;
+  const { readers, largestRead, fastest, stops, signal, clock = CLOCK } = options;
   let { pause } = options;
   let seconds = Math.min(OVERLOAD.longest, Math.max(OVERLOAD.seconds, OVERLOAD.pauses * pause));
   let { result } = await experiment.run(2 * upper, "overload", seconds, () => false);
@@ -66,7 +76,7 @@ export async function measureBeyond(
     refutes: (drained - REFUTES * most) * seconds / 2 > 2 * largestRead ? drained : undefined,
   };
   if (result.ended === undefined) {
-    beyond.recovery = await measureRecovery(lower, readers(), pause, signal);
+    beyond.recovery = await measureRecovery(lower, readers(), { pause, signal, clock });
   } else beyond.recovery = { recovered: false, seconds: 0 };
   const behind = result.drained < 0.9 * result.achieved;
   await experiment.settle({ verdict: behind ? "falls-behind" : "inconclusive" }, false);
@@ -76,11 +86,10 @@ export async function measureBeyond(
 async function measureRecovery(
   lower: number,
   readers: readonly MeasuredReader[],
-  pause: number,
-  signal: AbortSignal | undefined,
+  { pause, signal, clock }: { pause: number; signal: AbortSignal | undefined; clock: Clock },
 ): Promise<{ recovered: boolean; seconds: number }> {
   const rate = lower / 2;
-  const startMs = performance.now();
+  const startMs = clock.now();
   const backlogs = () =>
     readers.map(({ flood, meter }) => {
       const reading = meter.read();
@@ -103,7 +112,7 @@ async function measureRecovery(
   let lowest = before;
   let lowestAt = 0;
   while (!ended && !signal?.aborted) {
-    seconds = (performance.now() - startMs) / 1000;
+    seconds = (clock.now() - startMs) / 1000;
     const left = Math.max(...backlogs());
     if (left <= small) return { recovered: true, seconds };
     if (left < lowest) {
@@ -114,7 +123,7 @@ async function measureRecovery(
     // The backlog is growing: it will not clear.
     if (waits && seconds > shortest && left > before) break;
     if (seconds > longest + (waits ? RECOVERY.unseen : 0)) break;
-    await sleep(SAMPLE_EVERY_MS);
+    await clock.sleep(SAMPLE_EVERY_MS);
   }
   return { recovered: false, seconds };
 }

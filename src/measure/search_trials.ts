@@ -134,7 +134,7 @@ export class SearchTrials {
         ...{ seconds: offered.seconds, ended: true, stopped: false, readsSeldom: false },
       };
     }
-    if (verdict !== "keeps-up" && worst >= 0) this.slowest = worst;
+    if (worst >= 0) this.slowest = worst;
     const hidden = verdict === "keeps-up" ? await this.lab.look() : undefined;
     if (hidden !== undefined) this.seesWork = true;
     return {
