@@ -64,4 +64,28 @@ describe(`sampler on ${runtime}`, () => {
       clearInterval(moving);
     }
   });
+
+  test("times are multiples of the planned one from the first on, whatever the clock says", async () => {
+    let times: number[] = [];
+    let asked = 0;
+    const sampler = new Sampler([], () => times[asked++] ?? 1e9);
+    const every = sampler.everyMs;
+    const mean: number[] = [];
+    for (
+      const clock of [
+        [10_000],
+        // Too early, then in time, and a little late.
+        [10_000 + 0.4 * every, 10_000 + 1.1 * every],
+        // 2.7 times have passed: the next one is the fourth.
+        [10_000 + 3.7 * every],
+        [10_000 + 3.9 * every, 10_000 + 4 * every],
+      ]
+    ) {
+      [times, asked] = [clock, 0];
+      await within("a sample", 1000, sampler.next());
+      assertEquals(asked, clock.length);
+      mean.push(sampler.sampleSeconds * 1000 / every);
+    }
+    assertEquals(mean.map((share) => Number(share.toFixed(6))), [1, 1.1, 1.85, 1.333333]);
+  });
 });

@@ -14,7 +14,8 @@ export interface Script {
   endsAt?: number;
   /** What each reader was sent; default all. */
   bytes?: number;
-  hidden?: HiddenBacklog;
+  /** After a trial of so many seconds. */
+  hidden?: HiddenBacklog | ((seconds: number) => HiddenBacklog);
 }
 
 /** It drains so many bytes a second; what it leaves waits for it. */
@@ -57,7 +58,6 @@ export class ScriptedLab implements Lab {
   ): Promise<Offered> {
     const script = this.#script(this.#trials++, rate, purpose);
     const { readers, ended, endsAt = 0, hidden, bytes } = script;
-    this.#hidden = hidden;
     let seconds = 0;
     for (let i = 0;; i++) {
       seconds = i * STEP;
@@ -71,6 +71,7 @@ export class ScriptedLab implements Lab {
       if (add(samples) || seconds >= longest) break;
     }
     this.now += seconds;
+    this.#hidden = typeof hidden === "function" ? hidden(seconds) : hidden;
     this.asked.push({ rate, purpose, longest, seconds });
     return Promise.resolve({ seconds, bytes: bytes ?? rate * seconds, ended });
   }

@@ -421,12 +421,17 @@ describe("just below the limit, a reader", () => {
 
 describe("a reader that goes on working", () => {
   /** It works on 100,000 bytes a second; its socket takes all. */
-  const works = (limit = 100_000): Answer => (rate) => hides(Math.max(0, rate / limit - 1) * 2.5);
+  const works = (rate: number): Script => ({
+    readers: [keeps],
+    hidden: (seconds) => ({
+      ...{ seconds: Math.max(0, rate / 100_000 - 1) * seconds, quiet: true, background: undefined },
+    }),
+  });
 
   test("is measured by that, from the ramp on", async () => {
-    const { trials, outcome, hidden, bounds } = await search(works());
-    assertEquals(trials.slice(0, 3), [
-      ...["ramp 64000 keeps-up", "ramp 128000 falls-behind", "work 128000 falls-behind"],
+    const { trials, outcome, hidden, bounds } = await search(works);
+    assertEquals(trials.slice(1, 4), [
+      ...["ramp 128000 keeps-up", "ramp 256000 falls-behind", "work 256000 falls-behind"],
     ]);
     assertEquals([outcome, hidden], ["found", true]);
     assert(bounds[0]! < 100_000 && bounds[1]! > 99_000, `${bounds}`);
@@ -440,7 +445,7 @@ describe("a reader that goes on working", () => {
     ]);
     assertEquals(endless.bounds[0], 0);
     const behind = await search((rate, purpose) =>
-      purpose === "work" || rate > 100_000 ? hides(1.25) : keeps
+      purpose === "work" ? hides(2.5) : rate > 100_000 ? hides(0.5) : keeps
     );
     assertEquals([behind.outcome, behind.reason, behind.hidden], [
       ...["irregular", REASONS.slowerBelow, true],
@@ -450,18 +455,13 @@ describe("a reader that goes on working", () => {
   test("is noticed in any other trial", async () => {
     for (const purpose of ["confirm", "bound", "saturate"] as const) {
       const { outcome, hidden, trials } = await search((rate, now, before) =>
-        now === "work"
-          ? works()(rate, now, before)
-          : now !== purpose
-          ? upTo(LIMIT)(rate, now, before)
-          : hides(2)
+        now === "work" ? works(rate) : now !== purpose ? upTo(LIMIT)(rate, now, before) : hides(2)
       );
       assertEquals([outcome, hidden], ["found", true], `${purpose}: ${trials}`);
       assert(trials.some((trial) => trial.startsWith(purpose)));
     }
     const highest = await search(
-      (rate, now, before) =>
-        now === "work" ? works()(rate, now, before) : now === "confirm" ? hides(2) : keeps,
+      (rate, now, before) => now === "work" ? works(rate) : now === "confirm" ? hides(2) : keeps,
       { maxRate: 150_000 },
     );
     assertEquals([highest.outcome, highest.hidden], ["found", true]);
@@ -469,11 +469,10 @@ describe("a reader that goes on working", () => {
 });
 
 test("without time, the search ends with what it has", async () => {
-  // It is faster than estimated, again and again.
-  const { outcome, reason, upper } = (await search(
-    (rate, purpose) =>
-      purpose === "saturate" || rate < 1e9 && rate % 7 !== 0 ? keeps : falls(rate / 3),
+  const { trials, outcome, reason, bounds } = await search(
+    (rate, purpose) => purpose === "saturate" ? keeps : upTo(LIMIT)(rate, purpose, 0),
     { time: 15 },
-  )).found;
-  assertEquals([outcome, reason, upper], ["irregular", REASONS.outOfTime, Infinity]);
+  );
+  assertEquals(trials, [...RAMP, "saturate 220000 keeps-up", "saturate 242000 keeps-up"]);
+  assertEquals([outcome, reason, bounds], ["irregular", REASONS.outOfTime, [242_000, Infinity]]);
 });
