@@ -83,7 +83,7 @@ const PURE: Record<string, readonly string[]> = {
   service: SEARCH,
   statistics: [],
   stretch: SEARCH,
-  thread_background: ["work_end_test.ts"],
+  thread_background: ["work_end_exact_test.ts", "work_end_test.ts"],
   trial_watch: [],
   work_end: [],
 };

@@ -40,7 +40,8 @@ describe("a sample", () => {
       ...{ offered: 25_000, window: undefined },
     });
     // A recorded series asks for all each time.
-    assertEquals(watched([{}, { window: 7 }], { full: true }).last.window, 7);
+    const all = watched([{}, { window: 7, nowMs: 1250 }, { nowMs: 1500 }], { full: true });
+    assertEquals([all.samples[1]!.window, all.last.time], [7, 0.5]);
     assertEquals(watched([{ gone: true }]).last, undefined);
     // What was drained has been counted a little later.
     assertEquals(watched([{}, { offered: 100, drained: 150 }]).last.backlog, 0);
@@ -72,6 +73,9 @@ describe("a sample", () => {
     // And one that has not read for a second.
     assertEquals(waiting({ receiveQueue: 101, nowMs: 1999 }), [10_000, false, 1]);
     assertEquals(waiting({ receiveQueue: 101, nowMs: 2000 }), [10_000, false, 2]);
+    // Since its last read.
+    const { made } = watched(reads([[0, 0], [0.6, 10], [1.2, 10]]));
+    assertEquals(made.asked, ["read", "readDrained", "readDrained"]);
   });
 
   test("says whether its window was closed since the last one", () => {
@@ -91,6 +95,10 @@ describe("a sample", () => {
       10_001,
       false,
     ]]);
+    assertEquals(closed({ limitedUs: 6 }, read), [[10_000, true], [1, false]]);
+    assertEquals(watched([{ limitedUs: 5 }]).last.closed, false);
+    const recorded = { ...far, receiveQueue: 101, limitedUs: 6 };
+    assertEquals(watched([{ limitedUs: 5 }, recorded], { full: true }).last.closed, true);
     const silent = { receiveQueue: 101, nowMs: 2500 };
     assertEquals(closed({ ...silent, limitedUs: 8 }), [[10_000, true]]);
     assertEquals(watched([far, { gone: true }]).last, undefined);
@@ -112,6 +120,8 @@ describe("a trial's figures", () => {
     assertAlmostEquals(watch.longestPause, 0.3, 1e-9);
     assertAlmostEquals(watch.silence, 0.2, 1e-9);
     assertEquals(watch.seconds, 0.7);
+    const never = reads([[0, 0], [0.5, 0]]);
+    assertEquals(watched(never).watch.silence, 0.5);
     // Nothing was left to read: that is no pause.
     const idle = reads([[0, 0], [0.1, 10], [0.4, 10], [0.5, 10], [0.6, 20]]);
     for (const sample of idle.slice(1, 4)) sample.offered = 10;
@@ -153,7 +163,12 @@ describe("a trial's figures", () => {
     // Once it is gone, the last ones count.
     made.made.gone = true;
     assertEquals([watch.figures(), watch.unreadReplies], [{ stalled: 0.25 }, 7]);
-    assertEquals(watched([]).watch.unreadReplies, 0);
+    assertEquals([watched([]).watch.unreadReplies, watched([]).watch.seconds], [0, 0]);
+    // Of the last full reading.
+    const replies = (...samples: Partial<Made>[]) => watched(samples).watch.unreadReplies;
+    assertEquals([replies({ replies: 3 }), replies({ replies: 3 }, { replies: 4 })], [3, 3]);
+    const asks = { offered: 10_000, accepted: 10_000, replies: 5 };
+    assertEquals(replies({ replies: 3 }, asks, { drained: 10_000, replies: 6 }), 5);
     assertEquals(watch.ended, undefined);
     const closed = { by: "peer" } as unknown as Closed;
     made.end(closed);
