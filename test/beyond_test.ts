@@ -38,6 +38,7 @@ const RATE = 1e6;
 interface More {
   pause?: number;
   largestRead?: number;
+  stops?: boolean;
   fastest?: (seconds: number) => number;
   /** Backlogs of the readers, so many seconds after the overload, bytes. */
   backlogs?: ((seconds: number) => number | undefined)[];
@@ -60,7 +61,7 @@ async function beyond(results: Partial<TrialResult>[], more: More = {}) {
     })
   );
   const found = await measureBeyond(experiment as unknown as Experiment, LIMIT, {
-    ...{ pause: 0, largestRead: 0, fastest: () => 0, ...more },
+    ...{ pause: 0, largestRead: 0, stops: false, fastest: () => 0, ...more },
     readers: () => readers.map(({ reader }) => reader),
     signal: abort.signal,
     clock: {
@@ -83,27 +84,29 @@ const after = (seconds: number) => {
 };
 
 describe("an overload", () => {
-  test("is twice the limit, for a second and for ten pauses, at most for ten seconds", async () => {
+  test("is twice the limit, for a second and for six pauses, at most for ten seconds", async () => {
     const asked = async (pause: number) => (await beyond([], { pause })).asked[0];
     assertEquals(await asked(0), [4.4e6, "overload", 1, false]);
-    assertEquals(await asked(0.25), [4.4e6, "overload", 2.5, false]);
+    assertEquals(await asked(0.25), [4.4e6, "overload", 1.5, false]);
     assertEquals(await asked(2), [4.4e6, "overload", 10, false]);
   });
 
-  test("is longer where a pause would fill more than a quarter of it", async () => {
-    const usual = await beyond([{ longestPause: 0.25 }]);
+  test("is longer where a pause would fill more than a third of it", async () => {
+    const usual = await beyond([{ longestPause: 0.33 }]);
     assertEquals(usual.asked.map(([rate]) => rate), [4.4e6, "inconclusive"]);
     const again = async (
       longestPause: number,
     ) => (await beyond([{ longestPause }, { drainedInSecondHalf: 3 }]));
     const { asked, overload } = await again(0.5);
     assertEquals(asked.slice(0, 3), [
-      ...[[4.4e6, "overload", 1, false], ["inconclusive", false], [4.4e6, "overload", 5, false]],
+      ...[[4.4e6, "overload", 1, false], ["inconclusive", false], [4.4e6, "overload", 3, false]],
     ]);
     assertEquals(overload!.drained, 3);
     assertEquals((await again(3)).asked[2], [4.4e6, "overload", 10, false]);
     const ended = await beyond([{ longestPause: 0.5, ended: {} as Closed }]);
     assertEquals(ended.asked.length, 2);
+    // That of one that stops is no pause.
+    assertEquals((await beyond([{ longestPause: 0.5 }], { stops: true })).asked.length, 2);
   });
 
   test("may make a reader collapse, or end its connection", async () => {
@@ -213,11 +216,11 @@ test("a hidden backlog is what a reader takes above what it works on", async () 
     return { found, asked: experiment.asked };
   };
   const { found, asked } = await hidden(4e6, 0);
-  assertEquals(found, { offered: 6e6, seconds: 1.5, bytes: 6e6, memoryBytesPerSecond: 7 });
-  assertEquals(asked, [[6e6, "work", 3, false], ["falls-behind", true]]);
-  assertEquals((await hidden(4e6, 1e6)).found!.bytes, 5e6);
+  assertEquals(found, { offered: 6e6, seconds: 1, bytes: 4e6, memoryBytesPerSecond: 7 });
+  assertEquals(asked, [[6e6, "work", 2, false], ["falls-behind", true]]);
+  assertEquals((await hidden(4e6, 1e6)).found!.bytes, 3e6);
   // At least 1 MiB more.
-  assertAlmostEquals((await hidden(3000, 0)).found!.offered, 3000 + (1 << 20) / 3, 1e-6);
-  assertEquals((await hidden(4e6, 6e6 - HELD_BACK)).found, null);
-  assertEquals((await hidden(4e6, 6e6 - HELD_BACK - 1)).found!.bytes, HELD_BACK + 1);
+  assertAlmostEquals((await hidden(3000, 0)).found!.offered, 3000 + (1 << 20) / 2, 1e-6);
+  assertEquals((await hidden(4e6, 4e6 - HELD_BACK)).found, null);
+  assertEquals((await hidden(4e6, 4e6 - HELD_BACK - 1)).found!.bytes, HELD_BACK + 1);
 });

@@ -82,11 +82,49 @@ describe("the search for a limit", () => {
     assertEquals([outcome, bounds, reason], ["found", [199_500, 200_500], undefined]);
     const before = offers.slice(0, 3).reduce((sum, { seconds }) => sum + seconds, 0);
     const longest = offers.map((each) => each.longest);
-    assertEquals(longest, [12, 12, 12, 50 - before, 4, 15]);
+    assertEquals(longest, [12, 12, 12, 50 - before, 6, 15]);
     assertEquals([found.pause, found.largestRead, found.slowest], [1 / 64, 3125, 0]);
     assertAlmostEquals(found.fastest(1), LIMIT, 1e-6);
     assert(offers.slice(0, 2).every(({ seconds }) => seconds < 1));
     assert(offers.at(-1)!.seconds >= 2);
+  });
+
+  test("tries once more where it drains less than it had kept up with", async () => {
+    const { trials } = await search((rate, purpose, before) =>
+      purpose === "ramp" && before === 2 ? falls(100_000) : upTo(300_000)(rate, purpose, before)
+    );
+    assertEquals(trials.slice(1, 5), [
+      ...["ramp 128000 keeps-up", "ramp 256000 falls-behind", "ramp 256000 keeps-up"],
+      "ramp 512000 falls-behind",
+    ]);
+    // What it had kept up with, or a little less, is no surprise.
+    const little = await search((rate) => rate > 128_000 ? falls(0.91 * 128_000) : keeps);
+    assertEquals(little.trials[3], "saturate 140800 falls-behind");
+  });
+
+  test("asks fresh readers for a little more, where it sees how they work", async () => {
+    /** How long it goes on working; `fresh`: what fresh readers keep up with. */
+    const seen = (worked: (rate: number) => number, fresh: number): Answer => (rate, purpose) => {
+      const limit = purpose === "bound" ? fresh : LIMIT;
+      const hidden = { seconds: worked(rate), quiet: true, background: undefined };
+      return { readers: [rate > limit ? falls(limit) : keeps], hidden };
+    };
+    const steady = await search(seen(() => 0, LIMIT));
+    // 3 % above 200,500.
+    assertEquals(steady.trials[5], "bound 206515 falls-behind fresh");
+    assertEquals(steady.outcome, "found");
+    const faster = await search(seen(() => 0, 210_000));
+    assertEquals(faster.trials.slice(5, 7), Array(2).fill("bound 206515 keeps-up fresh"));
+    assertEquals([faster.outcome, faster.reason], ["irregular", REASONS.metastable]);
+    // A trial of that kind lets 1 to 2 % pass.
+    assert(faster.bounds[0]! >= 206_515 && faster.bounds[0]! <= 1.02 * 210_000);
+    const [once, again] = faster.offers.filter(({ purpose }) => purpose === "bound");
+    assert(once!.seconds >= 1.5 && once!.seconds < 3 && again!.seconds >= 5.5);
+    // Four tenths of the time for 3 % of 5.5 s: it has queued that.
+    const queues = (share: number) =>
+      search(seen((rate) => rate > 206_000 ? share * 0.03 * 5.5 : 0, 210_000));
+    assertEquals((await queues(0.35)).outcome, "irregular");
+    assertEquals((await queues(0.45)).outcome, "found");
   });
 
   test("begins between the lowest and the highest rate", async () => {
@@ -229,9 +267,10 @@ describe("a saturated reader that", () => {
       ...["saturate 220000 keeps-up", "saturate 242000 falls-behind", "inconclusive fresh"],
     ]);
     const twice = await search(saturated((before) => before < 2 ? keeps : falls(LIMIT)));
-    assertEquals(twice.trials.slice(3, 7), [
+    // It drains less than it has kept up with: that is tried once more.
+    assertEquals(twice.trials.slice(3, 8), [
       ...["saturate 220000 keeps-up", "saturate 242000 keeps-up", "ramp 484000 falls-behind"],
-      "saturate 266200 falls-behind",
+      ...["ramp 484000 falls-behind", "saturate 266200 falls-behind"],
     ]);
     const highest = await search(saturated(() => keeps), { maxRate: 210_000 });
     assertEquals([highest.outcome, highest.reason, highest.bounds], [
@@ -289,7 +328,7 @@ describe("a saturated reader that", () => {
   test("stops reading is asked with fresh ones", async () => {
     const inRamp = await search((rate) => rate > LIMIT ? stops(LIMIT, 1 / 64) : keeps);
     assertEquals(inRamp.trials.slice(2, 4), [
-      ...["ramp 256000 falls-behind", "inconclusive fresh"],
+      ...["ramp 256000 falls-behind fresh", "inconclusive fresh"],
     ]);
     assertEquals([inRamp.outcome, inRamp.reason], ["irregular", REASONS.stops]);
     const later = await search(saturated(() => stops(LIMIT, 1)));
