@@ -500,7 +500,7 @@ describe("a reader that goes on working", () => {
       assert(trials.some((trial) => trial.startsWith(purpose)));
     }
     const highest = await search(
-      (rate, now, before) => now === "work" ? works(rate) : now === "confirm" ? hides(2) : keeps,
+      (rate, now) => now === "work" ? works(rate) : now === "confirm" ? hides(2) : keeps,
       { maxRate: 150_000 },
     );
     assertEquals([highest.outcome, highest.hidden], ["found", true]);

@@ -322,7 +322,8 @@ class Search {
     const sure = pause <= ABOVE.pause && this.#trials.seesWork;
     const above = Math.max(sure ? PROBE.above : PROBE.unsure, PROBE.halves * half);
     const rate = Math.min(this.#options.maxRate, (1 + above) * upper);
-    for (const leastSeconds of [shortest, PROBE.again + shortest]) {
+    for (const again of [0, PROBE.again]) {
+      const leastSeconds = shortest + again;
       const plan: Plan = {
         ...{
           purpose: "bound",
@@ -337,8 +338,10 @@ class Search {
       const { works, verdict, hidden } = tried;
       if (works !== undefined) return await this.#processing(works);
       if (verdict !== "keeps-up" || rate <= upper) return undefined;
-      const queued = above * tried.seconds;
-      if (hidden !== undefined && hidden.seconds > PROBE.queues * queued) return undefined;
+      // The end of its work is not known well enough to say that of a short trial.
+      const queued = again > 0 && hidden !== undefined &&
+        hidden.seconds > PROBE.queues * above * tried.seconds;
+      if (queued) return undefined;
     }
     this.#kept = Math.max(this.#kept, rate);
     return await this.#closer(REASONS.metastable);
