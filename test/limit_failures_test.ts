@@ -68,6 +68,14 @@ describe("a reader that does not do its part", () => {
     assertEquals([outcome, result.status], ["generator-limited", 0], message);
   });
 
+  test("only looks first whether anybody listens: its next connection counts", async () => {
+    const result = await leavingNobody((pids) =>
+      limitOf(misbehaving("looks first whether anybody listens", pids), "--max-rate", "1MB/s")
+    );
+    const { outcome, message } = parse(result);
+    assertEquals([outcome, result.status], ["generator-limited", 0], message);
+  });
+
   test("connects several times: one of them is fed, all are closed", async () => {
     const result = await leavingNobody((pids) =>
       limitOf(misbehaving("connects three times", pids), "--max-rate", "1MB/s")

@@ -65,6 +65,8 @@ const WARM_UP_RATE = 10_000;
  */
 const WARM_UP = { raised: 1, again: 0.4, highest: 2e6 };
 
+/** One that has only looked whether somebody listens connects again so soon; seconds. */
+const LOOKED_SECONDS = 1;
 /** With more readers, reading what their threads do would take too much of a core. */
 const MOST_WATCHED = 16;
 /** How long a fresh reader is watched while it has nothing to do; seconds. */
@@ -127,14 +129,16 @@ export class ReaderPool {
     }
     const connections = await this.#awaitConnections();
     this.#hadReaders = true;
-    this.connected = connections.map((connection) => {
-      const { message, replies = "drain" } = this.#options;
-      const flood = new Flood({ connection, message, ticker: this.#ticker, replies });
-      return { flood, meter: new Meter(flood) };
-    });
+    this.connected = connections.map((connection) => this.#measured(connection));
     this.#emit({ event: "connected", readers: connections.length });
     await this.#awaitFirstRead();
     await this.#watchWork();
+  }
+
+  #measured(connection: Connection): MeasuredReader {
+    const { message, replies = "drain" } = this.#options;
+    const flood = new Flood({ connection, message, ticker: this.#ticker, replies });
+    return { flood, meter: new Meter(flood) };
   }
 
   async #watchWork(): Promise<void> {
@@ -159,23 +163,26 @@ export class ReaderPool {
 
   /**
    * Sends slowly until every reader reads: the time that a program takes to start up after it has
-   * connected does not count against its speed.
+   * connected does not count against its speed. A connection that ends before that may have been a look
+   * whether somebody listens: the reader's next one takes its place.
    */
   async #awaitFirstRead(): Promise<void> {
     const readers = this.connected;
     const { connectSeconds = CONNECT_SECONDS, signal } = this.#options;
     let ended: { reader: number; closed: Closed } | undefined;
-    readers.forEach(({ flood }, reader) => {
+    const watch = ({ flood }: MeasuredReader, reader: number) => {
       void flood.done.then((closed) => ended ??= { reader, closed });
-    });
+    };
+    readers.forEach(watch);
     let rate = 0;
+    const start = ({ flood }: MeasuredReader) => {
+      const messages = rate / flood.message.size;
+      // The first message is sent at once: a large one would otherwise be due only after seconds.
+      flood.start(messages, performance.now() - 1000 / messages);
+    };
     const send = (bytesPerSecond: number) => {
       rate = bytesPerSecond;
-      for (const { flood } of readers) {
-        const messages = rate / flood.message.size;
-        // The first message is sent at once: a large one would otherwise be due only after seconds.
-        flood.start(messages, performance.now() - 1000 / messages);
-      }
+      readers.forEach(start);
     };
     const startMs = performance.now();
     send(this.#warmUpRate);
@@ -183,7 +190,13 @@ export class ReaderPool {
     while (!readers.every(({ meter }) => (meter.read()?.drained ?? 0) > 0)) {
       if (signal?.aborted) throw new Interrupted();
       if (ended !== undefined) {
-        throw new ReaderFailed(await this.explainEnd(ended.reader, ended.closed));
+        const { reader, closed } = ended;
+        const next = await this.#nextConnection();
+        if (next === undefined) throw new ReaderFailed(await this.explainEnd(reader, closed));
+        ended = undefined;
+        const measured = readers[reader] = this.#measured(next);
+        watch(measured, reader);
+        start(measured);
       }
       const nowMs = performance.now();
       if (nowMs > startMs + connectSeconds * 1000) {
@@ -243,6 +256,17 @@ export class ReaderPool {
       ]);
     }
     return this.#accepted.splice(0, this.#count);
+  }
+
+  /** Of a reader whose connection has ended and that may connect again at once; undefined: it does not. */
+  async #nextConnection(): Promise<Connection | undefined> {
+    const endMs = performance.now() + 1000 * LOOKED_SECONDS;
+    while (this.#accepted.length === 0) {
+      const over = this.#processes.some(({ exit }) => exit !== undefined);
+      if (over || performance.now() > endMs || this.#options.signal?.aborted) return undefined;
+      await sleep(SAMPLE_EVERY_MS);
+    }
+    return this.#accepted.shift();
   }
 
   /**

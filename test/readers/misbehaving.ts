@@ -78,6 +78,12 @@ const acts: Record<string, () => void> = {
       socket.once("drain", () => socket.resume());
     });
   },
+  "looks first whether anybody listens"() {
+    open((socket) => {
+      socket.destroy();
+      setTimeout(() => open().resume(), 200);
+    });
+  },
   "connects three times": () => [1, 2, 3].forEach(() => open().resume()),
   "ignores SIGTERM"() {
     process.on("SIGTERM", () => {});
