@@ -73,7 +73,7 @@ function assertResult(result: BenchResult): void {
     assertEquals(limitedBy, "reader", what);
     assertEquals([rate!.min, rate!.max], [limit!.lower, limit!.upper]);
     assert(rate!.min <= rate!.median && rate!.median <= rate!.max, what);
-    assert(overload!.drained > 0, what);
+    assert(overload !== null && overload !== undefined && overload.drained > 0, what);
     for (const { time, offered, drained, backlog, window } of Object.values(series!)) {
       assertGreater(time.length, 10);
       for (const each of [offered, drained, backlog, window]) {

@@ -24,6 +24,8 @@ const RECOVERY = { longest: 10, pauses: 4, unseen: 3 };
 const REFUTES = 1.02;
 /** How much more than it works on a reader is offered, to see whether it takes it. */
 const FILL = { bytes: 1 << 20, seconds: 2 };
+/** What it works on is known to within a few per cent: less of what it was offered above that is no queue. */
+const QUEUED = 0.2;
 
 /** In ms. */
 interface Clock {
@@ -141,7 +143,7 @@ export async function measureHidden(
   await experiment.settle({ verdict: "falls-behind" }, true);
   const { memoryBytesPerSecond, result: { backlog } } = run;
   const bytes = (offered - rate) * run.seconds - backlog;
-  return bytes <= HELD_BACK
+  return bytes <= Math.max(HELD_BACK, QUEUED * (offered - rate) * run.seconds)
     ? null
     : { offered, seconds: bytes / rate, bytes, memoryBytesPerSecond };
 }
