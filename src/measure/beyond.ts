@@ -1,5 +1,5 @@
 /** What a reader does beyond its limit: offered twice that, and then half of it. */
-import { setTimeout as sleep } from "node:timers/promises";
+import { CLOCK, type Clock } from "./clock.ts";
 import type { Experiment } from "./experiment.ts";
 import { HELD_BACK } from "./hidden_backlog.ts";
 import type { LimitResult } from "./limit_result.ts";
@@ -26,14 +26,6 @@ const REFUTES = 1.02;
 const FILL = { bytes: 1 << 20, seconds: 2 };
 /** What it works on is known to within a few per cent: less of what it was offered above that is no queue. */
 const QUEUED = 0.2;
-
-/** In ms. */
-interface Clock {
-  now(): number;
-  sleep(ms: number): Promise<void>;
-}
-
-const CLOCK: Clock = { now: () => performance.now(), sleep };
 
 interface BeyondOptions extends Pick<SearchResult, "pause" | "largestRead" | "fastest"> {
   readers: () => readonly MeasuredReader[];

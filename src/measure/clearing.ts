@@ -1,5 +1,5 @@
 /** Waits until readers have drained everything that was sent to them. */
-import { setTimeout as sleep } from "node:timers/promises";
+import { CLOCK } from "./clock.ts";
 import { SAMPLE_EVERY_MS } from "./meter.ts";
 import type { MeasuredReader } from "./trial_watch.ts";
 
@@ -34,6 +34,7 @@ export async function waitForClear(
   readers: readonly MeasuredReader[],
   maxMs: number,
   pause = 0,
+  clock = CLOCK,
 ): Promise<Cleared> {
   let ended = false;
   for (const { flood } of readers) {
@@ -41,7 +42,7 @@ export async function waitForClear(
     void flood.done.then(() => ended = true);
   }
   const restMs = Math.max(LEAVES_REST_MS, PAUSES * pause * 1000);
-  const endMs = performance.now() + Math.max(maxMs, restMs + LEAVES_REST_MS);
+  const endMs = clock.now() + Math.max(maxMs, restMs + LEAVES_REST_MS);
   const checks = readers.map((reader) => clearCheck(reader, restMs));
   while (!ended) {
     // Every check has to run in every round, because a check compares with its previous round.
@@ -49,8 +50,8 @@ export async function waitForClear(
     if (all.every(({ state }) => state !== "reads")) {
       return { clear: true, rest: Math.max(...all.map(({ rest }) => rest)) };
     }
-    if (performance.now() > endMs) break;
-    await sleep(SAMPLE_EVERY_MS);
+    if (clock.now() > endMs) break;
+    await clock.sleep(SAMPLE_EVERY_MS);
   }
   return { clear: false, rest: 0 };
 }
