@@ -30,10 +30,10 @@ import { describeMachine, writeResult } from "./rows.ts";
 
 const spec = {
   name: "mutation",
-  summary: "Changes src/send, and what decides in src/measure, in small ways, one at a time, in\n" +
-    "a copy of the project, and runs the tests that should notice it. Exits with 1 if a\n" +
-    "change that is not explained in bench/mutation_explained.json survives.\n" +
-    "Runs on Node.",
+  summary: "Changes src/send, and what decides in src/measure, in small ways, one at a\n" +
+    "time, in a copy of the project, and runs the tests that should notice it. Exits\n" +
+    "with 1 if a change that is not explained in bench/mutation_explained.json\n" +
+    "survives. Runs on Node.",
   usage: ["mutation.ts [OPTIONS]"],
   options: {
     only: option({

@@ -15,14 +15,15 @@ import { within } from "./within.ts";
 
 /**
  * Waits for 300 ms; then threads that compute for a tenth of a second each, one after the other, and a
- * child that computes for as long; says how much CPU time it all took, in ns, and stays for 300 ms.
+ * child that computes for as long, and each stays for 800 ms; says how much CPU time it all took, in ns, and
+ * stays for 300 ms.
  */
 const SCRIPT = `
 import os, threading, time
 def burn():
     end = time.thread_time() + 0.1
     while time.thread_time() < end: pass
-    time.sleep(0.3)
+    time.sleep(0.8)
 time.sleep(0.3)
 before = time.process_time()
 for i in range(4):
