@@ -179,8 +179,9 @@ describe("a queue that is full", () => {
         const { missing, duplicates, outOfOrder, damaged, messages } = reader.verifier;
         assertEquals([duplicates, outOfOrder, damaged], [0, 0, 0]);
         assertEquals(messages + missing, source.messages);
-        // It was away when most were dropped, and no connection counts those.
-        assertGreaterOrEqual(missing, 200 * PUSH);
+        // It was away when most were dropped, and no connection counts those. What waits in memory for the
+        // disk is kept, up to 16 MiB.
+        assertGreaterOrEqual(missing, 100 * PUSH);
         assertGreater(messages * SIZE, 4 * MIB);
       });
     }));
