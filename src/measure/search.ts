@@ -25,6 +25,8 @@ const RAMP: Plan = {
 };
 /** Those that may become a bound; `longest` may be less where the time is short. */
 const LONG = { leastSeconds: 2, longest: 15, pauses: 8, messages: 20 };
+/** A reader whose speed varies may pause so seldom that shorter trials see no pause, or only that. Seconds. */
+const VARIES_SECONDS = 5;
 /** The stretch is offered so many times the estimate; a reader that pauses, more. */
 const ABOVE = { steady: 1.1, pausing: 1.3, pause: 0.05 };
 /** An overloaded reader that drains less than this part of a rate is slower than when it kept up with that. */
@@ -389,7 +391,9 @@ class Search {
   /** From below it must keep up: so the speed of a full socket is that of one that is read in time. */
   async #confirm({ lower, upper, needs = 0 }: Outcome): Promise<Outcome> {
     const { precision } = this.#options;
-    const leastSeconds = Math.max(LONG.leastSeconds, 8 * this.#trials.pauseAt(lower));
+    const varies = upper / lower > 1 + precision * 1.01;
+    const shortest = varies ? VARIES_SECONDS : LONG.leastSeconds;
+    const leastSeconds = Math.max(shortest, 8 * this.#trials.pauseAt(lower));
     const longest = Math.max(3 * leastSeconds, Math.min(LONG.longest, this.#trials.left));
     for (let step = 0; step < 4; step++) {
       const rate = lower * (1 - precision / 4) * (1 - 2 * precision) ** step;

@@ -167,6 +167,7 @@ export class TrialWatch {
     const from = reads ? this.#half : this.#middle;
     const to = reads ? this.#end : this.last;
     if (from === undefined || to === undefined || to.time === from.time) return 0;
-    return (to.drained - from.drained) / (to.time - from.time);
+    // Both ends are asked one after the other, and a full queue may seem to grow by what comes in between.
+    return Math.max(0, to.drained - from.drained) / (to.time - from.time);
   }
 }
