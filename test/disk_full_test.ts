@@ -4,7 +4,7 @@ import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { assertEquals, assertGreater, assertMatch } from "#std/assert";
+import { assertEquals, assertGreater, assertLessOrEqual, assertMatch } from "#std/assert";
 import type { DrainResult } from "../src/read/drain.ts";
 import type { ServeEvent } from "../src/relay/serve_event.ts";
 import { type Program, run, type RunOptions, SERVE_PERMISSIONS, start } from "./process.ts";
@@ -175,8 +175,10 @@ describe("a disk that gets full while a server spills", () => {
       const { missing, duplicates, outOfOrder, damaged } = verified!;
       assertEquals([ended, duplicates, outOfOrder, damaged], ["eof", 0, 0, 0]);
       assertGreater(dropped, 0.2 * RATE);
-      assertEquals([missing, verified!.messages], [dropped, messages]);
-      assertEquals(messages + dropped, 3 * RATE);
+      assertEquals([verified!.messages, messages + dropped], [messages, 3 * RATE]);
+      // Of the last ones that were dropped, it cannot know: none came after them.
+      assertLessOrEqual(missing, dropped);
+      assertGreater(missing, 0.2 * RATE);
       const room = events.filter(({ event }) => event === "queue-room") as { dropped: number }[];
       assertGreater(room.length, 0);
       assertGreater(room.reduce((sum, event) => sum + event.dropped, 0), 0.2 * RATE);
