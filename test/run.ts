@@ -36,6 +36,7 @@ const COSTS: Record<string, [seconds: number, load: number]> = {
   "help_test.ts": [2, 1],
   "hidden_backlog_test.ts": [60, 0.1],
   "ipv6_test.ts": [45, 0.2],
+  "keepalive_test.ts": [2, 0.7],
   "kill_test.ts": [8, 1.2],
   "kinds_test.ts": [4, 0.3],
   "languages_test.ts": [6, 1.2],

@@ -16,18 +16,29 @@ const queue = new Uint8Array(new ArrayBuffer(4));
 const queueView = new DataView(queue.buffer);
 const queueMemory = typeof libc === "string" ? queue : libc.pin(queue);
 
+/** A socket option that is an int. Undefined without libc, or when the call fails. */
+export function intOption(fd: number, level: number, name: number): number | undefined {
+  if (typeof libc === "string") return undefined;
+  const value = new Uint8Array(4);
+  lengthView.setUint32(0, 4, true);
+  if (libc.getsockopt(fd, level, name, value, lengthBuffer) !== 0) return undefined;
+  return new DataView(value.buffer).getInt32(0, true);
+}
+
+/** Sets it. Returns false when it could not be set. */
+export function setIntOption(fd: number, level: number, name: number, value: number): boolean {
+  if (typeof libc === "string") return false;
+  const bytes = new Uint8Array(4);
+  new DataView(bytes.buffer).setInt32(0, value, true);
+  return libc.setsockopt(fd, level, name, bytes, 4) === 0;
+}
+
 /**
  * SO_SNDBUF or SO_RCVBUF in bytes. The kernel reports twice the size that was set. Undefined without
  * libc, or when the call fails.
  */
 export function bufferSize(fd: number, which: "send" | "receive"): number | undefined {
-  if (typeof libc === "string") return undefined;
-  const value = new Uint8Array(4);
-  lengthView.setUint32(0, 4, true);
-  if (libc.getsockopt(fd, SOL_SOCKET, BUFFER_OPTION[which], value, lengthBuffer) !== 0) {
-    return undefined;
-  }
-  return new DataView(value.buffer).getInt32(0, true);
+  return intOption(fd, SOL_SOCKET, BUFFER_OPTION[which]);
 }
 
 /**
@@ -35,10 +46,7 @@ export function bufferSize(fd: number, which: "send" | "receive"): number | unde
  * net.core.wmem_max or rmem_max and then doubles it. Returns false when it could not be set.
  */
 export function setBufferSize(fd: number, which: "send" | "receive", bytes: number): boolean {
-  if (typeof libc === "string") return false;
-  const value = new Uint8Array(4);
-  new DataView(value.buffer).setInt32(0, bytes, true);
-  return libc.setsockopt(fd, SOL_SOCKET, BUFFER_OPTION[which], value, 4) === 0;
+  return setIntOption(fd, SOL_SOCKET, BUFFER_OPTION[which], bytes);
 }
 
 /**

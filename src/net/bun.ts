@@ -1,6 +1,7 @@
 /** Implements the contract of net.ts with Bun.listen and Bun.connect. */
 import { formatHostPort } from "../text/units.ts";
 import type { Address } from "../kernel/address.ts";
+import { KEEPALIVE, keepAlive } from "../kernel/keepalive.ts";
 import { setListenBacklog } from "../kernel/socket_calls.ts";
 import { withZone } from "../kernel/zone.ts";
 import { DirectReads } from "./direct_reads.ts";
@@ -25,6 +26,7 @@ interface BunSocket {
   write(bytes: Uint8Array): number;
   pause(): void;
   resume(): void;
+  setKeepAlive(enable: boolean, idleMs: number): boolean;
   end(): void;
   shutdown(): void;
   terminate(): void;
@@ -88,6 +90,7 @@ class BunConnection implements Connection {
     const { promise, resolve } = Promise.withResolvers<Closed>();
     this.closed = promise;
     this.#resolveClosed = resolve;
+    if (!keepAlive(socket.fd)) socket.setKeepAlive(true, 1000 * KEEPALIVE.idleSeconds);
     this.#pause();
   }
 

@@ -2,6 +2,7 @@
 import { formatHostPort } from "../text/units.ts";
 import type { Address } from "../kernel/address.ts";
 import { findDescriptor } from "../kernel/descriptor.ts";
+import { keepAlive } from "../kernel/keepalive.ts";
 import { libc } from "../kernel/libc.ts";
 import { abort, hasUnread, sendNow } from "../kernel/socket_calls.ts";
 import { withGivenZone, withZone } from "../kernel/zone.ts";
@@ -74,6 +75,8 @@ class DenoConnection implements Connection {
     const { promise, resolve } = Promise.withResolvers<Closed>();
     this.closed = promise;
     this.#resolveClosed = resolve;
+    // Deno can only switch it on, with the kernel's times (2.9.5).
+    if (this.fd === undefined || !keepAlive(this.fd)) conn.setKeepAlive(true);
   }
 
   get fd(): number | undefined {

@@ -4,6 +4,7 @@ import { networkInterfaces } from "node:os";
 import { formatHostPort } from "../text/units.ts";
 import type { Address } from "../kernel/address.ts";
 import { findDescriptor } from "../kernel/descriptor.ts";
+import { KEEPALIVE, keepAlive } from "../kernel/keepalive.ts";
 import { libc } from "../kernel/libc.ts";
 import { runtime } from "../kernel/runtime.ts";
 import { sendNow } from "../kernel/socket_calls.ts";
@@ -77,6 +78,10 @@ class NodeConnection implements Connection {
     });
     socket.on("error", (error) => this.#fail(error));
     socket.on("close", () => this.#finish({ reason: this.sawEof ? "eof" : "local" }));
+    // Node's own way has other intervals: ten probes, one a second.
+    if (this.fd === undefined || !keepAlive(this.fd)) {
+      socket.setKeepAlive(true, 1000 * KEEPALIVE.idleSeconds);
+    }
   }
 
   get #handle(): Handle | null | undefined {
