@@ -13,6 +13,13 @@ export interface Namespace {
   remove(): void;
 }
 
+export interface Host extends Namespace {
+  /** Our address in the network between. */
+  ours: string;
+  /** Takes the other host's link down: from now on it receives nothing and sends nothing. */
+  cut(): void;
+}
+
 let made = 0;
 
 function makeNamespace(configure: (name: string) => void): Namespace & { name: string } {
@@ -33,7 +40,7 @@ function makeNamespace(configure: (name: string) => void): Namespace & { name: s
  * A host of its own, with a network between it and this one; `rate`: of the network from here to there, in
  * bytes a second, default unlimited. Throws where that is not permitted, or there is no `ip` or `tc`.
  */
-export function makeHost(rate?: number): Namespace & { ours: string } {
+export function makeHost(rate?: number): Host {
   const net = `10.${77 + process.pid % 100}.${(process.pid >> 7) % 250}`;
   const made = makeNamespace((name) => {
     run(`ip link add ${name}a type veth peer name ${name}b`);
@@ -44,7 +51,17 @@ export function makeHost(rate?: number): Namespace & { ours: string } {
     run(`ip -n ${name} link set ${name}b up`);
     if (rate !== undefined) run(`tc qdisc add dev ${name}a root ${bucket(rate)}`);
   });
-  return { ...made, ours: `${net}.1` };
+  const { name } = made;
+  return {
+    ...made,
+    ours: `${net}.1`,
+    cut: () => run(`ip -n ${name} link set ${name}b down`),
+    remove() {
+      // The namespace stays while a connection in it waits for an answer, and with it our address.
+      run(`ip link del ${name}a`);
+      made.remove();
+    },
+  };
 }
 
 /** A namespace whose loopback carries so many bytes a second. Throws as `makeHost`. */

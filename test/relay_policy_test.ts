@@ -215,6 +215,7 @@ describe("zero-window-timeout", () => {
         const reader = await connect();
         await reader.take(SIZE);
         const dead = await saw("dead");
+        assert(dead.why === "window");
         assertGreaterOrEqual(dead.seconds, zeroWindowTimeoutMs / 1000);
         assertLess(dead.seconds, 5);
         assertEquals([dead.reader, dead.name], [1, "reader"]);

@@ -31,6 +31,7 @@ const COSTS: Record<string, [seconds: number, load: number]> = {
   "command_line_test.ts": [3, 0.6],
   "connect_test.ts": [3, 0.2],
   "coverage_test.ts": [2, 1],
+  "dead_peer_test.ts": [17, 0.2],
   "disk_full_test.ts": [8, 0.7],
   "drain_test.ts": [7, 0.3],
   "help_test.ts": [2, 1],

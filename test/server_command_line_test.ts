@@ -68,6 +68,7 @@ const wrong: Record<string, [says: RegExp, ...values: string[]]> = {
   "--max-message": [/size such as/, "0", "-1", "257M", huge, "long"],
   "--resume-below": [/size such as/, "-1", huge, "much"],
   "--zero-window-timeout": [/duration such as/, "0", "-1s", "99999h", huge, "soon"],
+  "--dead-peer-timeout": [/never, or a duration .* at least 1/, "0", "-1s", "999ms", huge, "soon"],
   "--sync": [/always, off, or an interval/, "never", "0", "-1", "interval", "ALWAYS"],
   "--spill-max": [/size such as/, "0", "-1", huge, "all"],
   "--spill-full": [/block or drop/, "spill", "0", "-1", "blokc"],

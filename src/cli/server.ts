@@ -106,6 +106,7 @@ export async function main(args: readonly string[], called = "server.ts"): Promi
         ack: options.ack,
         readerId: options.readerId,
         zeroWindowTimeoutMs: options.zeroWindowTimeout,
+        deadPeerTimeoutMs: options.deadPeerTimeout,
       }),
       signal,
       onEvent(event) {

@@ -71,8 +71,11 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
       );
     case "dead":
       return logLine(
-        `${event.name}: window was zero for ${formatSeconds(event.seconds)}: ` +
-          "resetting the connection",
+        event.why === "window"
+          ? `${event.name}: window was zero for ${formatSeconds(event.seconds)}: ` +
+            "resetting the connection"
+          : `reader ${event.reader}: its host has answered nothing for ` +
+            `${formatSeconds(event.seconds)}: resetting the connection`,
       );
     case "protocol":
       return logLine(

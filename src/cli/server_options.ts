@@ -105,6 +105,12 @@ const spec = {
         "resets a reader whose window was zero, without progress, for this time (default never)",
       parse: parseDuration,
     }),
+    deadPeerTimeout: option({
+      value: "TIME|never",
+      help: "resets a reader whose host has answered nothing for this time though bytes wait for " +
+        "it; a reader that only does not read is kept (default 2m)",
+      parse: parseDeadPeerTimeout,
+    }),
     spill: option({
       value: "FILE",
       help: "the file of the queue on disk: created, or reused if it exists",
@@ -183,6 +189,19 @@ function parseSync(text: string): "always" | "off" | { intervalMs: number } {
   if (text.startsWith("interval:")) return { intervalMs: parseDuration(text.slice(9)) };
   if (text === "always" || text === "off") return text;
   throw new UnitError("must be always, off, or an interval such as interval:100ms");
+}
+
+/** A shorter time would end connections that have lost a few packets in a row. */
+const LEAST_DEAD_PEER_TIMEOUT_MS = 1000;
+
+function parseDeadPeerTimeout(text: string): number {
+  if (text === "never") return Infinity;
+  try {
+    return parseDuration(text, { least: LEAST_DEAD_PEER_TIMEOUT_MS });
+  } catch (error) {
+    if (!(error instanceof UnitError)) throw error;
+    throw new UnitError("must be never, or a duration such as 30s or 2m, and at least 1.00 s");
+  }
 }
 
 function parseHost(text: string): string {

@@ -86,3 +86,24 @@ export function openTcpInfo(fd: number): TcpInfo | undefined {
   const length = askTcpInfo(fd);
   return length > 0 && infoBuffer[0] !== TCP_CLOSE ? decodeTcpInfo(infoView, 0, length) : undefined;
 }
+
+/** What a peer's kernel has answered. */
+export interface PeerAnswers {
+  /**
+   * tcpi_retransmits or tcpi_probes: retransmissions, or probes of a zero window, since its last answer;
+   * 0 also where there is nothing to be sent or acknowledged.
+   */
+  unanswered: number;
+  /** tcpi_last_ack_recv: the time since it last acknowledged anything, also what it had before; ms. */
+  sinceAnswerMs: number;
+}
+
+/** What the peer of a connection has answered. Undefined without libc, or when it has ended. */
+export function peerAnswers(fd: number): PeerAnswers | undefined {
+  if (askTcpInfo(fd) < MIN_TCP_INFO || infoBuffer[0] === TCP_CLOSE) return undefined;
+  const unacked = infoView.getUint32(24, true);
+  const notSent = infoView.getUint32(144, true);
+  // Keepalive counts its probes in tcpi_probes too, and ends an idle connection itself.
+  const unanswered = unacked + notSent === 0 ? 0 : Math.max(infoBuffer[2]!, infoBuffer[3]!);
+  return { unanswered, sinceAnswerMs: infoView.getUint32(56, true) };
+}

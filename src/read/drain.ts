@@ -5,6 +5,7 @@
  * their latency, and the acknowledged offset.
  */
 import type { Address } from "../kernel/address.ts";
+import { setUserTimeout, SILENCE_MS } from "../kernel/keepalive.ts";
 import { kernelSourceReason } from "../kernel/kernel.ts";
 import { setBufferSize } from "../kernel/socket_calls.ts";
 import { checkNumberedSize, type NumberedTotals, NumberedVerifier } from "../message/numbered.ts";
@@ -169,6 +170,8 @@ export async function drain(options: DrainOptions = {}): Promise<DrainResult> {
       stopped.promise,
     );
     if (connection === undefined) return result;
+    // Not with replies: a server may leave them unread, and Linux takes that for a dead peer.
+    if (reply === null && connection.fd !== undefined) setUserTimeout(connection.fd, SILENCE_MS);
     result.readAhead = connection.readAhead;
     const started = performance.now();
     if (options.receiveBuffer !== undefined) limitReceiveBuffer(connection, options.receiveBuffer);

@@ -365,7 +365,7 @@ export class Delivery implements Overflowing {
     const { zeroWindowTimeoutMs, onEvent } = this.#options;
     const stalledMs = reader.stalledMs(nowMs);
     if (stalledMs < zeroWindowTimeoutMs || !reader.windowMayBeZero()) return;
-    onEvent({ event: "dead", seconds: stalledMs / 1000 });
+    onEvent({ event: "dead", why: "window", seconds: stalledMs / 1000 });
     reader.connection.reset();
   }
 

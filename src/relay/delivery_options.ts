@@ -25,7 +25,7 @@ export type DeliveryEvent =
   /** Bytes lost at shutdown: the disk was full, and the source cannot send them again. */
   | { event: "lost"; bytes: number }
   /** The reader's window was zero, without progress, for too long: the connection is reset. */
-  | { event: "dead"; seconds: number };
+  | { event: "dead"; why: "window"; seconds: number };
 
 export interface DeliveryOptions extends StreamBufferOptions {
   policy: Policy;

@@ -8,10 +8,15 @@ import { libc } from "../kernel/libc.ts";
 import { setBufferSize } from "../kernel/socket_calls.ts";
 import { loadAdapter } from "../net/load.ts";
 import type { Connection, Listener } from "../net/net.ts";
+import { SilentPeers } from "../net/silent_peers.ts";
 import { createFeeder } from "./choose_feeder.ts";
 import type { ConnectionTotals, ReaderTotals } from "./feeder.ts";
 import type { ServeEvent, ServeResult } from "./serve_event.ts";
-import { currentOptions, type GivenServeOptions } from "./serve_options.ts";
+import {
+  currentOptions,
+  DEFAULT_DEAD_PEER_TIMEOUT_MS,
+  type GivenServeOptions,
+} from "./serve_options.ts";
 
 export interface Server {
   readonly address: Address;
@@ -40,6 +45,11 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
   if (sendBuffer !== undefined && typeof libc === "string") {
     throw new Error(`cannot set the send buffer to ${sendBuffer}: ${libc}`);
   }
+  const { deadPeerTimeoutMs = DEFAULT_DEAD_PEER_TIMEOUT_MS } = options;
+  if ((options.deadPeerTimeoutMs ?? Infinity) < Infinity && typeof libc === "string") {
+    throw new Error(`cannot tell whether the host of a reader still answers: ${libc}`);
+  }
+  const silentPeers = new SilentPeers(deadPeerTimeoutMs);
   const net = options.adapter ?? await loadAdapter();
   const startMs = performance.now();
   const seconds = () => (performance.now() - startMs) / 1000;
@@ -120,7 +130,12 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
     readers.set(reader, open);
     const connectedAt = seconds();
     emit({ event: "reader", time: connectedAt, reader, ...connection.remote });
+    const stopWatching = silentPeers.watch(connection, (silentMs) => {
+      emit({ event: "dead", time: seconds(), reader, why: "silent", seconds: silentMs / 1000 });
+      connection.reset();
+    });
     const { closed, refused, ...sent } = await feed(open, reader);
+    stopWatching();
     readers.delete(reader);
     connections--;
     const totals: ReaderTotals = { ...sent, seconds: seconds() - connectedAt };

@@ -16,6 +16,8 @@ export type ServeEvent =
     | { event: "refused"; host: string; port: number; readers: number }
     | { event: "sent"; reader: number; messages: number }
     | { event: "overflow"; reader: number; policy: Policy; messages: number; backlog: number }
+    /** The reader's host has answered nothing for too long: the connection is reset. */
+    | { event: "dead"; reader: number; why: "silent"; seconds: number }
     | RelayEvent
     | (
       & { event: "closed"; reader: number; refused?: string; error?: string }

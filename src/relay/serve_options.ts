@@ -1,4 +1,5 @@
 /** The options of `serve`. */
+import { SILENCE_MS } from "../kernel/keepalive.ts";
 import type { Message } from "../message/message.ts";
 import type { Frame } from "../message/frame.ts";
 import type { Adapter } from "../net/net.ts";
@@ -10,6 +11,9 @@ import type { Source } from "../source/source.ts";
 import type { Ack } from "./delivery_options.ts";
 import type { ReaderId } from "./relay_options.ts";
 import type { ServeEvent } from "./serve_event.ts";
+
+/** The default of `deadPeerTimeoutMs`: as long as keepalive waits for the host of an idle reader. */
+export const DEFAULT_DEAD_PEER_TIMEOUT_MS = SILENCE_MS;
 
 export interface ServeOptions {
   /** Address to listen on; default 127.0.0.1, loopback only. */
@@ -62,6 +66,12 @@ export interface ServeOptions {
   readerId?: ReaderId;
   /** Resets a reader whose window was zero, without progress, for this time; ms, default never. */
   zeroWindowTimeoutMs?: number;
+  /**
+   * Resets a reader whose host has answered nothing for this time, though bytes wait for it; ms,
+   * default 2 minutes, Infinity: never. A reader that only does not read is kept. Needs libc: without it
+   * the default does nothing, and a given time is an error.
+   */
+  deadPeerTimeoutMs?: number;
   /** Time limit for a reader's handshake; then the server disconnects it; ms, default 10 s. */
   handshakeTimeoutMs?: number;
   /** Default: the adapter of this runtime. */

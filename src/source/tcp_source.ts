@@ -5,6 +5,7 @@
  * the acknowledgement protocol (message/protocol.ts) is sent the offset at which to resume, and
  * acknowledgements of what is safe.
  */
+import { setUserTimeout, SILENCE_MS } from "../kernel/keepalive.ts";
 import { formatAck, ProtocolError, type StreamOffset } from "../message/protocol.ts";
 import { handshake, OtherStreamError } from "../read/acknowledger.ts";
 import { createFramer, type Frame, FrameError } from "../message/frame.ts";
@@ -116,6 +117,8 @@ export class TcpSource implements Source {
       this.#interrupt = () => resolve(undefined);
       adapter.connect({ host, port, readSize: DEFAULT_READ_SIZE }).then((connection) => {
         if (this.#stopped) return connection.close();
+        // We send little, and a server reads it at once: only one whose host has vanished does not.
+        if (connection.fd !== undefined) setUserTimeout(connection.fd, SILENCE_MS);
         this.#connection = connection;
         resolve(connection);
       }, reject);
