@@ -252,6 +252,46 @@ describe(`tcp source on ${runtime}`, () => {
     assertEquals(sink.messages, length / 1024);
   });
 
+  test("a server that sends nothing for --source-idle is connected anew", async () => {
+    const sink = new Collector();
+    let connections = 0;
+    const serve = (connection: Connection) => {
+      connections++;
+      void send(connection, encode(`message ${connections}\nhal`));
+    };
+    await withServer(serve, async (address) => {
+      const source = new TcpSource({ ...address, frame: LINE, idleMs: 300 });
+      await runUntil(source, sink, () => sink.saw("connected").length === 3);
+      const { reason, discarded } = sink.saw("disconnected")[0]!;
+      assertEquals([reason, discarded], ["local", 3]);
+      const { error } = sink.saw("retrying")[0]!;
+      assertEquals(error, `tcp://127.0.0.1:${address.port} has sent nothing for 300 ms`);
+    });
+    assertEquals(sink.text.startsWith("message 1\nmessage 2\n"), true);
+  });
+
+  test("one that sends now and then is not, nor one that must wait for the sink", async () => {
+    const gate = Promise.withResolvers<void>();
+    const sink: Collector = new Collector(() => sink.messages === 1 ? gate.promise : undefined);
+    const serve = async (connection: Connection) => {
+      for (let i = 0; i < 40; i++) {
+        await send(connection, encode("tick\n"));
+        await pause(50);
+      }
+    };
+    await withServer(serve, async (address) => {
+      const source = new TcpSource({ ...address, frame: LINE, idleMs: 1000 });
+      const running = source.run(sink, 0);
+      await until("the first", 5000, () => sink.messages === 1);
+      await pause(1500);
+      gate.resolve();
+      await until("all", 10_000, () => sink.messages === 40);
+      assertEquals(sink.events.map(({ event }) => event), ["connected"]);
+      source.stop();
+      await within("the end", 5000, running);
+    });
+  });
+
   test("stops wherever it is: idle, waiting to try again, flooded", async () => {
     await withServer(() => {}, async (address) => {
       const sink = new Collector();

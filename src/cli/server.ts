@@ -36,7 +36,8 @@ function openSource(options: ServerCommand): Source | undefined {
   const stream = source.acknowledges && spill !== undefined
     ? readOffset(upstreamFile(spill))?.stream
     : undefined;
-  return source.open({ frame, maxMessage, rate, acknowledged, stream });
+  const { sourceIdle: idleMs } = options;
+  return source.open({ frame, maxMessage, rate, acknowledged, stream, idleMs });
 }
 
 /**

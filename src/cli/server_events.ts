@@ -117,7 +117,11 @@ function printSourceEvent(event: SourceEvent, name: string): void {
     case "connected":
       return printLine(`${name}: connected`);
     case "disconnected":
-      return logLine(`${name}: disconnected (${event.errno ?? event.reason})${lost}`);
+      return logLine(
+        event.reason === "local"
+          ? `${name}: disconnected by this server${lost}`
+          : `${name}: disconnected (${event.errno ?? event.reason})${lost}`,
+      );
     case "retrying":
       return logLine(
         `${event.error ?? name}: retrying in ${formatSeconds(event.inMs / 1000)}`,

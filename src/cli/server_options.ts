@@ -80,6 +80,11 @@ const spec = {
       "acknowledges messages to the tcp source, which keeps them until then: a server with " +
         "--ack reader",
     ),
+    sourceIdle: option({
+      value: "TIME",
+      help: "connects anew to a tcp source that has sent nothing for this time (default never)",
+      parse: parseDuration,
+    }),
     overflow: choice({
       help: `what to do when the backlog is above --backlog: ${describePolicies()}`,
       choices: POLICY_NAMES,
@@ -263,6 +268,7 @@ function checkCombination(options: ServerCommand): void {
   needs("maxMessage", "--frame line or u32", framed);
   const given = source === "none" ? undefined : source;
   needs("sourceAck", "--source tcp://HOST:PORT", given?.acknowledges === true);
+  needs("sourceIdle", "--source tcp://HOST:PORT", given?.reconnects === true);
   if (source !== undefined) {
     for (const name of ["message", "size"] as const) {
       if (options[name] !== undefined) {

@@ -258,6 +258,7 @@ export const FILE_KIND: SourceKind = {
       name: path === "-" ? "standard input" : path,
       takesRate: true,
       acknowledges: false,
+      reconnects: false,
       open({ frame, maxMessage, rate }) {
         if (path !== "-") checkReadable(path);
         return new FileSource({ path, frame, maxMessage, rate });

@@ -37,7 +37,10 @@ export type SourceEvent =
   }
   /** `discarded`: bytes of an incomplete message; with acknowledgement they are sent again. */
   | { event: "disconnected"; reason: Closed["reason"]; errno?: string; discarded: number }
-  /** `error`: one line, why it could not connect; absent if it was connected before. */
+  /**
+   * `error`: one line, why it could not connect, or why it has ended the connection itself; absent if
+   * the connection was ended by the other side.
+   */
   | { event: "retrying"; inMs: number; error?: string }
   /** There are no more messages. `discarded`: bytes after the last whole one. Not after `stop`. */
   | { event: "ended"; discarded: number };
@@ -67,6 +70,8 @@ export interface OpenSourceOptions {
   acknowledged?: boolean | undefined;
   /** The stream to resume, of a source that acknowledges. */
   stream?: string | undefined;
+  /** A source that has sent nothing for this time is connected anew; only where it can; ms. */
+  idleMs?: number | undefined;
 }
 
 /** A source as given on the command line. */
@@ -77,6 +82,8 @@ export interface SourceOnCommandLine {
   readonly takesRate: boolean;
   /** The source can be sent acknowledgements. */
   readonly acknowledges: boolean;
+  /** The source is a connection, and is connected anew when that ends. */
+  readonly reconnects: boolean;
   /** Throws an Error of one line where it can be seen at once that it cannot be read. */
   open(options: OpenSourceOptions): Source;
 }

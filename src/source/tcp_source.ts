@@ -6,15 +6,17 @@
  * acknowledgements of what is safe.
  */
 import { setUserTimeout, SILENCE_MS } from "../kernel/keepalive.ts";
-import { formatAck, ProtocolError, type StreamOffset } from "../message/protocol.ts";
+import { ProtocolError, type StreamOffset } from "../message/protocol.ts";
 import { handshake, OtherStreamError } from "../read/acknowledger.ts";
 import { createFramer, type Frame, FrameError } from "../message/frame.ts";
 import { type Adapter, type Connection, DEFAULT_READ_SIZE, NetError } from "../net/net.ts";
 import { loadAdapter } from "../net/load.ts";
 import { nextTurn, TURN_BYTES, TURN_READS } from "../send/pacer.ts";
+import { AckSender } from "./ack_sender.ts";
+import { IdleWatch } from "./idle_watch.ts";
 import { Reassembly } from "./reassembly.ts";
 import type { Sink, Source, SourceKind } from "./source.ts";
-import { formatHostPort, parseHostPort, UnitError } from "../text/units.ts";
+import { formatHostPort, formatSeconds, parseHostPort, UnitError } from "../text/units.ts";
 
 export interface TcpSourceOptions {
   host: string;
@@ -31,6 +33,8 @@ export interface TcpSourceOptions {
    * chooses the start, and `from` is ignored.
    */
   stream?: string | undefined;
+  /** A server that has sent nothing for this time is connected anew; ms, default never. */
+  idleMs?: number | undefined;
   /** Default: the adapter of this runtime. */
   adapter?: Adapter | undefined;
 }
@@ -43,8 +47,6 @@ const STEADY_MS = 1000;
 
 /** Time limit for the server's answer in the handshake. */
 const ANSWER_MS = 10_000;
-/** Shortest time between two acknowledgements; later positions replace earlier ones meanwhile. */
-const ACK_EVERY_MS = 10;
 
 export class TcpSource implements Source {
   readonly replayable: boolean;
@@ -86,7 +88,7 @@ export class TcpSource implements Source {
       if (this.#stopped) return;
       if (connection !== undefined && error === undefined) {
         const connectedMs = performance.now();
-        await this.#deliver(connection, at, sink);
+        error = await this.#deliver(connection, at, sink);
         if (performance.now() - connectedMs >= STEADY_MS) waitMs = SHORTEST_WAIT_MS;
         if (this.#stopped) return;
       }
@@ -136,9 +138,18 @@ export class TcpSource implements Source {
     });
   }
 
-  /** Delivers the messages of a connection until it ends. */
-  async #deliver(connection: Connection, at: StreamOffset | undefined, sink: Sink): Promise<void> {
-    const { frame, maxMessage } = this.#options;
+  /** Delivers the messages of a connection until it ends. Returns why, if we have ended it. */
+  async #deliver(
+    connection: Connection,
+    at: StreamOffset | undefined,
+    sink: Sink,
+  ): Promise<string | undefined> {
+    const { frame, maxMessage, idleMs = Infinity } = this.#options;
+    let why: string | undefined;
+    const idle = new IdleWatch(idleMs, () => {
+      why = `${this.#name} has sent nothing for ${formatSeconds(idleMs / 1000)}`;
+      connection.close();
+    });
     const messages = new Reassembly(createFramer(frame, maxMessage), (bytes, count) => {
       const position = this.#position;
       if (this.replayable) this.#position += bytes.length;
@@ -146,18 +157,20 @@ export class TcpSource implements Source {
     });
     try {
       const skip = this.#connected(connection, at, sink);
-      await this.#read(connection, messages, skip);
+      await this.#read(connection, messages, skip, idle);
     } catch (error) {
       if (!(error instanceof FrameError)) throw error;
       throw new Error(`invalid data from ${this.#name}: ${error.message}`, { cause: error });
     } finally {
+      idle.stop();
       this.#acks?.close();
       this.#connection = this.#acks = undefined;
       connection.close();
     }
     const closed = await connection.closed;
-    if (this.#stopped) return;
+    if (this.#stopped) return undefined;
     sink.note({ event: "disconnected", ...closed, discarded: messages.partial.length });
+    return why;
   }
 
   /**
@@ -213,13 +226,17 @@ export class TcpSource implements Source {
     connection: Connection,
     messages: Reassembly,
     skip: number,
+    idle: IdleWatch,
   ): Promise<void> {
     const readSize = Math.max(DEFAULT_READ_SIZE, connection.readAhead);
     let turnBytes = 0;
     let turnReads = 0;
     while (!this.#stopped) {
       const answer = connection.read(readSize);
+      // Only while we wait for it: a server that must wait for us can send nothing.
+      if (answer instanceof Promise) idle.begin();
       let chunk = answer instanceof Promise ? await answer : answer;
+      idle.end();
       if (chunk === null || this.#stopped) return;
       turnBytes += chunk.length;
       this.#acks?.received(chunk.length);
@@ -239,62 +256,6 @@ export class TcpSource implements Source {
   }
 }
 
-/** Sends acknowledgements to the upstream server. */
-class AckSender {
-  readonly #connection: Connection;
-  /** Offset of the next byte to be received: the server rejects acknowledgements above it. */
-  #received: number;
-  #safe = 0;
-  #sent: number;
-  #sending = false;
-  #closed = false;
-  #timer: ReturnType<typeof setTimeout> | undefined;
-
-  /** `offset`: where the server resumes. */
-  constructor(connection: Connection, offset: number) {
-    this.#connection = connection;
-    this.#received = this.#sent = offset;
-  }
-
-  /** To be called for all bytes of the stream that were received. */
-  received(bytes: number): void {
-    this.#received += bytes;
-    this.#sendIfDue();
-  }
-
-  acknowledge(position: number): void {
-    this.#safe = position;
-    this.#sendIfDue();
-  }
-
-  /** Sends no more acknowledgements. */
-  close(): void {
-    this.#closed = true;
-    clearTimeout(this.#timer);
-  }
-
-  #sendIfDue(): void {
-    if (this.#sending || this.#closed) return;
-    const position = Math.min(this.#safe, this.#received);
-    if (position > this.#sent) void this.#send(position);
-  }
-
-  async #send(position: number): Promise<void> {
-    this.#sending = true;
-    this.#sent = position;
-    let bytes = new TextEncoder().encode(formatAck(position));
-    while (bytes.length > 0) {
-      const taken = await this.#connection.write(bytes);
-      if (taken === 0 || this.#closed) return;
-      bytes = bytes.subarray(taken);
-    }
-    this.#timer = setTimeout(() => {
-      this.#sending = false;
-      this.#sendIfDue();
-    }, ACK_EVERY_MS);
-  }
-}
-
 /** `tcp://HOST:PORT` */
 export const TCP_KIND: SourceKind = {
   form: "tcp://HOST:PORT",
@@ -308,8 +269,9 @@ export const TCP_KIND: SourceKind = {
         name: `tcp://${formatHostPort({ host, port })}`,
         takesRate: false,
         acknowledges: true,
-        open: ({ frame, maxMessage, acknowledged, stream }) =>
-          new TcpSource({ host, port, frame, maxMessage, acknowledged, stream }),
+        reconnects: true,
+        open: ({ frame, maxMessage, acknowledged, stream, idleMs }) =>
+          new TcpSource({ host, port, frame, maxMessage, acknowledged, stream, idleMs }),
       };
     } catch (error) {
       if (!(error instanceof UnitError)) throw error;
