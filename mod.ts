@@ -104,7 +104,7 @@ export {
   type SqliteQueueOptions,
   type SyncMode,
 } from "./src/queue/sqlite_queue.ts";
-export type { Sink, Source, SourceEvent } from "./src/source/source.ts";
+export type { OnBadFrame, Sink, Source, SourceEvent } from "./src/source/source.ts";
 export { TcpSource, type TcpSourceOptions } from "./src/source/tcp_source.ts";
 export {
   Backlog,

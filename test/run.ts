@@ -24,6 +24,7 @@ const ROOT = resolve(import.meta.dirname!, "..");
  */
 const COSTS: Record<string, [seconds: number, load: number]> = {
   "article_test.ts": [11, 0.4],
+  "bad_frame_test.ts": [3, 0.8],
   "bench_test.ts": [31, 0.7],
   "build_test.ts": [40, 0.4],
   "client_numbered_test.ts": [4, 1.1],

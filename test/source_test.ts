@@ -322,7 +322,7 @@ describe(`tcp source on ${runtime}`, () => {
     const serve = (connection: Connection) => send(connection, encode("\0\0\0\x02hiHello World"));
     await withServer(serve, async (address) => {
       const sink = new Collector();
-      const source = new TcpSource({ ...address, frame: { kind: "u32" } });
+      const source = new TcpSource({ ...address, frame: { kind: "u32" }, onBadFrame: "stop" });
       const { message } = await assertRejects(() => runToEnd(source, sink), Error);
       assertMatch(
         message,
@@ -738,7 +738,8 @@ describe(`standard input on ${runtime}`, () => {
       ["u32", "Infinity"],
       (child) => child.stdin!.write("Hello World!"),
     );
-    const { error } = said[0] as { error: string };
+    const [bad, { error }] = said as [{ event: string }, { error: string }];
+    assertEquals(bad.event, "bad-frame");
     assertMatch(error, /^invalid data in standard input: a message announces 1214606444 /);
   });
 });

@@ -36,8 +36,8 @@ function openSource(options: ServerCommand): Source | undefined {
   const stream = source.acknowledges && spill !== undefined
     ? readOffset(upstreamFile(spill))?.stream
     : undefined;
-  const { sourceIdle: idleMs } = options;
-  return source.open({ frame, maxMessage, rate, acknowledged, stream, idleMs });
+  const { onBadFrame, sourceIdle: idleMs } = options;
+  return source.open({ frame, maxMessage, onBadFrame, rate, acknowledged, stream, idleMs });
 }
 
 /**

@@ -126,6 +126,13 @@ function printSourceEvent(event: SourceEvent, name: string): void {
       return logLine(
         `${event.error ?? name}: retrying in ${formatSeconds(event.inMs / 1000)}`,
       );
+    case "bad-frame": {
+      const { then, count, reason } = event;
+      // Else the server ends, with the same reason.
+      if (then === "stop") return;
+      const what = then === "skip" ? `skipped (${count} so far)` : "reconnecting";
+      return logLine(`${name}: ${reason}: ${what}`);
+    }
     case "ended":
       return printLine(`${name}: ended${lost}`);
   }

@@ -1,11 +1,20 @@
 /** The server's command line: its options, and which of them can be combined. */
-import { choice, flag, option, parseCommandLine, UsageError, type Values } from "./command_line.ts";
+import {
+  choice,
+  flag,
+  listed,
+  option,
+  parseCommandLine,
+  UsageError,
+  type Values,
+} from "./command_line.ts";
 import type { NumberedMessage } from "../source/flood_source.ts";
 import { LONGEST_MESSAGE, parseFrame } from "../message/frame.ts";
 import type { Message } from "../message/message.ts";
 import { chooseMessage, MESSAGE_OPTIONS, MOST_MESSAGE, parseMessage } from "./message_options.ts";
 import { DEFAULT_NUMBERED_SIZE, LEAST_NUMBERED_SIZE } from "../message/numbered.ts";
 import { isFloodPolicy, type Policy, POLICY_NAMES, policyOf } from "../send/overflow.ts";
+import { ON_BAD_FRAME } from "../source/bad_frames.ts";
 import { parseSource, SOURCE_FORMS } from "../source/source_kinds.ts";
 import {
   formatBytes,
@@ -75,6 +84,12 @@ const spec = {
       help: "the longest message accepted from the source, with --frame line or u32 (default " +
         `${formatSize(LONGEST_MESSAGE)})`,
       parse: (text) => parseBytes(text, { most: MOST_MESSAGE }),
+    }),
+    onBadFrame: choice({
+      help: "what to do with a message that is longer: end the server with an error (stop), pass " +
+        "over it (skip), or disconnect a tcp source and connect again (reconnect) (default " +
+        "reconnect for a tcp source, else stop)",
+      choices: ON_BAD_FRAME,
     }),
     sourceAck: flag(
       "acknowledges messages to the tcp source, which keeps them until then: a server with " +
@@ -265,9 +280,18 @@ function checkCombination(options: ServerCommand): void {
     source !== undefined && source !== "none",
   );
   const framed = options.frame?.kind === "line" || options.frame?.kind === "u32";
-  needs("maxMessage", "--frame line or u32", framed);
+  for (const name of ["maxMessage", "onBadFrame"] as const) {
+    needs(name, "--frame line or u32", framed);
+  }
   const given = source === "none" ? undefined : source;
   needs("sourceAck", "--source tcp://HOST:PORT", given?.acknowledges === true);
+  const { onBadFrame } = options;
+  if (onBadFrame !== undefined && given?.onBadFrame.includes(onBadFrame) === false) {
+    throw new UsageError(
+      `--on-bad-frame ${onBadFrame} needs --source tcp://HOST:PORT; for a file or standard input use ` +
+        listed(given.onBadFrame),
+    );
+  }
   needs("sourceIdle", "--source tcp://HOST:PORT", given?.reconnects === true);
   if (source !== undefined) {
     for (const name of ["message", "size"] as const) {

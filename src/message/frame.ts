@@ -49,7 +49,7 @@ export interface Framed {
   end: number;
   /** Messages that end in the chunk. */
   messages: number;
-  /** The bytes after `end` cannot be a message. Until `reset`, all later chunks fail as well. */
+  /** The bytes after `end` cannot be a message. Until `reset` or `skip`, later chunks fail as well. */
   error: FrameError | undefined;
 }
 
@@ -62,6 +62,13 @@ export interface Framer {
   push(chunk: Uint8Array, most?: number): Framed;
   /** Starts over: the next chunk begins with a message. */
   reset(): void;
+  /**
+   * After an error: passes over the message that is too long, whose rest is in `bytes` (what follows
+   * `end`) and in later chunks. Returns how many of these bytes belong to it; the next message begins
+   * after them. If its end is not among them, `skipping` is true, and `skip` takes the next chunk too.
+   */
+  skip(bytes: Uint8Array): number;
+  readonly skipping: boolean;
   /** The length of the message at the start of `bytes`; undefined if it is incomplete. */
   lengthOf(bytes: Uint8Array): number | undefined;
   /**
@@ -123,6 +130,14 @@ class FixedFramer implements Framer {
 
   reset(): void {
     this.#partial = 0;
+  }
+
+  skip(): number {
+    return 0;
+  }
+
+  get skipping(): boolean {
+    return false;
   }
 
   lengthOf(bytes: Uint8Array): number | undefined {
@@ -187,6 +202,18 @@ class LineFramer implements Framer {
     this.#framed.error = undefined;
   }
 
+  /** Up to the next line feed. */
+  skip(bytes: Uint8Array): number {
+    const end = bytes.indexOf(LF) + 1;
+    if (end === 0) return bytes.length;
+    this.reset();
+    return end;
+  }
+
+  get skipping(): boolean {
+    return this.#framed.error !== undefined;
+  }
+
   lengthOf(bytes: Uint8Array): number | undefined {
     return bytes.indexOf(LF) + 1 || undefined;
   }
@@ -237,6 +264,8 @@ class LengthFramer implements Framer {
   #length = 0;
   /** Bytes of the body that have not arrived yet; valid once the header is complete. */
   #missing = 0;
+  /** After an error: bytes of the message that is too long, from `end` on. */
+  #toSkip = 0;
 
   constructor(longest: number) {
     this.#longest = longest;
@@ -253,6 +282,7 @@ class LengthFramer implements Framer {
       }
       if (this.#headerBytes < HEADER) break;
       if (this.#missing > this.#longest) {
+        this.#toSkip = at - framed.end + this.#missing;
         framed.error = new FrameError(
           `a message announces ${this.#missing} bytes, at most ${formatSize(this.#longest)} are ` +
             "allowed: does each message begin with its length as 4 bytes, big-endian?",
@@ -272,8 +302,24 @@ class LengthFramer implements Framer {
   }
 
   reset(): void {
-    this.#headerBytes = this.#length = this.#missing = 0;
+    this.#headerBytes =
+      this.#length =
+      this.#missing =
+      this.#toSkip =
+        0;
     this.#framed.error = undefined;
+  }
+
+  /** As many bytes as it has announced, whether or not that is its length. */
+  skip(bytes: Uint8Array): number {
+    const skipped = Math.min(this.#toSkip, bytes.length);
+    this.#toSkip -= skipped;
+    if (this.#toSkip === 0) this.reset();
+    return skipped;
+  }
+
+  get skipping(): boolean {
+    return this.#framed.error !== undefined;
   }
 
   lengthOf(bytes: Uint8Array): number | undefined {
@@ -306,6 +352,14 @@ class NoFramer implements Framer {
   }
 
   reset(): void {}
+
+  skip(): number {
+    return 0;
+  }
+
+  get skipping(): boolean {
+    return false;
+  }
 
   lengthOf(bytes: Uint8Array): number | undefined {
     return bytes.length || undefined;

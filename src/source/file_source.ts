@@ -7,8 +7,9 @@ import { open, stat } from "node:fs/promises";
 import process from "node:process";
 import { createFramer, type Frame, FrameError, type Framer } from "../message/frame.ts";
 import { Schedule, Ticker } from "../send/pacer.ts";
+import { BadFrames } from "./bad_frames.ts";
 import { Reassembly } from "./reassembly.ts";
-import type { Sink, Source, SourceKind } from "./source.ts";
+import type { OnBadFrame, Sink, Source, SourceKind } from "./source.ts";
 import type { Rate } from "../text/units.ts";
 
 export interface FileSourceOptions {
@@ -17,6 +18,8 @@ export interface FileSourceOptions {
   frame: Frame;
   /** See `createFramer`. */
   maxMessage?: number | undefined;
+  /** What to do with a message that is too long; default stop: `run` rejects. */
+  onBadFrame?: Exclude<OnBadFrame, "reconnect"> | undefined;
   /** Default max: as fast as the sink accepts them. The schedule starts with the first message. */
   rate?: Rate | undefined;
   /** A ticker shared with others; default: its own. */
@@ -45,7 +48,7 @@ export class FileSource implements Source {
   }
 
   async run(sink: Sink, from: number): Promise<void> {
-    const { frame, maxMessage, rate = "max", ticker } = this.#options;
+    const { frame, maxMessage, onBadFrame = "stop", rate = "max", ticker } = this.#options;
     let position = this.replayable ? from : 0;
     let deliver: Deliver = (bytes, messages) => {
       const before = position;
@@ -57,7 +60,11 @@ export class FileSource implements Source {
       deliver = (bytes, messages) => pacing.deliver(bytes, messages);
       this.#pacing = pacing;
     }
-    const messages = new Reassembly(createFramer(frame, maxMessage), deliver);
+    const bad = new BadFrames(onBadFrame, (event) => sink.note(event));
+    const skipping = bad.skipping((bytes) => {
+      if (this.replayable) position += bytes;
+    });
+    const messages = new Reassembly(createFramer(frame, maxMessage), deliver, skipping);
     const chunks = this.replayable ? this.#file(from) : this.#standardInput();
     try {
       for await (const chunk of chunks) {
@@ -71,11 +78,14 @@ export class FileSource implements Source {
         await deliver(rest, 1);
         rest = rest.subarray(rest.length);
       }
+      bad.close();
       if (!this.#stopped) sink.note({ event: "ended", discarded: rest.length });
     } catch (error) {
       if (!(error instanceof FrameError)) throw error;
+      bad.ended(error);
       throw new Error(`invalid data in ${this.#name}: ${error.message}`, { cause: error });
     } finally {
+      bad.close();
       this.#pacing?.stop();
     }
   }
@@ -259,9 +269,13 @@ export const FILE_KIND: SourceKind = {
       takesRate: true,
       acknowledges: false,
       reconnects: false,
-      open({ frame, maxMessage, rate }) {
+      onBadFrame: ["stop", "skip"],
+      open({ frame, maxMessage, onBadFrame, rate }) {
         if (path !== "-") checkReadable(path);
-        return new FileSource({ path, frame, maxMessage, rate });
+        if (onBadFrame === "reconnect") {
+          throw new Error(`${path} is not a server to connect to again`);
+        }
+        return new FileSource({ path, frame, maxMessage, onBadFrame, rate });
       },
     };
   },

@@ -1,9 +1,17 @@
 /** Finds whole messages in the chunks of a byte stream. */
-import type { Framer } from "../message/frame.ts";
+import type { Framed, FrameError, Framer } from "../message/frame.ts";
 
 /** A block that has grown beyond this size for a long message is freed afterwards. */
 const LARGEST_BLOCK = 1 << 20;
 const SMALLEST_BLOCK = 4096;
+
+/** What becomes of messages that are too long, where they are to be skipped. */
+export interface Skipping {
+  /** Such a message was found. */
+  found(error: FrameError): void;
+  /** All of it was passed over: so many bytes. */
+  skipped(bytes: number): void;
+}
 
 /**
  * Delivers the whole messages in chunks that may end in the middle of a message. They are views of
@@ -12,15 +20,21 @@ const SMALLEST_BLOCK = 4096;
 export class Reassembly {
   readonly #framer: Framer;
   readonly #deliver: (bytes: Uint8Array, messages: number) => void | Promise<void>;
+  readonly #skipping: Skipping | undefined;
   #block = new Uint8Array(SMALLEST_BLOCK);
   #length = 0;
+  /** Bytes that were passed over of a message that is too long. */
+  #skipped = 0;
 
+  /** `skipping`: messages that are too long are skipped; default: `take` rejects. */
   constructor(
     framer: Framer,
     deliver: (bytes: Uint8Array, messages: number) => void | Promise<void>,
+    skipping?: Skipping,
   ) {
     this.#framer = framer;
     this.#deliver = deliver;
+    this.#skipping = skipping;
   }
 
   /** Bytes of an incomplete message; a view that is valid until the next `take`. */
@@ -36,23 +50,42 @@ export class Reassembly {
 
   /**
    * Delivers the messages that end in a chunk. The chunk must not change until the call returns or
-   * its promise settles. Rejects with a FrameError once the messages before the error are delivered.
+   * its promise settles. Rejects with a FrameError, unless such messages are skipped, once the messages
+   * before the error are delivered.
    */
   take(chunk: Uint8Array): void | Promise<void> {
-    const { first, end, messages, error } = this.#framer.push(chunk);
-    if (error !== undefined) return this.#takeLast(chunk, first, end, messages, error);
-    return this.#takeFramed(chunk, first, end, messages);
+    if (this.#framer.skipping && this.#skipping !== undefined) {
+      chunk = this.#skip(chunk, this.#skipping);
+      if (chunk.length === 0) return;
+    }
+    const framed = this.#framer.push(chunk);
+    if (framed.error !== undefined) return this.#takeBad(chunk, framed);
+    return this.#takeFramed(chunk, framed.first, framed.end, framed.messages);
   }
 
-  async #takeLast(
-    chunk: Uint8Array,
-    first: number,
-    end: number,
-    messages: number,
-    error: Error,
-  ): Promise<never> {
-    await this.#takeFramed(chunk.subarray(0, end), first, end, messages);
-    throw error;
+  /** Takes a chunk with a message that is too long, and perhaps with more of them. */
+  async #takeBad(chunk: Uint8Array, framed: Framed): Promise<void> {
+    let { first, end, messages, error } = framed;
+    while (error !== undefined) {
+      await this.#takeFramed(chunk.subarray(0, end), first, end, messages);
+      if (this.#skipping === undefined) throw error;
+      this.#skipping.found(error);
+      this.#skipped = this.#length;
+      this.#length = 0;
+      chunk = this.#skip(chunk.subarray(end), this.#skipping);
+      ({ first, end, messages, error } = this.#framer.push(chunk));
+      if (chunk.length === 0) return;
+    }
+    await this.#takeFramed(chunk, first, end, messages);
+  }
+
+  /** The bytes that follow a message that is too long. */
+  #skip(bytes: Uint8Array, skipping: Skipping): Uint8Array {
+    const skipped = this.#framer.skip(bytes);
+    this.#skipped += skipped;
+    // Not before its end: a source that resumes in the middle would take the rest for a message.
+    if (!this.#framer.skipping) skipping.skipped(this.#skipped);
+    return bytes.subarray(skipped);
   }
 
   #takeFramed(

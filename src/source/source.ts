@@ -20,6 +20,14 @@ export interface Sink {
   note(event: SourceEvent): void;
 }
 
+/**
+ * What a source does with a message that is too long for its frame.
+ * - `stop`: the source fails, and the server with it;
+ * - `skip`: the message is passed over;
+ * - `reconnect`: the connection is closed, and the source connects again.
+ */
+export type OnBadFrame = "stop" | "skip" | "reconnect";
+
 /** Events of a source. */
 export type SourceEvent =
   /**
@@ -42,6 +50,11 @@ export type SourceEvent =
    * the connection was ended by the other side.
    */
   | { event: "retrying"; inMs: number; error?: string }
+  /**
+   * A message is too long for the source's frame. `then`: what follows; `count`: all since the source
+   * was started, of which those that are skipped are told at most once a second; `reason`: one line.
+   */
+  | { event: "bad-frame"; then: OnBadFrame; count: number; reason: string }
   /** There are no more messages. `discarded`: bytes after the last whole one. Not after `stop`. */
   | { event: "ended"; discarded: number };
 
@@ -64,6 +77,8 @@ export interface OpenSourceOptions {
   frame: Frame;
   /** The longest message of a frame without a fixed size: bytes; see `createFramer`. */
   maxMessage?: number | undefined;
+  /** One of `onBadFrame` of the source; default: its first. */
+  onBadFrame?: OnBadFrame | undefined;
   /** Default: as fast as the source has messages. */
   rate?: Rate | undefined;
   /** The source is to acknowledge what is safe; only where it can. */
@@ -84,6 +99,8 @@ export interface SourceOnCommandLine {
   readonly acknowledges: boolean;
   /** The source is a connection, and is connected anew when that ends. */
   readonly reconnects: boolean;
+  /** What it can do with a message that is too long for its frame; the first is the default. */
+  readonly onBadFrame: readonly OnBadFrame[];
   /** Throws an Error of one line where it can be seen at once that it cannot be read. */
   open(options: OpenSourceOptions): Source;
 }

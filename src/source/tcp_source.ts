@@ -13,9 +13,10 @@ import { type Adapter, type Connection, DEFAULT_READ_SIZE, NetError } from "../n
 import { loadAdapter } from "../net/load.ts";
 import { nextTurn, TURN_BYTES, TURN_READS } from "../send/pacer.ts";
 import { AckSender } from "./ack_sender.ts";
+import { BadFrames } from "./bad_frames.ts";
 import { IdleWatch } from "./idle_watch.ts";
 import { Reassembly } from "./reassembly.ts";
-import type { Sink, Source, SourceKind } from "./source.ts";
+import type { OnBadFrame, Sink, Source, SourceKind } from "./source.ts";
 import { formatHostPort, formatSeconds, parseHostPort, UnitError } from "../text/units.ts";
 
 export interface TcpSourceOptions {
@@ -24,6 +25,11 @@ export interface TcpSourceOptions {
   frame: Frame;
   /** See `createFramer`. */
   maxMessage?: number | undefined;
+  /**
+   * What to do with a message that is too long; default reconnect. With `acknowledged` the server then
+   * sends the same message again.
+   */
+  onBadFrame?: OnBadFrame | undefined;
   /** The server supports the acknowledgement protocol (message/protocol.ts); default false. */
   acknowledged?: boolean | undefined;
   /** The reader's name for a server with `--reader-id hello`; default: no name is sent. */
@@ -73,6 +79,15 @@ export class TcpSource implements Source {
   async run(sink: Sink, from: number): Promise<void> {
     const adapter = this.#options.adapter ?? await loadAdapter();
     if (this.replayable) this.#position = this.#safe = from;
+    const bad = new BadFrames(this.#options.onBadFrame ?? "reconnect", (event) => sink.note(event));
+    try {
+      await this.#runUntilStopped(adapter, sink, bad);
+    } finally {
+      bad.close();
+    }
+  }
+
+  async #runUntilStopped(adapter: Adapter, sink: Sink, bad: BadFrames): Promise<void> {
     let waitMs = SHORTEST_WAIT_MS;
     while (!this.#stopped) {
       let error: string | undefined;
@@ -88,7 +103,7 @@ export class TcpSource implements Source {
       if (this.#stopped) return;
       if (connection !== undefined && error === undefined) {
         const connectedMs = performance.now();
-        error = await this.#deliver(connection, at, sink);
+        error = await this.#deliver(connection, at, sink, bad);
         if (performance.now() - connectedMs >= STEADY_MS) waitMs = SHORTEST_WAIT_MS;
         if (this.#stopped) return;
       }
@@ -143,6 +158,7 @@ export class TcpSource implements Source {
     connection: Connection,
     at: StreamOffset | undefined,
     sink: Sink,
+    bad: BadFrames,
   ): Promise<string | undefined> {
     const { frame, maxMessage, idleMs = Infinity } = this.#options;
     let why: string | undefined;
@@ -150,17 +166,27 @@ export class TcpSource implements Source {
       why = `${this.#name} has sent nothing for ${formatSeconds(idleMs / 1000)}`;
       connection.close();
     });
-    const messages = new Reassembly(createFramer(frame, maxMessage), (bytes, count) => {
-      const position = this.#position;
-      if (this.replayable) this.#position += bytes.length;
-      return sink.push(bytes, count, position);
-    });
+    const advance = (bytes: number) => {
+      if (this.replayable) this.#position += bytes;
+    };
+    const messages = new Reassembly(
+      createFramer(frame, maxMessage),
+      (bytes, count) => {
+        const position = this.#position;
+        advance(bytes.length);
+        return sink.push(bytes, count, position);
+      },
+      bad.skipping(advance),
+    );
     try {
       const skip = this.#connected(connection, at, sink);
       await this.#read(connection, messages, skip, idle);
     } catch (error) {
       if (!(error instanceof FrameError)) throw error;
-      throw new Error(`invalid data from ${this.#name}: ${error.message}`, { cause: error });
+      bad.ended(error);
+      if (bad.then === "stop") {
+        throw new Error(`invalid data from ${this.#name}: ${error.message}`, { cause: error });
+      }
     } finally {
       idle.stop();
       this.#acks?.close();
@@ -270,8 +296,11 @@ export const TCP_KIND: SourceKind = {
         takesRate: false,
         acknowledges: true,
         reconnects: true,
-        open: ({ frame, maxMessage, acknowledged, stream, idleMs }) =>
-          new TcpSource({ host, port, frame, maxMessage, acknowledged, stream, idleMs }),
+        onBadFrame: ["reconnect", "skip", "stop"],
+        open: ({ frame, maxMessage, onBadFrame, acknowledged, stream, idleMs }) =>
+          new TcpSource({
+            ...{ host, port, frame, maxMessage, onBadFrame, acknowledged, stream, idleMs },
+          }),
       };
     } catch (error) {
       if (!(error instanceof UnitError)) throw error;
