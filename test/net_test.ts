@@ -187,6 +187,34 @@ for (const name of adapters) {
       await pair.end();
     });
 
+    test("peers that leave before they are accepted are no errors of accept", async () => {
+      const net = await loadAdapter(name);
+      const errors: string[] = [];
+      let accepted = 0;
+      const last = Promise.withResolvers<void>();
+      const listener = await net.listen({
+        host: "127.0.0.1",
+        port: 0,
+        onConnection(connection) {
+          accepted++;
+          void Promise.resolve(connection.read(10)).then((chunk) => {
+            if (chunk?.length === 4) last.resolve();
+            connection.close();
+          });
+        },
+        onAcceptError: (errno) => errors.push(errno),
+      });
+      const { address } = listener;
+      for (let i = 0; i < 100; i++) (await within("connect", 5000, net.connect(address))).reset();
+      const client = await within("connect", 5000, net.connect(address));
+      await writeAll(client, new TextEncoder().encode("last"));
+      await within("the last one", 5000, last.promise);
+      assertEquals(errors, []);
+      assert(accepted >= 1 && accepted <= 101, `${accepted}`);
+      client.close();
+      await within("listener closed", 2000, listener.close());
+    });
+
     test("half-close: FIN one way, data the other", async () => {
       const pair = await openPair(await loadAdapter(name));
       await pair.client.closeWrite();

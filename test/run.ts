@@ -33,6 +33,7 @@ const COSTS: Record<string, [seconds: number, load: number]> = {
   "connect_test.ts": [3, 0.2],
   "coverage_test.ts": [2, 1],
   "dead_peer_test.ts": [17, 0.2],
+  "descriptor_limit_test.ts": [4, 0.4],
   "disk_full_test.ts": [8, 0.7],
   "drain_test.ts": [7, 0.3],
   "help_test.ts": [2, 1],

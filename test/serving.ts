@@ -4,15 +4,16 @@ import { connect as connectSocket, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ServeEvent } from "../src/relay/serve_event.ts";
-import { type Program, start } from "./process.ts";
+import { type Program, type RunOptions, start } from "./process.ts";
 import { within } from "./within.ts";
 
 /** A server on a free port, with JSON unless told otherwise; it is killed when the test is over. */
 export async function serving(
   args: readonly string[],
   use: (program: Program, port: number) => Promise<void>,
+  options: RunOptions = {},
 ): Promise<void> {
-  const program = start(["server.ts", "--port", "0", ...args]);
+  const program = start(["server.ts", "--port", "0", ...args], options);
   try {
     const [, port] = await within(
       "the server's start",

@@ -37,6 +37,12 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
       return logLine(
         `rejected ${formatHostPort(event)}: ${event.readers} readers are connected already`,
       );
+    case "accept-failed": {
+      const what = event.error === "EMFILE"
+        ? "too few file descriptors (raise ulimit -n)"
+        : `accept failed (${event.error})`;
+      return logLine(`${what}: ${event.count} connections were not accepted`);
+    }
     case "overflow":
       return printLine(`reader ${event.reader}: ${overflowLine(event)}`);
     case "spilling":

@@ -43,6 +43,7 @@ export interface Libc {
   if_nametoindex(name: Uint8Array): number;
   /** Writes the name of an interface into 16 bytes, with a NUL at its end; nothing where it fails. */
   if_indextoname(index: number, name: Uint8Array): void;
+  getrlimit(resource: number, limits: Uint8Array): number;
   /** The path ends with a zero byte. */
   open(path: Uint8Array, flags: number): number;
   pread(fd: number, bytes: Uint8Array, length: number, offset: number): number;
@@ -70,6 +71,7 @@ const SIGNATURES = {
   ioctl: ["i32", "u64", "buffer"],
   if_nametoindex: ["buffer"],
   if_indextoname: ["u32", "buffer"],
+  getrlimit: ["i32", "buffer"],
   open: ["buffer", "i32"],
   pread: ["i32", "buffer", "u64", "i64"],
   readlink: ["buffer", "buffer", "u64"],
@@ -145,6 +147,7 @@ function wrap(c: Natives, u64: (n: number) => number | bigint, pin: Libc["pin"])
     if_nametoindex: (name) => Number(c.if_nametoindex(name)),
     // Its result is a pointer, whatever we take it for.
     if_indextoname: (index, name) => void c.if_indextoname(index, name),
+    getrlimit: (resource, limits) => Number(c.getrlimit(resource, limits)),
     open: (path, flags) => Number(c.open(path, flags)),
     pread: (fd, bytes, length, offset) => Number(c.pread(fd, bytes, u64(length), u64(offset))),
     readlink: (path, bytes, length) => Number(c.readlink(path, bytes, u64(length))),

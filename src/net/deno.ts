@@ -15,6 +15,12 @@ import {
   NetError,
 } from "./net.ts";
 
+/** The pause after an accept(2) that has failed. */
+const ACCEPT_AGAIN_MS = 10;
+
+/** Of an accept(2) whose peer has already reset its connection: that one is gone, the next may wait. */
+const PEER_LEFT: readonly string[] = ["ENOTCONN", "ECONNABORTED"];
+
 type DenoError = Error & { code?: string };
 
 const address = (a: Deno.Addr): Address => {
@@ -179,7 +185,7 @@ export const adapter: Adapter = {
   name: "deno",
   canReset: typeof libc !== "string",
 
-  listen({ host, port, onConnection }) {
+  listen({ host, port, onConnection, onAcceptError }) {
     let listener: Deno.TcpListener;
     try {
       listener = Deno.listen({ hostname: host, port, tcpBacklog: LISTEN_BACKLOG });
@@ -194,10 +200,14 @@ export const adapter: Adapter = {
         let conn: Deno.TcpConn;
         try {
           conn = await listener.accept();
-        } catch {
+        } catch (error) {
           // The listener was closed, a peer disconnected before it was accepted, or there are no
           // free descriptors. The last fails again at once, so wait to avoid a busy loop.
-          if (open) await new Promise((resolve) => setTimeout(resolve, 10));
+          if (!open) return;
+          const errno = errnoOf(error);
+          if (PEER_LEFT.includes(errno)) continue;
+          onAcceptError?.(errno);
+          await new Promise((resolve) => setTimeout(resolve, ACCEPT_AGAIN_MS));
           continue;
         }
         onConnection(new DenoConnection(conn));

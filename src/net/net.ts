@@ -84,6 +84,11 @@ export interface ListenOptions {
   port: number;
   /** Called once for each accepted connection. Nothing is read from it before its first `read`. */
   onConnection: (connection: Connection) => void;
+  /**
+   * accept(2) has failed, with this errno: mostly EMFILE. The listener tries again. Only Deno reports it:
+   * see accept_failures.ts.
+   */
+  onAcceptError?: (errno: string) => void;
 }
 
 export interface ConnectOptions {

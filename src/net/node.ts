@@ -308,7 +308,7 @@ export const adapter: Adapter = {
   name: "node",
   canReset: true,
 
-  listen({ host, port, onConnection }) {
+  listen({ host, port, onConnection, onAcceptError }) {
     return new Promise((resolve, reject) => {
       const server = net.createServer(
         { allowHalfOpen: true, pauseOnConnect: true },
@@ -321,6 +321,7 @@ export const adapter: Adapter = {
       });
       const backlog = LISTEN_BACKLOG;
       server.listen({ host: withZoneName(host), port, backlog }, () => {
+        server.on("error", (error) => onAcceptError?.(errnoOf(error)));
         const { address, port: bound } = server.address() as net.AddressInfo;
         const result: Listener = {
           address: withGivenZone({ host: address, port: bound }, host),

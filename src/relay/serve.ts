@@ -6,6 +6,7 @@
 import type { Address } from "../kernel/address.ts";
 import { libc } from "../kernel/libc.ts";
 import { setBufferSize } from "../kernel/socket_calls.ts";
+import { AcceptFailures } from "../net/accept_failures.ts";
 import { loadAdapter } from "../net/load.ts";
 import type { Connection, Listener } from "../net/net.ts";
 import { SilentPeers } from "../net/silent_peers.ts";
@@ -89,6 +90,10 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
   };
   const feeder = createFeeder(options, (event) => emit({ time: seconds(), ...event }));
 
+  const failures = new AcceptFailures(({ errno: error, count }) =>
+    emit({ event: "accept-failed", time: seconds(), error, count })
+  );
+
   const finish = (): void => {
     if (listening || connections > 0) return;
     signal?.removeEventListener("abort", stop);
@@ -108,6 +113,7 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
     } catch (error) {
       failure ??= { error };
     }
+    failures.stop();
     listening = false;
     finish();
   };
@@ -119,6 +125,7 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
   const stop = () => feeder.stop();
 
   const serveReader = async (connection: Connection): Promise<void> => {
+    if (failures.refuses(connection)) return;
     if (ending || connections >= maxReaders) {
       connection.close();
       emit({ event: "refused", time: seconds(), ...connection.remote, readers: connections });
@@ -173,6 +180,7 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
     host,
     port,
     onConnection: (connection) => void serveReader(connection),
+    onAcceptError: (errno) => failures.failed(errno),
   });
   emit({ event: "listening", time: seconds(), ...listener.address });
   feeder.done.then(end, fail);

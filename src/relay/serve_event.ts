@@ -14,6 +14,11 @@ export type ServeEvent =
     | { event: "listening"; host: string; port: number }
     | { event: "reader"; reader: number; host: string; port: number }
     | { event: "refused"; host: string; port: number; readers: number }
+    /**
+     * The limit of open descriptors was reached: `count` connections were closed, or could not be
+     * accepted yet, since the last such event, at least a second ago. `error`: the errno's name.
+     */
+    | { event: "accept-failed"; error: string; count: number }
     | { event: "sent"; reader: number; messages: number }
     | { event: "overflow"; reader: number; policy: Policy; messages: number; backlog: number }
     /** The reader's host has answered nothing for too long: the connection is reset. */
