@@ -23,6 +23,7 @@ const ROOT = resolve(import.meta.dirname!, "..");
  * number of cores.
  */
 const COSTS: Record<string, [seconds: number, load: number]> = {
+  "allow_test.ts": [5, 0.8],
   "article_test.ts": [11, 0.4],
   "bad_frame_test.ts": [3, 0.8],
   "bench_test.ts": [31, 0.7],

@@ -4,6 +4,7 @@
  *     deno task serve                       # 13-byte messages at 1M/s on 127.0.0.1:8000
  *     bun run server.ts --rate 20MB/s --overflow drop
  */
+import { type Address, isLoopback } from "../kernel/address.ts";
 import type { Frame } from "../message/frame.ts";
 import { readOffset, writeOffset } from "../message/offset_file.ts";
 import { interrupted, logLine, printLine } from "./program.ts";
@@ -16,7 +17,7 @@ import type { ServeOptions } from "../relay/serve_options.ts";
 import { chooseServed, parseServerCommandLine, type ServerCommand } from "./server_options.ts";
 import { openSqliteQueue } from "../queue/sqlite_queue.ts";
 import type { Source } from "../source/source.ts";
-import { formatBytes, type Rate } from "../text/units.ts";
+import { formatBytes, formatHostPort, type Rate } from "../text/units.ts";
 
 /** A rate in messages a second. */
 function messagesPerSecond(rate: Rate, { size }: { readonly size: number }): number {
@@ -90,6 +91,7 @@ export async function main(args: readonly string[], called = "server.ts"): Promi
       ...defined({
         host: options.host,
         port: options.port,
+        allow: options.allow,
         message,
         rate,
         overflow: options.overflow,
@@ -115,6 +117,7 @@ export async function main(args: readonly string[], called = "server.ts"): Promi
         if (options.spill !== undefined) {
           storeUpstream(options.spill, event).catch((error) => logLine(error.message));
         }
+        if (event.event === "listening") warnOfStrangers(event, options);
         if (event.event !== "sent") show(event);
       },
     });
@@ -124,6 +127,15 @@ export async function main(args: readonly string[], called = "server.ts"): Promi
     log?.close();
   }
   return signal.aborted ? 130 : 0;
+}
+
+/** One line where others than this machine can connect, and nobody has said which may. */
+function warnOfStrangers(address: Address, { allow }: ServerCommand): void {
+  if (allow !== undefined || isLoopback(address.host)) return;
+  const where = formatHostPort(address);
+  logLine(
+    `warning: whoever can reach ${where} receives the messages; --allow CIDR says who may connect`,
+  );
 }
 
 /** The options without those that are undefined. */

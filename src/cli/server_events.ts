@@ -34,9 +34,7 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
     case "reader":
       return printLine(`reader ${event.reader} connected from ${formatHostPort(event)}`);
     case "refused":
-      return logLine(
-        `rejected ${formatHostPort(event)}: ${event.readers} readers are connected already`,
-      );
+      return logLine(`rejected ${formatHostPort(event)}: ${refusedWhy(event)}`);
     case "accept-failed": {
       const what = event.error === "EMFILE"
         ? "too few file descriptors (raise ulimit -n)"
@@ -142,6 +140,11 @@ function printSourceEvent(event: SourceEvent, name: string): void {
     case "ended":
       return printLine(`${name}: ended${lost}`);
   }
+}
+
+function refusedWhy({ why, readers }: ServeEvent & { event: "refused" }): string {
+  if (why === "allow") return "its address is not one of --allow";
+  return why === "end" ? "the server is ending" : `${readers} readers are connected already`;
 }
 
 /** The first overflow of a reader, as one clause. */

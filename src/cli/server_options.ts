@@ -14,6 +14,7 @@ import type { Message } from "../message/message.ts";
 import { chooseMessage, MESSAGE_OPTIONS, MOST_MESSAGE, parseMessage } from "./message_options.ts";
 import { DEFAULT_NUMBERED_SIZE, LEAST_NUMBERED_SIZE } from "../message/numbered.ts";
 import { isFloodPolicy, type Policy, POLICY_NAMES, policyOf } from "../send/overflow.ts";
+import { AllowList } from "../net/allow_list.ts";
 import { ON_BAD_FRAME } from "../source/bad_frames.ts";
 import { parseSource, SOURCE_FORMS } from "../source/source_kinds.ts";
 import {
@@ -50,6 +51,11 @@ const spec = {
       help: "the port to listen on; 0: any free port",
       default: "8000",
       parse: (text) => parsePort(text, { least: 0 }),
+    }),
+    allow: option({
+      value: "CIDR[,CIDR...]",
+      help: "accepts only readers with these addresses, such as 10.0.0.0/8,fd00::/8 (default: all)",
+      parse: parseAllow,
     }),
     rate: option({
       value: "RATE",
@@ -209,6 +215,13 @@ function parseSync(text: string): "always" | "off" | { intervalMs: number } {
   if (text.startsWith("interval:")) return { intervalMs: parseDuration(text.slice(9)) };
   if (text === "always" || text === "off") return text;
   throw new UnitError("must be always, off, or an interval such as interval:100ms");
+}
+
+function parseAllow(text: string): string[] {
+  const ranges = text.split(",");
+  // Only for its errors: the server makes its own.
+  new AllowList(ranges);
+  return ranges;
 }
 
 /** A shorter time would end connections that have lost a few packets in a row. */

@@ -27,6 +27,16 @@ export function addressBytes(host: string): { family: 2 | 10; bytes: Uint8Array 
   return { family: 2, bytes: bytes.fill(0, 4) };
 }
 
+/** Whether an address is of this machine alone; also `localhost`. */
+export function isLoopback(host: string): boolean {
+  if (host === "localhost") return true;
+  const address = addressBytes(host);
+  if (address === undefined) return false;
+  const { family, bytes } = address;
+  if (family === 2) return bytes[0] === 127;
+  return bytes.every((byte, i) => byte === (i === 15 ? 1 : 0));
+}
+
 /** The first bytes of an IPv6 address that stands for an IPv4 address. */
 const MAPPED = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255];
 

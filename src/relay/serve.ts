@@ -7,6 +7,7 @@ import type { Address } from "../kernel/address.ts";
 import { libc } from "../kernel/libc.ts";
 import { setBufferSize } from "../kernel/socket_calls.ts";
 import { AcceptFailures } from "../net/accept_failures.ts";
+import { AllowList } from "../net/allow_list.ts";
 import { loadAdapter } from "../net/load.ts";
 import type { Connection, Listener } from "../net/net.ts";
 import { SilentPeers } from "../net/silent_peers.ts";
@@ -50,6 +51,7 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
   if ((options.deadPeerTimeoutMs ?? Infinity) < Infinity && typeof libc === "string") {
     throw new Error(`cannot tell whether the host of a reader still answers: ${libc}`);
   }
+  const allowed = allowList(options.allow);
   const silentPeers = new SilentPeers(deadPeerTimeoutMs);
   const net = options.adapter ?? await loadAdapter();
   const startMs = performance.now();
@@ -126,9 +128,18 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
 
   const serveReader = async (connection: Connection): Promise<void> => {
     if (failures.refuses(connection)) return;
-    if (ending || connections >= maxReaders) {
+    const { remote } = connection;
+    const refusal = allowed?.allows(remote.host) === false
+      ? "allow"
+      : ending
+      ? "end"
+      : connections >= maxReaders
+      ? "readers"
+      : undefined;
+    if (refusal !== undefined) {
       connection.close();
-      emit({ event: "refused", time: seconds(), ...connection.remote, readers: connections });
+      const at = { time: seconds(), ...remote };
+      emit({ event: "refused", ...at, why: refusal, readers: connections });
       return;
     }
     connections++;
@@ -136,7 +147,7 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
     const open: OpenReader = { connection };
     readers.set(reader, open);
     const connectedAt = seconds();
-    emit({ event: "reader", time: connectedAt, reader, ...connection.remote });
+    emit({ event: "reader", time: connectedAt, reader, ...remote });
     const stopWatching = silentPeers.watch(connection, (silentMs) => {
       emit({ event: "dead", time: seconds(), reader, why: "silent", seconds: silentMs / 1000 });
       connection.reset();
@@ -200,6 +211,14 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
       return done.promise;
     },
   };
+}
+
+function allowList(ranges: readonly string[] | undefined): AllowList | undefined {
+  try {
+    return ranges === undefined ? undefined : new AllowList(ranges);
+  } catch (error) {
+    throw new RangeError(`allow ${messageOf(error)}`, { cause: error });
+  }
 }
 
 const messageOf = (error: unknown): string =>

@@ -13,7 +13,15 @@ export type ServeEvent =
   & (
     | { event: "listening"; host: string; port: number }
     | { event: "reader"; reader: number; host: string; port: number }
-    | { event: "refused"; host: string; port: number; readers: number }
+    | {
+      event: "refused";
+      host: string;
+      port: number;
+      /** `allow`: its address is not allowed; `readers`: there are too many; `end`: the server ends. */
+      why: "allow" | "readers" | "end";
+      /** Those that are connected. */
+      readers: number;
+    }
     /**
      * The limit of open descriptors was reached: `count` connections were closed, or could not be
      * accepted yet, since the last such event, at least a second ago. `error`: the errno's name.

@@ -42,6 +42,11 @@ export interface ServeOptions {
   durationMs?: number;
   /** Most concurrent readers; further connections are closed. Default: no limit. */
   maxReaders?: number;
+  /**
+   * Accepts only readers with these addresses: IPv4 or IPv6, single ones or ranges (CIDR) such as
+   * `10.0.0.0/8`. Default: all.
+   */
+  allow?: readonly string[];
   /** How often `sent` is reported for each reader; ms, default never. */
   sentEveryMs?: number;
   /** One source of messages for all readers. Default: a flood for each reader. */
