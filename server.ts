@@ -9,6 +9,7 @@ import { main } from "./src/cli/server.ts";
 
 export { serve, type Server } from "./src/relay/serve.ts";
 export type { ReaderTotals } from "./src/relay/feeder.ts";
+export type { LogFigures, ReaderFigures, ServerFigures } from "./src/relay/figures.ts";
 export type { ServeEvent, ServeResult } from "./src/relay/serve_event.ts";
 export type { ServeOptions } from "./src/relay/serve_options.ts";
 

@@ -1,5 +1,8 @@
 /** Command lines taken apart, and what a command does as a process. */
-import { closeSync, existsSync, openSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { closeSync, existsSync, mkdtempSync, openSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, test } from "node:test";
 import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "#std/assert";
 import {
@@ -11,6 +14,7 @@ import {
   parseCommandLine,
   UsageError,
 } from "../src/cli/command_line.ts";
+import { runtime } from "../src/kernel/runtime.ts";
 import { parseBytes, parseHostPort, parseRate } from "../src/text/units.ts";
 import { run, start } from "./process.ts";
 import { skip } from "./skip.ts";
@@ -294,5 +298,68 @@ describe("runMain", () => {
     await within("the first", 10_000, child.saw(/the first signal/));
     child.kill("SIGINT");
     assertEquals((await within("the end", 10_000, child.ended)).status, 130);
+  });
+});
+
+describe("a program that runs until it is told to end", () => {
+  const program = "test/fixtures/program.ts";
+  for (const [signal, status] of [["SIGTERM", 0], ["SIGHUP", 0], ["SIGINT", 130]] as const) {
+    test(`${signal} lets it end in order, with ${status}`, async () => {
+      const result = await run([program, "service"], {
+        signalAfter: { pattern: /has begun/, signal },
+      });
+      assertEquals([result.status, result.stderr], [status, "has begun\ntold to end\n"]);
+    });
+
+    test(`${signal}, and another signal at once: 130`, async () => {
+      const child = start([program, "service", "stubborn"]);
+      await within("its start", 10_000, child.saw(/has begun/));
+      child.kill(signal);
+      await within("the first", 10_000, child.saw(/told to end/));
+      child.kill(signal === "SIGTERM" ? "SIGHUP" : "SIGTERM");
+      assertEquals((await within("the end", 10_000, child.ended)).status, 130);
+    });
+  }
+
+  test("goes on when its standard output is closed, and says so", async () => {
+    const child = start([program, "service"]);
+    await within("its start", 10_000, child.saw(/has begun/));
+    child.closeStdout();
+    await within(
+      "the remark",
+      10_000,
+      child.saw(/^program: cannot write to standard output: nobody reads it any more; going on/m),
+    );
+    child.kill("SIGINT");
+    const { status, stderr } = await within("the end", 10_000, child.ended);
+    assertEquals([status, stderr.split("\n").length], [130, 4]);
+  });
+
+  test("ends when nobody empties its standard output", async (t) => {
+    if (runtime === "deno") return skip(t, "Deno waits for that within its write (2.9.5)");
+    const folder = mkdtempSync(join(tmpdir(), "speedlimit-pipe-"));
+    const pipe = join(folder, "pipe");
+    assertEquals(spawnSync("mkfifo", [pipe]).status, 0);
+    // For both, so that it has a reader that never reads.
+    const descriptor = openSync(pipe, "r+");
+    const child = start([program, "service", "big"], { stdout: descriptor });
+    try {
+      await within("its start", 10_000, child.saw(/has begun/));
+      child.kill("SIGTERM");
+      assertEquals((await within("the end", 10_000, child.ended)).status, 0);
+    } finally {
+      closeSync(descriptor);
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  test("goes on when its standard output takes nothing", async (t) => {
+    if (!existsSync("/dev/full")) return skip(t, "this system has no /dev/full");
+    const full = openSync("/dev/full", "w");
+    const child = start([program, "service"], { stdout: full });
+    closeSync(full);
+    await within("the remark", 10_000, child.saw(/no space left on device.*; going on without/i));
+    child.kill("SIGTERM");
+    assertEquals((await within("the end", 10_000, child.ended)).status, 0);
   });
 });

@@ -23,6 +23,8 @@ export interface RunOptions {
   cwd?: string;
   /** Deno's permissions, default all; without a terminal there is no prompt. */
   permissions?: readonly string[];
+  /** Node's access to libc, which the other runtimes always have; default true. */
+  ffi?: boolean;
   /** A command that starts it: `["prlimit", "--fsize=1000"]`. */
   under?: readonly string[];
   /** Sends a signal, SIGINT unless told otherwise, once the output (both streams) matches. */
@@ -40,7 +42,11 @@ export interface RunResult {
 }
 
 /** The programs that can be had here, and how each starts a file of ours. */
-function command(runtime: Runtime, file: string, { permissions = ["-A"] }: RunOptions): string[] {
+function command(
+  runtime: Runtime,
+  file: string,
+  { permissions = ["-A"], ffi = true }: RunOptions,
+): string[] {
   const program = hasBinary(runtime) ? binary(runtime) : process.execPath;
   switch (runtime) {
     case "deno":
@@ -48,7 +54,7 @@ function command(runtime: Runtime, file: string, { permissions = ["-A"] }: RunOp
     case "bun":
       return [program, file];
     case "node":
-      return [program, "--experimental-ffi", "--no-warnings", file];
+      return [program, ffi ? "--experimental-ffi" : "--no-experimental-ffi", "--no-warnings", file];
   }
 }
 
@@ -63,7 +69,10 @@ export function hasRuntime(runtime: Runtime): boolean {
 }
 
 /** Those that `deno task serve` has. */
-export const SERVE_PERMISSIONS = ["--allow-net", "--allow-ffi", "--allow-read", "--allow-write"];
+export const SERVE_PERMISSIONS = [
+  ...["--allow-net", "--allow-ffi", "--allow-read", "--allow-write"],
+  "--allow-env=NOTIFY_SOCKET,WATCHDOG_USEC,WATCHDOG_PID",
+];
 
 const living = new Set<ChildProcess>();
 process.on("exit", () => {
@@ -143,6 +152,11 @@ export class Program {
   /** Takes no more of its standard output, as `| head -1` would. */
   closeStdout(): void {
     this.#child.stdout?.destroy();
+  }
+
+  /** The same for standard error. */
+  closeStderr(): void {
+    this.#child.stderr?.destroy();
   }
 
   /** Waits until the output (both streams) matches; rejects if it ends first. */

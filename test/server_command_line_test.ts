@@ -67,6 +67,8 @@ const wrong: Record<string, [says: RegExp, ...values: string[]]> = {
   "--replies": [/ignore or drain/, "yes", "0", "DRAIN"],
   "--sndbuf": [/size such as/, "0", "-1", "2G", huge, "small"],
   "--duration": [/duration such as/, "0", "-1s", "99999h", huge, "soon", "10x"],
+  "--metrics": [/HOST:PORT such as|port from 0/, "65536", "-1", ":9090", "a b:1", "x:y", "::1:80"],
+  "--line-format": [/plain, time or journal/, "json", "0", "Time", "journald"],
   "--max-readers": [/whole number/, "0", "-1", "1.5", "1e3", huge, "many"],
   "--source": [/tcp:\/\/HOST:PORT, a file/, "udp://h:1", "tcp://h", "tcp://h:0", "tcp://h:65536"],
   "--frame": [
@@ -125,6 +127,7 @@ describe("server.ts refuses", () => {
     [["--rate", "1", "--rate", "2"], /--rate is given twice/],
     [["--json", "--json"], /--json is given twice/],
     [["--json=1"], /--json takes no value/],
+    [["--metrics", "8000"], /--metrics and --port are both 8000/],
     [["--message", "a", "--size", "10"], /--message and --size exclude each other/],
     [["--spil", "q.db"], /unknown option "--spil"; did you mean --spill\?/],
     [["--spillmax", "1M"], /did you mean --spill-max\?/],

@@ -7,7 +7,7 @@
 import { type Address, isLoopback } from "../kernel/address.ts";
 import type { Frame } from "../message/frame.ts";
 import { readOffset, writeOffset } from "../message/offset_file.ts";
-import { interrupted, logLine, printLine } from "./program.ts";
+import { infoLine, logLine, printLine, service, setLineFormat } from "./program.ts";
 import type { Queue } from "../queue/queue.ts";
 import { printEvent, type ServerDescription } from "./server_events.ts";
 import { Log } from "./server_log.ts";
@@ -15,9 +15,12 @@ import { serve } from "../relay/serve.ts";
 import type { ServeEvent } from "../relay/serve_event.ts";
 import type { ServeOptions } from "../relay/serve_options.ts";
 import { chooseServed, parseServerCommandLine, type ServerCommand } from "./server_options.ts";
+import { Systemd } from "./systemd.ts";
 import { openSqliteQueue } from "../queue/sqlite_queue.ts";
 import type { Source } from "../source/source.ts";
 import { formatBytes, formatHostPort, type Rate } from "../text/units.ts";
+import { ServerStatus } from "./server_status.ts";
+import { listenForStatus, type StatusServer } from "./status_http.ts";
 
 /** A rate in messages a second. */
 function messagesPerSecond(rate: Rate, { size }: { readonly size: number }): number {
@@ -65,6 +68,7 @@ async function openQueue({ spill, sync, spillMax }: ServerCommand): Promise<Queu
       logLine(
         `${spill}: damaged: ${formatBytes(bytes)} of reader ${reader} at offset ${offset} ` +
           `were set aside: ${reason}`,
+        "error",
       ),
   });
 }
@@ -75,17 +79,27 @@ async function openQueue({ spill, sync, spillMax }: ServerCommand): Promise<Queu
  */
 export async function main(args: readonly string[], called = "server.ts"): Promise<number> {
   const options = parseServerCommandLine(args, called);
+  setLineFormat(options.lineFormat);
   const message = chooseServed(options);
   const rate = messagesPerSecond(options.rate ?? { messagesPerSecond: 1e6 }, message);
   const log = options.log === undefined ? undefined : new Log(options.log, rate);
-  const signal = interrupted();
+  const { signal, status } = service();
   const source = openSource(options);
   const description = describeServer(options, message, rate);
   const show = options.json
     ? (event: ServeEvent) => printLine(JSON.stringify(event))
     : (event: ServeEvent) => printEvent(event, description);
   let queue: Queue | undefined;
+  const about = new ServerStatus();
+  let http: StatusServer | undefined;
+  const systemd = Systemd.fromEnvironment(logLine);
+  const beginEnd = () => {
+    about.ending = true;
+    systemd?.stopping();
+  };
+  signal.addEventListener("abort", beginEnd, { once: true });
   try {
+    http = await openStatus(options, about);
     queue = await openQueue(options);
     const server = await serve({
       ...defined({
@@ -114,19 +128,38 @@ export async function main(args: readonly string[], called = "server.ts"): Promi
       signal,
       onEvent(event) {
         log?.write(event);
+        about.count(event);
         if (options.spill !== undefined) {
-          storeUpstream(options.spill, event).catch((error) => logLine(error.message));
+          storeUpstream(options.spill, event).catch((error) => logLine(error.message, "error"));
         }
         if (event.event === "listening") warnOfStrangers(event, options);
         if (event.event !== "sent") show(event);
       },
     });
+    about.server = server;
+    systemd?.ready(`listening on ${formatHostPort(server.address)}`);
     await server.done;
   } finally {
+    beginEnd();
     await queue?.close();
     log?.close();
+    await http?.close();
+    await systemd?.close();
   }
-  return signal.aborted ? 130 : 0;
+  return status();
+}
+
+/** Listens for --metrics, if that is given, and prints where. */
+async function openStatus(
+  { metrics, json }: ServerCommand,
+  about: ServerStatus,
+): Promise<StatusServer | undefined> {
+  if (metrics === undefined) return undefined;
+  const server = await listenForStatus(metrics, about);
+  const { address } = server;
+  if (json) printLine(JSON.stringify({ event: "metrics", time: 0, ...address }));
+  else infoLine(`metrics on http://${formatHostPort(address)}/metrics`);
+  return server;
 }
 
 /** One line where others than this machine can connect, and nobody has said which may. */

@@ -2,7 +2,7 @@
 import { formatFrame, type Frame } from "../message/frame.ts";
 import { policyOf } from "../send/overflow.ts";
 import { runtime } from "../kernel/runtime.ts";
-import { logLine, printLine } from "./program.ts";
+import { infoLine, logLine } from "./program.ts";
 import type { ServeEvent } from "../relay/serve_event.ts";
 import type { SourceEvent } from "../source/source.ts";
 import { printable } from "../text/printable.ts";
@@ -23,16 +23,16 @@ export interface ServerDescription {
   policy: string;
 }
 
-/** Prints an event as one line; errors go to standard error. */
+/** Prints an event as one line: what did not work goes to standard error. */
 export function printEvent(event: ServeEvent, server: ServerDescription): void {
   switch (event.event) {
     case "listening":
-      return printLine(
+      return infoLine(
         `listening on ${formatHostPort(event)} (${runtime}): ${describe(server)}, ` +
           `on overflow ${server.policy}`,
       );
     case "reader":
-      return printLine(`reader ${event.reader} connected from ${formatHostPort(event)}`);
+      return infoLine(`reader ${event.reader} connected from ${formatHostPort(event)}`);
     case "refused":
       return logLine(`rejected ${formatHostPort(event)}: ${refusedWhy(event)}`);
     case "accept-failed": {
@@ -42,13 +42,13 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
       return logLine(`${what}: ${event.count} connections were not accepted`);
     }
     case "overflow":
-      return printLine(`reader ${event.reader}: ${overflowLine(event)}`);
+      return infoLine(`reader ${event.reader}: ${overflowLine(event)}`);
     case "spilling":
-      return printLine(
+      return infoLine(
         `${event.name}: backlog of ${formatBytes(event.backlog)}: storing to disk from now on`,
       );
     case "caught-up":
-      return printLine(
+      return infoLine(
         `${event.name}: caught up: delivering from memory again after ` +
           `${formatBytes(event.spilled)} through the disk`,
       );
@@ -61,6 +61,7 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
       return logLine(
         `${event.name}: the queue has room again` +
           (event.dropped > 0 ? `; ${event.dropped} messages were dropped` : ""),
+        "info",
       );
     case "gap":
       return logLine(
@@ -68,10 +69,12 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
           formatBytes(event.to - event.from)
         } from offset ${event.from} on are lost: ` +
           "they are neither in memory nor on disk",
+        "error",
       );
     case "lost":
       return logLine(
         `${event.name}: ${formatBytes(event.bytes)} are lost: there was no room on disk`,
+        "error",
       );
     case "dead":
       return logLine(
@@ -88,13 +91,13 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
     case "source":
       return printSourceEvent(event.what, server.source?.name ?? "flood");
     case "closed":
-      return printLine(
+      return infoLine(
         `reader ${event.reader}: ${closedLine(event)} after ${formatSeconds(event.seconds)}: ` +
           `${event.messages} messages, ${formatBytes(event.bytes)}` +
           (event.dropped > 0 ? `, ${event.dropped} dropped` : ""),
       );
     case "done":
-      return printLine(
+      return infoLine(
         `done: ${event.readers} readers, ${event.messages} messages` +
           (event.dropped > 0 ? `, ${event.dropped} dropped` : ""),
       );
@@ -119,7 +122,7 @@ function printSourceEvent(event: SourceEvent, name: string): void {
     : "";
   switch (event.event) {
     case "connected":
-      return printLine(`${name}: connected`);
+      return infoLine(`${name}: connected`);
     case "disconnected":
       return logLine(
         event.reason === "local"
@@ -138,7 +141,7 @@ function printSourceEvent(event: SourceEvent, name: string): void {
       return logLine(`${name}: ${reason}: ${what}`);
     }
     case "ended":
-      return printLine(`${name}: ended${lost}`);
+      return infoLine(`${name}: ended${lost}`);
   }
 }
 

@@ -9,6 +9,7 @@ import {
   type Values,
 } from "./command_line.ts";
 import type { NumberedMessage } from "../source/flood_source.ts";
+import { LINE_FORMATS } from "./line_format.ts";
 import { LONGEST_MESSAGE, parseFrame } from "../message/frame.ts";
 import type { Message } from "../message/message.ts";
 import { chooseMessage, MESSAGE_OPTIONS, MOST_MESSAGE, parseMessage } from "./message_options.ts";
@@ -20,10 +21,12 @@ import { parseSource, SOURCE_FORMS } from "../source/source_kinds.ts";
 import {
   formatBytes,
   formatSize,
+  type HostPort,
   isHost,
   parseBytes,
   parseCount,
   parseDuration,
+  parseHostPort,
   parsePort,
   parseRate,
   UnitError,
@@ -196,6 +199,18 @@ const spec = {
       help: "most concurrent readers; further connections are closed (default: no limit)",
       parse: parseCount,
     }),
+    metrics: option({
+      value: "[HOST:]PORT",
+      help: "an HTTP server with /metrics (for Prometheus), /healthz and /readyz; without HOST " +
+        "only for this machine",
+      parse: parseMetrics,
+    }),
+    lineFormat: choice({
+      help: "how the lines for people begin: as they are (plain), with time and level (time), or " +
+        "with a priority for systemd's journal (journal)",
+      choices: LINE_FORMATS,
+      default: "plain",
+    }),
     json: flag("prints each event as a JSON object on a line"),
   },
 };
@@ -237,6 +252,11 @@ function parseDeadPeerTimeout(text: string): number {
   }
 }
 
+function parseMetrics(text: string): HostPort {
+  if (!/^\d+$/.test(text)) return parseHostPort(text, { least: 0 });
+  return { host: "127.0.0.1", port: parsePort(text, { least: 0 }) };
+}
+
 function parseHost(text: string): string {
   const host = text.replace(/^\[(.*)\]$/, "$1");
   if (isHost(host)) return host;
@@ -275,7 +295,12 @@ function checkCombination(options: ServerCommand): void {
   if (source === "none" && !spills) {
     throw new UsageError("--source none needs --overflow spill: only a queue has messages then");
   }
-  const { resumeBelow, backlog, ack, replies } = options;
+  const { resumeBelow, backlog, ack, replies, metrics, port } = options;
+  if (metrics !== undefined && metrics.port !== 0 && metrics.port === port) {
+    throw new UsageError(
+      `--metrics and --port are both ${port}: the readers and HTTP need a port each`,
+    );
+  }
   if (resumeBelow !== undefined && backlog !== undefined && resumeBelow > backlog) {
     throw new UsageError(
       "--resume-below must not be above --backlog: the server would switch to disk and back " +

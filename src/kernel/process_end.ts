@@ -4,7 +4,7 @@ import process from "node:process";
 
 /** Those whose default action ends the process, and that people and supervisors send to end it. */
 const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGQUIT: 3, SIGTERM: 15 } as const;
-type EndingSignal = keyof typeof SIGNALS;
+export type EndingSignal = keyof typeof SIGNALS;
 
 /**
  * Calls `act` when this process is about to end: by `process.exit`, because it has nothing left to
@@ -30,7 +30,8 @@ export function onProcessEnd(act: () => void): () => void {
   const target = globalThis as
     & Partial<Pick<EventTarget, "addEventListener">>
     & Partial<Pick<EventTarget, "removeEventListener">>;
-  const signals = heededSignals();
+  // A signal that this process ignores remains ignored.
+  const signals = (Object.keys(SIGNALS) as EndingSignal[]).filter((signal) => !isIgnored(signal));
   const stop = () => {
     process.removeListener("exit", act);
     process.removeListener("uncaughtExceptionMonitor", onError);
@@ -44,17 +45,16 @@ export function onProcessEnd(act: () => void): () => void {
   return stop;
 }
 
-let heeded: EndingSignal[] | undefined;
+let ignored: bigint | undefined;
 
 /**
- * A signal that this process ignores, as SIGHUP under nohup, remains ignored. That is so only on Bun:
- * Node stops ignoring it when it starts, Deno at the program's first signal listener (2.9.5).
+ * Whether this process was started to ignore the signal, as SIGHUP under nohup. To be called before the
+ * first signal listener: Deno then ignores no signal any more (2.9.5). On Node always false, because
+ * Node stops ignoring signals when it starts. On Bun a signal without a listener remains ignored.
  */
-function heededSignals(): EndingSignal[] {
-  heeded ??= (Object.keys(SIGNALS) as EndingSignal[]).filter((signal) =>
-    (ignoredSignals() >> BigInt(SIGNALS[signal] - 1) & 1n) === 0n
-  );
-  return heeded;
+export function isIgnored(signal: EndingSignal): boolean {
+  ignored ??= ignoredSignals();
+  return (ignored >> BigInt(SIGNALS[signal] - 1) & 1n) === 1n;
 }
 
 /** A bit for each, from signal 1 on (proc_pid_status(5)). */

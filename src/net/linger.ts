@@ -3,6 +3,8 @@ import { type Connection, DEFAULT_READ_SIZE } from "./net.ts";
 
 /** The longest wait for a peer that never closes its own side. */
 const LINGER_MS = 30_000;
+/** The same when the server itself is told to end. */
+const HANG_UP_MS = 1000;
 
 /**
  * Sends FIN, then reads and discards replies until the peer's FIN, for at most 30 s. Closing with
@@ -15,6 +17,12 @@ export async function linger(connection: Connection, replies?: Promise<void>): P
   const timer = setTimeout(() => connection.close(), LINGER_MS);
   await (replies ?? discardReplies(connection));
   clearTimeout(timer);
+}
+
+/** Closes a connection that is about to end in order, if it has not ended within 1 s. */
+export function closeSoon(connection: Connection): void {
+  const timer = setTimeout(() => connection.close(), HANG_UP_MS);
+  void connection.closed.then(() => clearTimeout(timer));
 }
 
 /** Reads and discards replies until the peer's FIN. `reading`: a read that has already begun. */

@@ -15,6 +15,7 @@ import {
 } from "../send/overflow.ts";
 import { nextTurn, TURN_BYTES } from "../send/pacer.ts";
 import { endOf } from "./read_ahead.ts";
+import type { ReaderFigures } from "./figures.ts";
 import { Gate } from "./gate.ts";
 import { ReaderConnection } from "./reader_connection.ts";
 
@@ -38,6 +39,7 @@ export class Delivery implements Overflowing {
   /** Messages dropped: by the policy, by a full queue, or because no reader was connected. */
   dropped = 0;
   overflows = 0;
+  gaps = 0;
   readonly #options: DeliveryOptions;
   readonly #policy: OverflowPolicy;
   readonly #buffer: StreamBuffer;
@@ -48,6 +50,7 @@ export class Delivery implements Overflowing {
   /** `dropped` when the queue last became full, or had room again. */
   #droppedBefore = 0;
   #finishing = false;
+  #stopped = false;
   #ack: Ack = "none";
   #reader: ReaderConnection | undefined;
 
@@ -106,6 +109,33 @@ export class Delivery implements Overflowing {
 
   get hasUndelivered(): boolean {
     return this.delivered < this.tail;
+  }
+
+  /** Bytes of messages in memory. */
+  get memoryBytes(): number {
+    return this.#buffer.blocks.bytes;
+  }
+
+  figures(): Omit<ReaderFigures, "name"> {
+    const { connection, accepted: acceptedBytes, delivered, tail, gaps, dropped } = this;
+    // A reader may have acknowledged what this server does not have.
+    const lagBytes = Math.max(0, tail - delivered);
+    const oldest = lagBytes > 0 ? this.#buffer.blocks.at(delivered) : undefined;
+    const { bytes, messages } = this.#options.queue?.stored ?? { bytes: 0, messages: 0 };
+    // The average of what is there: of a message on disk, only its batch's count is known.
+    const each = oldest === undefined ? messages / bytes : oldest.messages / oldest.length;
+    const lagMs = oldest === undefined ? NaN : performance.now() - oldest.sinceMs;
+    return {
+      connected: connection !== undefined,
+      acceptedBytes,
+      deliveredOffset: delivered,
+      lagBytes,
+      lagMessages: lagBytes > 0 ? Math.ceil(lagBytes * each) || 0 : 0,
+      lagSeconds: lagBytes > 0 ? lagMs / 1000 : 0,
+      gaps,
+      dropped,
+      duplicatesAvoided: 0,
+    };
   }
 
   /** Source position up to which everything is delivered or on disk: the source may discard it. */
@@ -169,8 +199,14 @@ export class Delivery implements Overflowing {
    * Sends the stream on a connection from offset `at` on (default: the first undelivered message).
    * Resolves with true once the finished stream is delivered completely, with false if the
    * connection ends before that. Rejects where the queue fails. The caller closes the connection.
+   * `hangUp` ends it in order, after `stopSending`: what the reader acknowledges meanwhile counts.
    */
-  async feed(connection: Connection, ack: Ack, at?: number): Promise<boolean> {
+  async feed(
+    connection: Connection,
+    ack: Ack,
+    hangUp: () => Promise<void>,
+    at?: number,
+  ): Promise<boolean> {
     this.#ack = ack;
     if (at !== undefined) this.acknowledge(at);
     const cursor = at ?? await this.#buffer.startOfMessage(this.delivered);
@@ -189,9 +225,15 @@ export class Delivery implements Overflowing {
       }
     });
     try {
-      await this.#send(reader, cursor, ack, () => ended);
+      await this.#send(reader, cursor, ack, () => ended || this.#stopped);
+      // Node and Bun close a connection once both ends have sent FIN: TCP then no longer tells what was
+      // acknowledged.
+      while (this.#stopped && !ended && ack === "tcp" && this.delivered < this.sent) {
+        await new Promise<void>((resolve) => this.#wake = resolve);
+      }
+      if (this.#stopped && !ended) await hangUp();
       this.#pollAcknowledged();
-      return !ended && this.#finishing && this.delivered >= this.tail;
+      return !ended && !this.#stopped && this.#finishing && this.delivered >= this.tail;
     } finally {
       // Also where the queue has failed: the reader can come back.
       stopTicking();
@@ -199,7 +241,7 @@ export class Delivery implements Overflowing {
     }
   }
 
-  /** Sends until the connection has ended or everything is delivered. */
+  /** Sends until the connection has ended, or sending is to end, or everything is delivered. */
   async #send(
     reader: ReaderConnection,
     cursor: number,
@@ -216,6 +258,7 @@ export class Delivery implements Overflowing {
         if (cursor < this.tail) {
           const next = await this.#buffer.available(cursor);
           if (next === cursor) continue;
+          this.gaps++;
           this.#options.onEvent({ event: "gap", from: cursor, to: next });
           // This reader counts bytes: only the handshake of a new connection can tell it the offset
           // after the gap.
@@ -294,6 +337,12 @@ export class Delivery implements Overflowing {
   /** The source has ended: `feed` returns once everything is delivered. */
   finish(): void {
     this.#finishing = true;
+    this.#wakeUp();
+  }
+
+  /** The server is shutting down: nothing more is sent once the write in flight has settled. */
+  stopSending(): void {
+    this.#stopped = true;
     this.#wakeUp();
   }
 
@@ -381,7 +430,7 @@ export class Delivery implements Overflowing {
   #overflow(): void {
     const { policy, bound, onEvent } = this.#options;
     const backlog = this.pendingBytes;
-    if (backlog === 0 || backlog <= bound) return;
+    if (backlog === 0 || backlog <= bound || this.#stopped) return;
     if (!this.#overflowing) {
       this.#overflowing = true;
       this.overflows++;

@@ -1,5 +1,6 @@
 /** The interface between `serve` and what sends messages to its readers: floods, or a relay. */
 import type { Closed, Connection } from "../net/net.ts";
+import type { ServerFigures } from "./figures.ts";
 
 /** What was sent to one reader. */
 export interface ReaderTotals {
@@ -28,10 +29,15 @@ export interface Feeder {
   readonly done: Promise<void>;
   /** Messages that were dropped while their readers were not connected. */
   readonly droppedWhileAbsent?: number;
+  /** As of now. Costs some µs for each reader. */
+  figures(): ServerFigures;
   /** Starts what does not need a connected reader, such as a shared source. */
   start?(): Promise<void>;
   /** Sends messages on a connection until it ends, and closes it. */
   feed(connection: Connection, reader: number): Promise<ConnectionTotals>;
-  /** Closes all connections. May be called twice. */
+  /**
+   * Ends all connections: within 1 s in order where what readers send is read, else at once. May be
+   * called twice.
+   */
   stop(): void;
 }

@@ -5,6 +5,7 @@ import type { Connection } from "../net/net.ts";
 import type { FloodPolicy } from "../send/overflow.ts";
 import { Ticker } from "../send/pacer.ts";
 import type { ConnectionTotals, Feeder } from "./feeder.ts";
+import type { ServerFigures } from "./figures.ts";
 
 export interface FloodsOptions {
   message: Message;
@@ -26,7 +27,8 @@ export class Floods implements Feeder {
   readonly done: Promise<void>;
   readonly #options: FloodsOptions;
   readonly #ticker = new Ticker();
-  readonly #floods = new Set<Flood>();
+  /** With the numbers of their readers. */
+  readonly #floods = new Map<Flood, number>();
   readonly #resolve: () => void;
   #endsAtMs = Infinity;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -58,7 +60,7 @@ export class Floods implements Feeder {
         onOverflow(reader, sentBy(flood), flood.pendingMessages * message.size);
       },
     });
-    this.#floods.add(flood);
+    this.#floods.set(flood, reader);
     const reporting = this.#startReporting(flood, reader);
     reportSent = reporting.report;
     flood.start(rate, startedMs, this.#endsAtMs);
@@ -69,15 +71,37 @@ export class Floods implements Feeder {
     return { messages: sentBy(flood), bytes, dropped, overflows, closed };
   }
 
+  /** What waits is no bytes in memory, but a number. */
+  figures(): ServerFigures {
+    const { message: { size }, rate } = this.#options;
+    const readers = [...this.#floods].map(([flood, reader]) => {
+      // At an unlimited rate there are always more.
+      const lagMessages = Number.isFinite(rate) ? flood.pendingMessages : 0;
+      return {
+        name: String(reader),
+        connected: true,
+        acceptedBytes: flood.accepted,
+        deliveredOffset: flood.accepted,
+        lagBytes: lagMessages * size,
+        lagMessages,
+        lagSeconds: lagMessages / rate,
+        gaps: 0,
+        dropped: flood.dropped,
+        duplicatesAvoided: 0,
+      };
+    });
+    return { readers, logs: [], memoryBytes: 0 };
+  }
+
   stop(): void {
     clearTimeout(this.#timer);
-    for (const flood of this.#floods) flood.connection.close();
+    for (const flood of this.#floods.keys()) flood.hangUp();
     this.#resolve();
   }
 
   /** Connected readers still get all messages that are due. */
   #finish(): void {
-    for (const flood of this.#floods) flood.finish(this.#endsAtMs);
+    for (const flood of this.#floods.keys()) flood.finish(this.#endsAtMs);
     this.#resolve();
   }
 

@@ -15,16 +15,21 @@ import type { Ack } from "./delivery_options.ts";
 import type { RelayOptions } from "./relay_options.ts";
 import { type Handshake, receiveHandshake } from "./handshake.ts";
 import { libc } from "../kernel/libc.ts";
-import { discardReplies, linger } from "../net/linger.ts";
+import { closeSoon, discardReplies, linger } from "../net/linger.ts";
 import { type Connection, DEFAULT_READ_SIZE } from "../net/net.ts";
 import type { ConnectionTotals, Feeder } from "./feeder.ts";
+import type { ServerFigures } from "./figures.ts";
 import type { Source } from "../source/source.ts";
 
 /** Name of the only reader with `single`. */
 const SINGLE = "reader";
 
+/** Why a reader is rejected that comes too late. */
+const ENDING = "the server is ending";
+
 /** A reader that has connected before, or has a queue on disk. */
 interface RelayReader {
+  readonly name: string;
   readonly delivery: Delivery;
   readonly stream: string;
   /** Number of its latest connection; 0: none yet. */
@@ -42,15 +47,19 @@ export class Relay implements Feeder {
   readonly #readersByName = new Map<string, Promise<RelayReader>>();
   readonly #readers: RelayReader[] = [];
   readonly #sources = new Set<Source>();
-  readonly #connections = new Set<Connection>();
+  /** All connections, and whether what the reader sends is read. */
+  readonly #connections = new Map<Connection, boolean>();
   readonly #end: { resolve: () => void; reject: (error: unknown) => void };
   /** Position of the shared source. */
   #position = 0;
+  /** Undefined where there is no connection to be lost. */
+  #sourceConnected: boolean | undefined;
   /** Messages that were dropped while their readers were connected. */
   #dropped = 0;
   #runningSources = 0;
   #started = false;
   #ending = false;
+  #stopped = false;
 
   constructor(options: RelayOptions) {
     this.#options = options;
@@ -63,6 +72,16 @@ export class Relay implements Feeder {
     return this.#readers.reduce((sum, { delivery }) => sum + delivery.dropped, -this.#dropped);
   }
 
+  figures(): ServerFigures {
+    const connected = this.#sourceConnected;
+    return {
+      readers: this.#readers.map(({ name, delivery }) => ({ name, ...delivery.figures() })),
+      logs: [],
+      memoryBytes: this.#readers.reduce((sum, { delivery }) => sum + delivery.memoryBytes, 0),
+      ...(connected === undefined ? {} : { sourceConnected: connected }),
+    };
+  }
+
   /** Opens the readers in the queue and the single reader, and starts their sources. */
   async start(): Promise<void> {
     const { queue, readerId } = this.#options;
@@ -73,7 +92,8 @@ export class Relay implements Feeder {
   }
 
   async feed(connection: Connection, reader: number): Promise<ConnectionTotals> {
-    this.#connections.add(connection);
+    if (this.#ending) return await reject(connection, new Error(ENDING));
+    this.#connections.set(connection, this.#options.drainReplies);
     try {
       return await this.#serve(connection, reader);
     } finally {
@@ -117,11 +137,16 @@ export class Relay implements Feeder {
       await relayReader.feeding;
     }
     relayReader.reader = reader;
-    if (this.#ending) return await reject(connection, new Error("the server is ending"));
+    if (this.#ending) {
+      closeSoon(connection);
+      await linger(connection, discardReplies(connection, handshake.reading));
+      return await reject(connection, new Error(ENDING));
+    }
     const { accepted, messages, dropped, overflows } = delivery;
     const stopReporting = this.#reportSent(relayReader);
     let failure: { error: unknown } | undefined;
-    const feeding = relayReader.feeding = this.#feed(connection, relayReader, handshake)
+    const hangUp = () => linger(connection, replies);
+    const feeding = relayReader.feeding = this.#feed(connection, relayReader, handshake, hangUp)
       .catch((error) => {
         failure = { error };
         return false;
@@ -131,6 +156,7 @@ export class Relay implements Feeder {
       : drainReplies
       ? discardReplies(connection, handshake.reading)
       : undefined;
+    this.#connections.set(connection, replies !== undefined);
     relayReader.sentFin = false;
     void replies?.then(() => {
       if (relayReader.feeding === feeding) relayReader.sentFin = true;
@@ -161,8 +187,11 @@ export class Relay implements Feeder {
     connection: Connection,
     { delivery, stream }: RelayReader,
     { acknowledges, stored }: Handshake,
+    hangUp: () => Promise<void>,
   ): Promise<boolean> {
-    if (!acknowledges) return await delivery.feed(connection, this.#options.ack ?? defaultAck());
+    if (!acknowledges) {
+      return await delivery.feed(connection, this.#options.ack ?? defaultAck(), hangUp);
+    }
     const at: StreamOffset = { offset: await startFor(delivery, stream, stored), stream };
     const line = new TextEncoder().encode(formatAt(at));
     if (await connection.write(line) < line.length) return false;
@@ -171,16 +200,28 @@ export class Relay implements Feeder {
       await linger(connection);
       return false;
     }
-    return await delivery.feed(connection, "reader", at.offset);
+    return await delivery.feed(connection, "reader", hangUp, at.offset);
   }
 
-  /** Ends at once: messages in memory are stored on disk if there is a queue, else dropped. */
+  /**
+   * Ends within about 1 s: messages in memory are stored on disk if there is a queue, else dropped. A
+   * reader that is sent a reset would lose what it has not read yet, so a connection whose replies are
+   * read ends in order, if its reader closes it in that time.
+   */
   stop(): void {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    for (const source of this.#sources) this.#stopSource(source);
+    for (const { delivery } of this.#readers) {
+      delivery.unblockSource();
+      delivery.stopSending();
+    }
+    for (const [connection, repliesAreRead] of this.#connections) {
+      if (repliesAreRead) closeSoon(connection);
+      else connection.close();
+    }
     if (this.#ending) return;
     this.#ending = true;
-    for (const source of this.#sources) this.#stopSource(source);
-    for (const { delivery } of this.#readers) delivery.unblockSource();
-    for (const connection of this.#connections) connection.close();
     void this.#storeAll();
   }
 
@@ -268,7 +309,7 @@ export class Relay implements Feeder {
       stored.release(0, this.#position);
     }
     const stream = stored?.stream ?? newStream();
-    const relayReader: RelayReader = { delivery, stream, reader: 0, sentFin: false };
+    const relayReader: RelayReader = { name, delivery, stream, reader: 0, sentFin: false };
     this.#readers.push(relayReader);
     if (this.#started) this.#startSources(relayReader);
     return relayReader;
@@ -292,17 +333,22 @@ export class Relay implements Feeder {
     this.#sources.add(source);
     this.#runningSources++;
     const { onEvent, endsAfterMs } = this.#options;
+    if (source.connects) this.#sourceConnected = false;
     const timer = endsAfterMs === undefined
       ? undefined
       : setTimeout(() => this.#stopSource(source), endsAfterMs);
     try {
       await source.run({
         push: (bytes, messages, position) => this.#push(to, bytes, messages, position),
-        note: (what) => onEvent({ event: "source", what }),
+        note: (what) => {
+          if (source.connects) this.#sourceConnected = what.event === "connected";
+          onEvent({ event: "source", what });
+        },
       }, from);
     } catch (error) {
       this.#fail(error);
     }
+    this.#sourceConnected = undefined;
     clearTimeout(timer);
     this.#runningSources--;
     this.#endIfComplete();

@@ -13,6 +13,7 @@ import type { Connection, Listener } from "../net/net.ts";
 import { SilentPeers } from "../net/silent_peers.ts";
 import { createFeeder } from "./choose_feeder.ts";
 import type { ConnectionTotals, ReaderTotals } from "./feeder.ts";
+import type { ServerFigures } from "./figures.ts";
 import type { ServeEvent, ServeResult } from "./serve_event.ts";
 import {
   currentOptions,
@@ -27,7 +28,12 @@ export interface Server {
    * something failed that it cannot do without: its source, its queue, or an event's handler.
    */
   readonly done: Promise<ServeResult>;
-  /** Closes all connections and ends the server; returns `done`. */
+  /** Figures as of now. */
+  figures?(): ServerFigures;
+  /**
+   * Ends all connections, within 1 s in order where what readers send is read, and then the server;
+   * returns `done`.
+   */
   stop(): Promise<ServeResult>;
 }
 
@@ -206,6 +212,7 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
   return {
     address: listener.address,
     done: done.promise,
+    figures: () => feeder.figures(),
     stop() {
       stop();
       return done.promise;

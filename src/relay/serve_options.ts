@@ -81,7 +81,7 @@ export interface ServeOptions {
   handshakeTimeoutMs?: number;
   /** Default: the adapter of this runtime. */
   adapter?: Adapter;
-  /** Ends the server at once. */
+  /** Ends the server as `stop` does. */
   signal?: AbortSignal | undefined;
   /**
    * Called for each event. If it throws, or its promise rejects, the event's reader is closed, with

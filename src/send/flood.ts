@@ -4,7 +4,7 @@
  * Out: bytes offered to the kernel on schedule; counts of accepted bytes, dropped messages, overflows.
  */
 import { LONGEST_WRITE, type Message } from "../message/message.ts";
-import { discardReplies, linger } from "../net/linger.ts";
+import { closeSoon, discardReplies, linger } from "../net/linger.ts";
 import type { Closed, Connection } from "../net/net.ts";
 import { type FloodPolicy, FULL_AFTER_MS, type Overflowing, policyOf } from "./overflow.ts";
 import { nextTurn, Schedule, type Ticker, TURN_BYTES } from "./pacer.ts";
@@ -106,6 +106,17 @@ export class Flood implements Overflowing {
     this.stop(atMs);
     this.#finishing = true;
     this.#wakeUp();
+  }
+
+  /**
+   * Ends at once, but in order: completes a partly sent message, sends FIN and discards replies until
+   * the peer's FIN, for at most 1 s. When replies are ignored, closes the connection.
+   */
+  hangUp(): void {
+    if (this.#replies === undefined) return this.connection.close();
+    this.forget();
+    this.finish();
+    closeSoon(this.connection);
   }
 
   /** Bytes offered until then, without those of dropped messages. Infinity at an unlimited rate. */

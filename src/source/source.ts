@@ -61,6 +61,8 @@ export type SourceEvent =
 export interface Source {
   /** Whether the source can resume at a position after a restart; if not, missed messages are lost. */
   readonly replayable: boolean;
+  /** It has a connection, which it reports in `connected` and `disconnected`. Default: it has none. */
+  readonly connects?: boolean;
   /**
    * Delivers from a position on (0: from the beginning) until there are no more messages, or until
    * `stop`. Rejects with an Error of one line, or with an error of the sink. To be called once.

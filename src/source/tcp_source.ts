@@ -56,6 +56,7 @@ const ANSWER_MS = 10_000;
 
 export class TcpSource implements Source {
   readonly replayable: boolean;
+  readonly connects = true;
   readonly #options: TcpSourceOptions;
   readonly #name: string;
   #stream: string | undefined;
