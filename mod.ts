@@ -15,7 +15,7 @@
  */
 export { ProtocolError, type StreamOffset } from "./src/message/protocol.ts";
 export { type AckOptions, OtherStreamError } from "./src/read/acknowledger.ts";
-export type { Ack, DeliveryEvent } from "./src/relay/delivery.ts";
+export type { Ack, DeliveryEvent } from "./src/relay/delivery_options.ts";
 export {
   drain,
   type DrainEnd,
@@ -64,11 +64,16 @@ export type { Policy } from "./src/send/overflow.ts";
 export { Schedule, Ticker } from "./src/send/pacer.ts";
 export {
   type Batch,
+  type Cursor,
   type Damage,
+  Fenced,
+  type Log,
+  type Origin,
   type Queue,
   QueueError,
   QueueFull,
-  type QueueReader,
+  type StoredBatch,
+  Unavailable,
 } from "./src/queue/queue.ts";
 export type { ReaderId, RelayEvent } from "./src/relay/relay_options.ts";
 export { searchLimit } from "./src/measure/search.ts";
@@ -100,11 +105,7 @@ export {
   type NumberedTotals,
   NumberedVerifier,
 } from "./src/message/numbered.ts";
-export {
-  openSqliteQueue,
-  type SqliteQueueOptions,
-  type SyncMode,
-} from "./src/queue/sqlite_queue.ts";
+export { type DiskQueueOptions, openDiskQueue, type SyncMode } from "./src/queue/disk_queue.ts";
 export type { OnBadFrame, Sink, Source, SourceEvent } from "./src/source/source.ts";
 export { TcpSource, type TcpSourceOptions } from "./src/source/tcp_source.ts";
 export {

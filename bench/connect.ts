@@ -85,7 +85,9 @@ interface ConnectRow {
 
 async function connectAll(runtime: Runtime, feeder: Feeder, readers: number): Promise<ConnectRun> {
   const crowd = await compileC(new URL("peers/crowd.c", import.meta.url));
-  const name = feeder === "relay" ? ["--reader-id", "hello"] : [];
+  const name = feeder === "relay"
+    ? ["--reader-id", "hello", "--max-reader-names", String(readers)]
+    : [];
   const command = commandOn(
     runtime,
     "server.ts",

@@ -1,44 +1,76 @@
 /**
- * Kills (SIGKILL) a server that spills, or its reader, hundreds of times under load. Counts missing,
- * duplicate, out-of-order and damaged messages, and checks them against the guarantees.
+ * Kills (SIGKILL) servers that spill, and their readers, under load, in all combinations of sources,
+ * acknowledgements, readers and runtimes; then checks every message of each reader against the
+ * guarantees in docs/serve.md.
  *
  *     node --no-warnings bench/kill.ts --kills 200 --out kill.json
+ *     node --no-warnings bench/kill.ts --seed 7 --cell tcp/reader/5/bun --round 2
  */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { choice, option, parseCommandLine } from "../src/cli/command_line.ts";
-import { environment } from "../src/kernel/environment.ts";
-import { printLine, runMain } from "../src/cli/program.ts";
-import { ProgressLine } from "../src/text/progress.ts";
-import { openSqliteQueue } from "../src/queue/sqlite_queue.ts";
-import { formatTable } from "../src/text/table.ts";
-import { parseCount } from "../src/text/units.ts";
-import { type KillOptions, killRounds, type KillTotals } from "./kill_rounds.ts";
+import { choice, flag, option, parseCommandLine, UsageError } from "../src/cli/command_line.ts";
+import { parseOutFile } from "../src/cli/out_file.ts";
+import { interrupted, logLine, printLine, runMain } from "../src/cli/program.ts";
 import type { Runtime } from "../src/kernel/runtime.ts";
+import { formatMachine } from "../src/report/machine.ts";
+import { ProgressLine } from "../src/text/progress.ts";
+import { formatTable } from "../src/text/table.ts";
+import {
+  formatBytes,
+  formatSeconds,
+  parseCount,
+  parseDuration,
+  UnitError,
+} from "../src/text/units.ts";
+import { ACKS, cellName, type KillCell, parseCell, randomFrom, SOURCES } from "./kill_cells.ts";
+import { NO_FIGURES } from "./kill_check.ts";
+import { killRound, type RoundFigures } from "./kill_rounds.ts";
 import { RUNTIMES } from "./programs.ts";
 import { describeMachine, writeResult } from "./rows.ts";
-import { formatMachine } from "../src/report/machine.ts";
-import { parseOutFile } from "../src/cli/out_file.ts";
 
 const spec = {
   name: "kill",
-  summary: "Kills a server with a durable queue, or its reader, many times under load. Then\n" +
-    "it checks every message and reports which guarantees hold. Exits with 1 if one\n" +
-    "does not.",
+  summary: "Kills servers with a durable queue, and their readers, at random moments under\n" +
+    "load. Then it checks every message of each reader, and prints a line for each\n" +
+    "guarantee that does not hold; exits with 1 if there is one.",
   usage: ["kill.ts [OPTIONS]"],
   options: {
-    runtime: choice({
-      help: "the runtime of server and reader",
-      choices: ["all", ...RUNTIMES],
-      default: "all",
-    }),
     kills: option({
       value: "N",
-      help: "number of kills on each runtime, spread over all combinations",
+      help: "number of kills, spread over all combinations",
       default: "200",
       parse: (text) => parseCount(text, { most: 100_000 }),
     }),
+    seed: option({
+      value: "N",
+      help: "repeats the same kills (default: a new seed, which is printed)",
+      parse: (text) => parseCount(text, { most: 2 ** 31 }),
+    }),
+    cell: option({
+      value: "SOURCE/ACK/READERS/RUNTIME",
+      help: "only this combination, such as flood/reader/5/deno: as violations name it",
+      parse: parseCellName,
+    }),
+    round: option({
+      value: "N",
+      help: "only this round of it, as violations name it; needs --cell",
+      parse: (text) => parseCount(text, { most: 100_000 }),
+    }),
+    runtime: choice({
+      help: "the runtime of servers and readers",
+      choices: ["all", ...RUNTIMES],
+      default: "all",
+    }),
+    source: choice({
+      help: "where the messages come from; chain: from a first server, which is killed as well",
+      choices: ["all", ...SOURCES],
+      default: "all",
+    }),
+    time: option({
+      value: "TIME",
+      help: "begins no round after this time",
+      default: "3600s",
+      parse: parseDuration,
+    }),
+    keep: flag("keeps what a round with a violation has stored, and prints where"),
     out: option({
       value: "FILE.json",
       help: "also writes all figures to this file",
@@ -47,194 +79,158 @@ const spec = {
   },
 };
 
-/** Which program is killed, and the options that decide the guarantees. */
-export type KillCase = Pick<KillOptions, "victim" | "ack" | "sync">;
+function parseCellName(text: string): KillCell {
+  const cell = parseCell(text);
+  if (cell !== undefined) return cell;
+  throw new UnitError(
+    `must be SOURCE/ACK/READERS/RUNTIME: one of ${SOURCES.join(", ")}; of ${ACKS.join(", ")}; ` +
+      `a number; one of ${RUNTIMES.join(", ")}`,
+  );
+}
 
-const KILL_CASES: readonly KillCase[] = (["server", "reader"] as const).flatMap((victim) =>
-  (["reader", "tcp"] as const).flatMap((ack) =>
-    ["always", "interval:100ms", "off"].map((sync) => ({ victim, ack, sync }))
+/** Kills in a round: all combinations get some soon, and later rounds many in a row. */
+const killsOf = (round: number): number => round === 1 ? 4 : 10;
+
+const CELLS: readonly KillCell[] = SOURCES.flatMap((source) =>
+  ACKS.flatMap((ack) =>
+    [1, 5].flatMap((readers) => RUNTIMES.map((runtime) => ({ source, ack, readers, runtime })))
   )
 );
 
-/** Length of the messages in kill_rounds.ts; bytes. */
-const SIZE = 64;
-/** Offered rate; bytes a second. */
-const RATE = 20e6;
-/** Kills in one round: its programs have a deadline. */
-const MOST_KILLS = 25;
-
-/** What the reader received, and what the queue recorded. */
-export interface KillFigures extends KillTotals {
-  /** Messages that are still in the queue after its server has ended. */
-  left: number;
-  /** Messages that the queue has recorded as delivered. */
-  delivered: number;
-}
-
-/** One round of kills in its own directory. */
-export async function killCase(
-  { victim, ack, sync }: KillCase,
-  runtime: Runtime,
-  kills: number,
-  onKill?: (kills: number) => void,
-): Promise<KillFigures> {
-  const folder = mkdtempSync(join(tmpdir(), "speedlimit-kill-"));
-  try {
-    const options = { runtime, victim, ack, sync, kills, rate: RATE, folder };
-    const totals = await killRounds(onKill === undefined ? options : { ...options, onKill });
-    const queue = await openSqliteQueue(join(folder, "queue.db"));
-    const { stored, delivered } = await queue.open("reader");
-    await queue.close();
-    return { ...totals, left: stored.messages, delivered: delivered / SIZE };
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
-
-/** The largest receive buffer of Linux's defaults, where tcp_rmem cannot be read; bytes. */
-const RECEIVE_BUFFER = 32 << 20;
-/** Limit for what a killed reader has read but not passed on; bytes. */
-const IN_USER_SPACE = 1 << 20;
-/** Rate at which the slow reader of kill_rounds.ts catches up; bytes a second. */
-const CATCH_UP = 64 * 1024 / 500e-6;
-/**
- * Limit for the time until the server notices a TCP acknowledgement: it polls every 10 ms, but the
- * machine may be busy.
- */
-const NOTICED_S = 0.1;
-/**
- * Limit for the time until a delivery is recorded on disk: it is gathered for 50 ms, and with --sync
- * interval for 100 ms more.
- */
-const NOTED_S = 0.5;
-
-/**
- * The guarantees that do not hold, a line each; none: all hold.
- *
- * `--ack reader`: each message exactly once, in order, whichever program is killed. `--ack tcp`:
- * undamaged and in order. If the server is killed, no message is missing, and messages whose delivery
- * the queue has not recorded yet are sent again. If the reader is killed, it loses the messages in
- * its kernel's receive buffer, and those whose acknowledgement the server has not seen are sent again.
- */
-export function brokenPromises({ victim, ack }: KillCase, figures: KillFigures): string[] {
-  const { kills, messages, missing, duplicates, outOfOrder, damaged, left, delivered } = figures;
-  const most = { missing: 0, duplicates: 0 };
-  if (ack === "tcp") {
-    const held = (environment().tcpRmem?.[2] ?? RECEIVE_BUFFER) + IN_USER_SPACE;
-    if (victim === "reader") most.missing = kills * held / SIZE;
-    most.duplicates = kills * CATCH_UP * (victim === "reader" ? NOTICED_S : NOTED_S) / SIZE;
-  }
-  const broken: string[] = [];
-  const check = (what: string, value: number, most: number) => {
-    if (value > most) broken.push(`${value} ${what}, at most ${Math.floor(most)}`);
-  };
-  check("missing", missing, most.missing);
-  check("duplicates", duplicates, most.duplicates);
-  check("out of order", outOfOrder, 0);
-  check("damaged", damaged, 0);
-  check("left in the queue", left, 0);
-  // Missing messages at the end are visible only in the queue's record. The flood of a killed server
-  // resumes at its last position on disk, so that the stream may end after the recorded offset.
-  const ended = messages - duplicates + missing;
-  if (victim === "server" ? ended < delivered : ended !== delivered) {
-    broken.push(`ends after message ${ended}, but the queue has recorded ${delivered}`);
-  }
-  if (messages === 0) broken.push("no messages received");
-  return broken;
-}
-
-/** One line of the result. */
-interface KillRow extends KillCase, KillFigures {
-  runtime: Runtime;
-  broken: string[];
+/** One line of the result: all rounds of a combination. */
+export interface KillRow extends KillCell, RoundFigures {
+  rounds: number;
   met: boolean;
 }
 
-async function measure(
-  kind: KillCase,
-  runtime: Runtime,
-  kills: number,
-  onKill: (kills: number) => void,
-): Promise<KillRow> {
-  const total: KillFigures = {
-    kills: 0,
-    messages: 0,
-    missing: 0,
-    duplicates: 0,
-    outOfOrder: 0,
-    damaged: 0,
-    left: 0,
-    delivered: 0,
-  };
-  const broken: string[] = [];
-  while (total.kills < kills) {
-    const next = Math.min(MOST_KILLS, kills - total.kills);
-    const before = total.kills;
-    const figures = await killCase(kind, runtime, next, (done) => onKill(before + done));
-    broken.push(...brokenPromises(kind, figures));
-    for (const key of Object.keys(total) as (keyof KillFigures)[]) total[key] += figures[key];
+/** Adds a round to what the rounds before it found. */
+function addRound(row: KillRow, figures: RoundFigures): void {
+  const { violations, ...numbers } = figures;
+  for (const key of Object.keys(numbers) as (keyof typeof numbers)[]) {
+    const most = key.startsWith("most") || key === "beyondStated";
+    row[key] = most ? Math.max(row[key], numbers[key]) : row[key] + numbers[key];
   }
-  return { runtime, ...kind, ...total, broken, met: broken.length === 0 };
+  row.rounds++;
+  row.violations.push(...violations);
+  row.met = row.violations.length === 0;
 }
 
 const HEAD = [
-  "runtime",
-  "killed",
+  "source",
   "--ack",
-  "--sync",
+  "readers",
+  "runtime",
   "kills",
   "messages",
   "missing",
   "duplicates",
   "out of order",
   "damaged",
+  "repeated at most",
   "verdict",
 ];
 
 function formatRow(row: KillRow): string[] {
-  const { runtime, victim, ack, sync, broken } = row;
-  const { kills, messages, missing, duplicates, outOfOrder, damaged } = row;
+  const { source, ack, readers, runtime, messages, duplicates, outOfOrder, damaged, met } = row;
+  const kills = row.serverKills + row.upstreamKills + row.readerKills;
+  const missing = [
+    String(row.missing - row.missingOfSource - row.missingOfReader),
+    ...(row.missingOfSource > 0 ? [`${row.missingOfSource} of the source`] : []),
+    ...(row.missingOfReader > 0 ? [`${row.missingOfReader} of killed readers`] : []),
+  ].join(" + ");
   return [
-    ...[runtime, victim, ack, sync],
-    ...[kills, messages, missing, duplicates, outOfOrder, damaged].map(String),
-    broken.length === 0 ? "holds" : `broken: ${broken.join("; ")}`,
+    ...[source, ack, String(readers), runtime, `${kills}`, `${messages}`, missing],
+    ...[duplicates, outOfOrder, damaged].map(String),
+    row.mostRepeated === 0 ? "" : formatBytes(row.mostRepeated),
+    met ? "holds" : "broken",
   ];
 }
 
-async function main(args: readonly string[]): Promise<number> {
-  const { options: { runtime: chosen, kills, out } } = parseCommandLine(spec, args);
-  const runtimes = chosen === "all" ? RUNTIMES : [chosen];
-  const machine = await describeMachine(runtimes);
-  const progress = new ProgressLine();
-  const rows: KillRow[] = [];
-  for (const runtime of runtimes) {
-    for (const [i, kind] of KILL_CASES.entries()) {
-      const share = Math.floor(kills / KILL_CASES.length) + (i < kills % KILL_CASES.length ? 1 : 0);
-      if (share === 0) continue;
-      const what = `${runtime}: ${kind.victim}, --ack ${kind.ack} --sync ${kind.sync}`;
-      const row = await measure(kind, runtime, share, (done) => {
-        progress.update(`${what}: ${done} of ${share} kills`);
-      });
-      progress.line(`${what}: ${row.kills} kills, guarantee ${row.met ? "holds" : "broken"}`);
-      rows.push(row);
-    }
+interface Job {
+  cell: KillCell;
+  round: number;
+  kills: number;
+}
+
+/** The rounds, in an order that depends on the seed: where time runs out, that hits any of them. */
+function planJobs(cells: readonly KillCell[], kills: number, seed: number): Job[] {
+  const random = randomFrom(`${seed} order`);
+  const order = [...cells].map((cell) => ({ cell, key: random() })).sort((a, b) => a.key - b.key);
+  const jobs: Job[] = [];
+  for (let i = 0, left = kills; left > 0; i++) {
+    const { cell } = order[i % order.length]!;
+    const round = Math.floor(i / order.length) + 1;
+    jobs.push({ cell, round, kills: Math.min(left, killsOf(round)) });
+    left -= killsOf(round);
   }
-  const total = (count: (row: KillRow) => number) => rows.reduce((sum, row) => sum + count(row), 0);
-  printLine(formatTable([HEAD, ...rows.map(formatRow)]));
+  return jobs;
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  const { options } = parseCommandLine(spec, args);
+  const { kills, cell, round, runtime, source, time, keep, out } = options;
+  if (round !== undefined && cell === undefined) throw new UsageError("--round needs --cell");
+  const seed = options.seed ?? Math.floor(Math.random() * 1e6);
+  const cells = cell !== undefined
+    ? [cell]
+    : CELLS.filter((each) =>
+      (runtime === "all" || each.runtime === runtime) &&
+      (source === "all" || each.source === source)
+    );
+  const jobs = round === undefined || cell === undefined
+    ? planJobs(cells, kills, seed)
+    : [{ cell, round, kills: Math.min(kills, killsOf(round)) }];
+  const runtimes = RUNTIMES.filter((each) => jobs.some(({ cell }) => cell.runtime === each));
+  const machine = await describeMachine(runtimes as Runtime[]);
+  const progress = new ProgressLine();
+  const rows = new Map<string, KillRow>();
+  const startMs = performance.now();
+  progress.line(`seed ${seed}: ${kills} kills in ${jobs.length} rounds`);
+  let done = 0;
+  for (const job of jobs) {
+    if (performance.now() - startMs > time) break;
+    const name = cellName(job.cell);
+    progress.update(`${done}/${jobs.length}: ${name}, round ${job.round}`);
+    const { drawn, ...figures } = await killRound({ ...job, seed, keeps: keep });
+    interrupted().throwIfAborted();
+    done++;
+    const where = `seed ${seed}, cell ${name}, round ${job.round} (${drawn})`;
+    figures.violations = figures.violations.map((what) => `${where}: ${what}`);
+    for (const line of figures.violations) logLine(`violation: ${line}`);
+    const row = rows.get(name) ?? newRow(job.cell);
+    rows.set(name, row);
+    addRound(row, figures);
+  }
+  progress.end();
+  const all = [...rows.values()].sort((a, b) => cellName(a).localeCompare(cellName(b)));
+  const sum = (of: (row: KillRow) => number) => all.reduce((total, row) => total + of(row), 0);
+  const killed = sum((row) => row.serverKills + row.upstreamKills + row.readerKills);
+  const broken = sum(({ violations }) => violations.length);
+  printLine(formatTable([HEAD, ...all.map(formatRow)]));
   printLine(
-    `\n${total(({ met }) => met ? 1 : 0)} of ${rows.length} guarantees hold; ` +
-      `${total((row) => row.kills)} kills, ${total((row) => row.messages)} messages\n` +
-      formatMachine(machine),
+    `\nseed ${seed}: ${killed} kills in ${done} of ${jobs.length} rounds, ` +
+      `${sum(({ messages }) => messages)} messages, ${
+        formatSeconds((performance.now() - startMs) / 1000)
+      }; ` +
+      `${broken === 0 ? "all guarantees hold" : `${broken} violations`}\n${formatMachine(machine)}`,
   );
   if (out !== undefined) {
     writeResult(out, {
-      schema: "speedlimit/kill@1",
+      schema: "speedlimit/kill@2",
       environment: machine,
-      options: { runtime: chosen, kills, rate: RATE, size: SIZE },
-      rows,
+      options: { kills, seed, runtime, source, ...(cell === undefined ? {} : { cell }) },
+      rounds: { planned: jobs.length, done },
+      rows: all,
     });
   }
-  return rows.every(({ met }) => met) ? 0 : 1;
+  return broken === 0 ? 0 : 1;
 }
+
+const newRow = (cell: KillCell): KillRow => ({
+  ...cell,
+  ...{ rounds: 0, met: true, serverKills: 0, upstreamKills: 0, readerKills: 0, seconds: 0 },
+  ...NO_FIGURES,
+  violations: [],
+});
 
 if (import.meta.main) await runMain("kill", main);

@@ -25,8 +25,8 @@ import type { Connection } from "../src/net/net.ts";
 import { textMessage } from "../src/message/message.ts";
 import { Flood } from "../src/send/flood.ts";
 import { Schedule, Ticker } from "../src/send/pacer.ts";
-import type { QueueReader } from "../src/queue/queue.ts";
-import { openSqliteQueue, takeBuffer } from "../src/queue/sqlite_queue.ts";
+import { openDiskQueue } from "../src/queue/disk_queue.ts";
+import type { Log } from "../src/queue/queue.ts";
 import { Meter } from "../src/measure/meter.ts";
 import { median } from "../src/measure/statistics.ts";
 import { flag, option, parseCommandLine } from "../src/cli/command_line.ts";
@@ -49,6 +49,8 @@ const MOVED = 1 << 20;
 const ROUND_MS = 30;
 /** Bytes of an append to the queue. */
 const APPEND_SIZE = 1 << 20;
+/** Appends after which what is delivered is deleted: a segment. */
+const SETTLE_EVERY = 64;
 /** The only piece size in the charts of a quick run. Bytes. */
 const LARGEST = 65_536;
 /** Deadline of every peer, in case this process hangs or is killed. */
@@ -118,7 +120,7 @@ async function measureAll(
   const rounds = quick ? 3 : options.runs;
   const progress = new ProgressLine();
   const comparisons: Comparison[] = [];
-  const queue = await openSqliteQueue(join(folder, "queue.db"), { sync: "off" });
+  const queue = await openDiskQueue(join(folder, "queue"), { sync: "off" });
   try {
     const peer = await compileC(new URL("peers/peer.c", import.meta.url));
     for (const direction of ["write", "read"] as const) {
@@ -134,7 +136,7 @@ async function measureAll(
       rows.push(await compare(comparison, rounds, quick));
     }
     progress.end();
-    const single = await openSingles(await queue.open("micro"));
+    const single = await openSingles(await queue.openLog(""));
     try {
       if (json) {
         const singles = await measureSingles(single, quick);
@@ -208,7 +210,7 @@ interface Singles {
   close: () => void;
 }
 
-async function openSingles(reader: QueueReader): Promise<Singles> {
+async function openSingles(log: Log): Promise<Singles> {
   const benches: Singles["benches"] = [];
   const skipped: Singles["skipped"] = [];
   const schedule = new Schedule(1e6, performance.now());
@@ -244,15 +246,16 @@ async function openSingles(reader: QueueReader): Promise<Singles> {
   benches.push({ name: "meter: what a reader has drained", run: () => meter.readDrained() });
   benches.push({ name: "meter: the same, and both ends", run: () => meter.read() });
 
-  const source = new Uint8Array(APPEND_SIZE).fill(65);
+  const bytes = new Uint8Array(APPEND_SIZE).fill(65);
+  const cursor = await log.openCursor("micro", log.end);
+  let appends = 0;
   benches.push({
     name: "queue: append 1 MiB, --sync off",
     async run() {
-      const bytes = takeBuffer(APPEND_SIZE);
-      bytes.set(source);
-      const offset = reader.tail;
-      await reader.append({ offset, bytes, messages: 1, position: offset });
-      reader.release(offset + APPEND_SIZE, offset + APPEND_SIZE);
+      await log.append({ offset: log.end, bytes, messages: 1 });
+      cursor.release(log.end);
+      // Deletes what is delivered.
+      if (++appends % SETTLE_EVERY === 0) await log.settled();
     },
   });
   return {

@@ -43,8 +43,8 @@ const NAMED: readonly NamedMutant[] = [
     name: "a gap does not end an acknowledging reader's connection",
     changes: [{
       file: "src/relay/delivery.ts",
-      before: 'if (ack === "reader") break;',
-      after: "if (false) break;",
+      before: 'if (this.#ack === "reader") return;',
+      after: "if (false) return;",
     }],
   },
 ];

@@ -1,6 +1,7 @@
 /**
  * Measures the durable queue: how fast a server spills, what that costs its other readers, how a
- * reader that was disconnected is caught up, and whether an upstream server notices a slow reader.
+ * reader that was disconnected is caught up, whether an upstream server notices a slow reader, and what
+ * many readers cost that stay away.
  *
  *     node --no-warnings bench/spill.ts --folder . --out spill.json
  */
@@ -25,9 +26,11 @@ import { describeMachine, ROW_HEAD, writeResult } from "./rows.ts";
 import { formatMachine } from "../src/report/machine.ts";
 import { parseOutFile } from "../src/cli/out_file.ts";
 import { type AwayRun, runAway } from "./spill_away.ts";
+import { type CrowdRun, runCrowd } from "./spill_crowd.ts";
 import { Folder, runDd } from "./spill_disk.ts";
 import {
   awayRows,
+  crowdRows,
   formatSpillRow,
   type SpillRow,
   sustainedRows,
@@ -73,7 +76,7 @@ const spec = {
     }),
     only: choice({
       help: "measures only one part",
-      choices: ["all", "sustained", "away", "window"],
+      choices: ["all", "sustained", "away", "window", "crowd"],
       default: "all",
     }),
     out: option({
@@ -95,6 +98,7 @@ interface Sizes {
   floodSeconds: number;
   pacedSeconds: number;
   windowSeconds: number;
+  crowdSeconds: number;
 }
 
 const QUICK: Sizes = {
@@ -106,6 +110,7 @@ const QUICK: Sizes = {
   floodSeconds: 0.5,
   pacedSeconds: 0.05,
   windowSeconds: 0.5,
+  crowdSeconds: 10,
 };
 const USUAL: Omit<Sizes, "runs" | "bytes"> = {
   warmUps: 1,
@@ -114,12 +119,16 @@ const USUAL: Omit<Sizes, "runs" | "bytes"> = {
   floodSeconds: 2,
   pacedSeconds: 4,
   windowSeconds: 30,
+  crowdSeconds: 60,
 };
 
 /** Rate to each of two readers, as a share of the rate at which one reader alone is spilled. */
 const BESIDE_SHARE = 0.6;
 /** Rate of the upstream; bytes a second. */
 const UPSTREAM_RATE = 50e6;
+/** Readers that are away, and the rate of their source; bytes a second. */
+const CROWD = 100;
+const CROWD_RATE = 1e6;
 /** In the order of the table; only the first has a target. */
 const SYNCS = [SYNC, "always", "off"];
 
@@ -163,6 +172,19 @@ async function main(args: readonly string[]): Promise<void> {
     }
     progress.end();
     rows.push(...windowRows(runs, { rate: UPSTREAM_RATE, seconds }));
+  }
+
+  if (only === "all" || only === "crowd") {
+    const seconds = sizes.crowdSeconds;
+    progress.line(`crowd: ${formatSeconds(seconds)} for each of ${runtimes.length} runtimes`);
+    const runs = new Map<Runtime, CrowdRun>();
+    const how = { readers: CROWD, rate: CROWD_RATE, seconds };
+    for (const runtime of runtimes) {
+      progress.update(`crowd: ${runtime}`);
+      runs.set(runtime, await runCrowd({ runtime, folder, ...how }));
+    }
+    progress.end();
+    rows.push(...crowdRows(runs, how));
   }
 
   const judged = rows.filter(({ met }) => met !== null);

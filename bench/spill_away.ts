@@ -1,12 +1,11 @@
 /** A disconnected reader, for bench/spill.ts: how its backlog is stored, and how it is delivered. */
-import { statSync } from "node:fs";
 import type { DrainResult } from "../src/read/drain.ts";
 import { commandOn, Program } from "./programs.ts";
 import type { Runtime } from "../src/kernel/runtime.ts";
-import { type Folder, PATIENCE, pause, runColdRead } from "./spill_disk.ts";
+import { bytesIn, type Folder, PATIENCE, pause, runColdRead } from "./spill_disk.ts";
 import { type Memory, MemoryWatch, rateOption, ServerRun, storedIn, SYNC } from "./spill_server.ts";
 
-/** How often the size of a file is polled. */
+/** How often the size of the queue is polled. */
 const POLL_MS = 20;
 
 /** The figures of one run. */
@@ -17,13 +16,13 @@ export interface AwayRun {
   stored: number;
   /** Backlog in the queue after the server was killed; bytes. */
   waiting: number;
-  /** Size of the queue's file at that time. */
+  /** Size of the queue's files at that time. */
   fileBytes: number;
   /** Time from a server's restart until it listened. */
   restartSeconds: number;
   /** Readers with a limit: the limit and the drained rate; bytes a second. */
   paced: { rate: number; drained: number }[];
-  /** Rate at which dd reads the file, which is not in the page cache; bytes a second. */
+  /** Rate at which dd reads the files, which are not in the page cache; bytes a second. */
   coldRead: number;
   /** Rate at which the fastest reader drained the rest, not in the page cache; bytes a second. */
   drained: number;
@@ -33,9 +32,9 @@ export interface AwayRun {
   relayed: number[];
   /** Memory of the server while the backlog was drained. */
   drainMemory: Memory;
-  /** Size of the file once all was delivered. */
+  /** Size of the files once all was delivered. */
   fileBytesLeft: number;
-  /** Size of the file after the server had ended. */
+  /** Size of the files after the server had ended. */
   fileBytesClosed: number;
 }
 
@@ -72,18 +71,18 @@ export async function runAway(options: AwayOptions): Promise<AwayRun> {
   try {
     const startMs = performance.now();
     const away = new MemoryWatch(server.program.pid);
-    while (statSync(file).size < bytes) await server.during(pause(POLL_MS));
+    while (bytesIn(file) < bytes) await server.during(pause(POLL_MS));
     const storeSeconds = (performance.now() - startMs) / 1000;
     const awayMemory = away.stop();
     await server.kill();
-    const fileBytes = statSync(file).size;
+    const fileBytes = bytesIn(file);
 
     await runColdRead(file);
     // With --ack the server does not wait for an optional resume line.
     const again = ["--source", "none", "--ack", "tcp", ...queue];
     server = await ServerRun.start(runtime, longest, again);
     const { startSeconds: restartSeconds } = server;
-    // No process writes the file now, so that its figures are exact.
+    // No process writes the queue now, so that its figures are exact.
     const waiting = await storedIn(file);
     const pacing = new MemoryWatch(server.program.pid);
     const pacedRuns: AwayRun["paced"] = [];
@@ -103,14 +102,14 @@ export async function runAway(options: AwayOptions): Promise<AwayRun> {
     const draining = new MemoryWatch(program.pid);
     const { bytes: taken, bytesPerSecond: drained } = await drain(runtime, server.port, longest);
     const drainMemory = draining.stop();
-    const fileBytesLeft = statSync(file).size;
+    const fileBytesLeft = bytesIn(file);
     if (taken !== rest) {
       throw new Error(
         `the backlog was ${rest} bytes, but the reader received ${taken} (${runtime})`,
       );
     }
     await program.ended();
-    const fileBytesClosed = statSync(file).size;
+    const fileBytesClosed = bytesIn(file);
     relayed.push(await runFlood(runtime, seconds, "--ack", "tcp"));
     flooded.push(await runFlood(runtime, seconds));
     return {

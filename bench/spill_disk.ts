@@ -1,5 +1,5 @@
 /** The disk that bench/spill.ts measures: a directory on it, and its speed as dd measures it. */
-import { mkdtempSync, rmSync, statfsSync, statSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, statfsSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import process from "node:process";
 import { interrupted } from "../src/cli/program.ts";
@@ -45,13 +45,29 @@ export class Folder {
     return join(this.path, name);
   }
 
-  /** Deletes a file that a run wrote, and waits until the disk has freed its blocks. */
+  /** Deletes a file or folder that a run wrote, and waits until the disk has freed its blocks. */
   async clear(name: string): Promise<void> {
-    const bytes = statSync(this.file(name), { throwIfNoEntry: false })?.size ?? 0;
-    for (const end of ["", "-journal"]) rmSync(this.file(name) + end, { force: true });
+    const bytes = bytesIn(this.file(name));
+    rmSync(this.file(name), { recursive: true, force: true });
     await new Program(["sync", "-f", this.path], { seconds: PATIENCE }).ended();
     if (bytes > LITTLE) await pause(this.settleSeconds * 1000);
   }
+}
+
+/** The files in a folder, and in its folders; the file itself, where it is one. */
+function filesIn(path: string): string[] {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  if (stat?.isDirectory() !== true) return stat === undefined ? [] : [path];
+  return readdirSync(path).flatMap((name) => filesIn(join(path, name)));
+}
+
+/** Length of a file, or of all files in a folder; 0 if there is none. */
+export function bytesIn(path: string): number {
+  // A running server may delete a file meanwhile.
+  return filesIn(path).reduce(
+    (sum, file) => sum + (statSync(file, { throwIfNoEntry: false })?.size ?? 0),
+    0,
+  );
 }
 
 /** f_type of tmpfs and ramfs (linux/magic.h). */
@@ -72,13 +88,21 @@ export async function runDd(folder: Folder, mebibytes: number): Promise<number> 
   return rate;
 }
 
-/** The rate at which dd reads a file that is not in the page cache, before or after; bytes a second. */
-export async function runColdRead(file: string): Promise<number> {
-  await dropCache(file);
-  const seconds = PATIENCE + statSync(file).size / 20e6;
-  const rate = await dd([`if=${file}`, "of=/dev/null", "bs=1M"], seconds);
-  await dropCache(file);
-  return rate;
+/** The rate at which dd reads files that are not in the page cache, before or after; bytes a second. */
+export async function runColdRead(path: string): Promise<number> {
+  let bytes = 0;
+  let took = 0;
+  for (const file of filesIn(path)) {
+    const { size } = statSync(file);
+    // What is short says nothing of the disk.
+    if (size < 1 << 20) continue;
+    await dropCache(file);
+    const rate = await dd([`if=${file}`, "of=/dev/null", "bs=1M"], PATIENCE + size / 20e6);
+    await dropCache(file);
+    bytes += size;
+    took += size / rate;
+  }
+  return bytes / took;
 }
 
 /** Writes a file to the disk completely and removes it from the page cache. */

@@ -4,6 +4,7 @@ import type { Runtime } from "../src/kernel/runtime.ts";
 import { median, spread } from "../src/measure/statistics.ts";
 import { meets, missedBy, type Target } from "./rows.ts";
 import type { AwayRun } from "./spill_away.ts";
+import type { CrowdRun } from "./spill_crowd.ts";
 import type { SpillRun, WindowRun } from "./spill_runs.ts";
 import { type Memory, SYNC } from "./spill_server.ts";
 
@@ -113,7 +114,7 @@ function formatMiss({ target, value, ratio, unit }: SpillRow): string {
 
 /** Target for a server's memory, whatever the backlog. Bytes. */
 const MOST_MEMORY = 200e6;
-/** Target for the size of an empty queue's file. Bytes. */
+/** Target for the size of an empty queue. Bytes. */
 const MOST_LEFT = 4e6;
 
 export interface Sustained {
@@ -204,12 +205,12 @@ export function awayRows(results: ReadonlyMap<Runtime, AwayRun>, how: string): S
           target: { least: 0.7 },
         })
       ),
-      drain("dd of the same file", [run.coldRead], { least: 0.7 }),
+      drain("dd of the same files", [run.coldRead], { least: 0.7 }),
       drain("of a flood through memory", run.relayed, { least: 0.7 }),
       drain("of a plain flood", run.flooded, { least: 0.7 }),
       memory("memory, while it drains", run.drainMemory),
       judge({
-        what: "file, once all was delivered and the server ended",
+        what: "the queue, once all was delivered and the server ended",
         runtime,
         unit: "bytes",
         runs: [run.fileBytesClosed],
@@ -222,6 +223,54 @@ export function awayRows(results: ReadonlyMap<Runtime, AwayRun>, how: string): S
     ];
   });
   // By figure, then by runtime, like the rows of the other parts.
+  return (rows[0] ?? []).flatMap((_, i) => rows.map((each) => each[i]!));
+}
+
+/** Targets with many readers away: bytes on disk, as a multiple of what was fed; pauses in seconds. */
+const MOST_ON_DISK = 1.1;
+const MOST_FEED_PAUSE = 0.1;
+const MOST_READER_PAUSE = 0.25;
+
+/** `readers`: how many are away; `rate`: of the source. */
+export function crowdRows(
+  results: ReadonlyMap<Runtime, CrowdRun>,
+  { readers, rate, seconds }: { readers: number; rate: number; seconds: number },
+): SpillRow[] {
+  const away = `${readers} readers away, a source of ${formatByteRate(rate)} for ${seconds} s`;
+  const rows = [...results].map(([runtime, run]): SpillRow[] => [
+    judge({
+      what: `memory, ${away}`,
+      runtime,
+      unit: "bytes",
+      runs: [run.memory.most],
+      target: { most: MOST_MEMORY },
+      note: `median ${formatBytes(median(run.memory.samples))}`,
+      details: run,
+    }),
+    judge({
+      what: `on disk, ${away}`,
+      runtime,
+      unit: "bytes",
+      runs: [run.onDisk],
+      reference: { name: "what was sent", runs: [run.fed] },
+      target: { most: MOST_ON_DISK },
+      note: `${formatBytes(run.waiting)} for all readers together`,
+    }),
+    judge({
+      what: `longest pause of the source, ${away}`,
+      runtime,
+      unit: "s",
+      runs: [run.feedPause],
+      target: { most: MOST_FEED_PAUSE },
+    }),
+    judge({
+      what: `longest pause of the reader that is there, ${away}`,
+      runtime,
+      unit: "s",
+      runs: [run.readerPause],
+      target: { most: MOST_READER_PAUSE },
+    }),
+  ]);
   return (rows[0] ?? []).flatMap((_, i) => rows.map((each) => each[i]!));
 }
 

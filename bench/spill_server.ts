@@ -4,8 +4,8 @@ import { formatHello } from "../src/message/protocol.ts";
 import type { Connection } from "../src/net/net.ts";
 import { loadAdapter } from "../src/net/load.ts";
 import { interrupted } from "../src/cli/program.ts";
-import { queueStatus } from "../src/queue/sqlite_check.ts";
-import { loadSqlite } from "../src/queue/sqlite_file.ts";
+import { queueStatus } from "../src/queue/inspect.ts";
+import { loadSqlite } from "../src/queue/sqlite.ts";
 import { commandOn, Program } from "./programs.ts";
 import type { Runtime } from "../src/kernel/runtime.ts";
 import { PATIENCE } from "./spill_disk.ts";
@@ -57,9 +57,9 @@ export class ServerRun {
   }
 }
 
-/** Bytes in the queue of a server that was killed. */
-export async function storedIn(file: string): Promise<number> {
-  const { readers } = await queueStatus(await loadSqlite(), file);
+/** Bytes in the queue of a server that was killed, of all readers. */
+export async function storedIn(folder: string): Promise<number> {
+  const { readers } = await queueStatus(await loadSqlite(), folder);
   return readers.reduce((sum, { bytes }) => sum + bytes, 0);
 }
 

@@ -1,5 +1,5 @@
 /**
- * Inspects and repairs the durable queue of a server.
+ * Inspects, changes and repairs the durable queue of a server.
  *
  *     deno task queue status feed.queue
  */

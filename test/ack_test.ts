@@ -144,8 +144,12 @@ describe("AckParser", () => {
     lines.push(bytesOf("resume - -\nack 5\nack 6"));
     assertEquals(lines.next(), "resume - -");
     const parser = new AckParser(lines);
-    assertEquals(parser.acked, 5);
+    assertEquals(parser.parse(), 5);
     assertEquals(parser.push(bytesOf("4\n")), 64);
+    const beyond = new LineReader();
+    beyond.push(bytesOf("resume - -\nack 9000000000000000\n"));
+    beyond.next();
+    assertRefused(() => new AckParser(beyond).parse(100), "only 100 have");
   });
 
   test("refuses any other line, and more than was sent", () => {

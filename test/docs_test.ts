@@ -15,7 +15,7 @@ import { main as queue } from "../src/cli/queue.ts";
 import { main as report } from "../src/cli/report.ts";
 import { main as serve } from "../src/cli/server.ts";
 import { NumberedVerifier } from "../src/message/numbered.ts";
-import { openSqliteQueue } from "../src/queue/sqlite_queue.ts";
+import { openDiskQueue } from "../src/queue/disk_queue.ts";
 import { serve as startServer } from "../src/relay/serve.ts";
 import { POLICY_NAMES } from "../src/send/overflow.ts";
 import { ROOMS } from "../tools/imports.ts";
@@ -321,7 +321,7 @@ describe("the reader in Python of docs/protocol.md", () => {
     if (spawnSync("python3", ["--version"]).status !== 0) return t.skip("no python3");
     const [, text] = /^```python\n([\s\S]*?)^```$/m.exec(read("docs/protocol.md"))!;
     const folder = mkdtempSync(join(tmpdir(), "speedlimit-docs-"));
-    const queue = await openSqliteQueue(join(folder, "queue.db"), { sync: "off" });
+    const queue = await openDiskQueue(join(folder, "queue"), { sync: "off" });
     let ends = 0;
     const server = await startServer({
       port: 0,

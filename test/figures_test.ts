@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { assert, assertEquals, assertGreater, assertLessOrEqual } from "#std/assert";
 import type { ReaderFigures } from "../src/relay/figures.ts";
 import type { Server } from "../src/relay/serve.ts";
-import { openSqliteQueue } from "../src/queue/sqlite_queue.ts";
+import { openDiskQueue } from "../src/queue/disk_queue.ts";
 import { TcpSource } from "../src/source/tcp_source.ts";
 import { withServer } from "./peer.ts";
 import { MESSAGE, serving, SIZE, SMALL, withoutSmallBuffers } from "./serve_here.ts";
@@ -57,7 +57,7 @@ describe("the figures", () => {
 
   test("of a relay go on while its reader is away", async () => {
     await withFolder(async (folder) => {
-      const queue = await openSqliteQueue(join(folder, "queue.db"), { sync: "off" });
+      const queue = await openDiskQueue(join(folder, "queue"), { sync: "off" });
       try {
         const options = { overflow: "spill", queue, ack: "tcp", durationMs: 500 } as const;
         await serving({ ...options, message: MESSAGE }, async ({ server, connect, saw }) => {

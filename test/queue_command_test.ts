@@ -1,12 +1,14 @@
-/** The command that looks into a queue, and what it and the queue refuse. */
+/** The command that looks into a queue and changes it, and what it and the queue refuse. */
 import { describe, test } from "node:test";
 import {
   chmodSync,
-  copyFileSync,
   existsSync,
+  mkdirSync,
+  readdirSync,
   readFileSync,
+  rmSync,
   statSync,
-  truncateSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
@@ -16,270 +18,298 @@ import { DatabaseSync } from "node:sqlite";
 import {
   assert,
   assertEquals,
-  assertGreater,
-  assertGreaterOrEqual,
-  assertLess,
   assertMatch,
   assertRejects,
   assertStringIncludes,
 } from "#std/assert";
+import { openDiskQueue } from "../src/queue/disk_queue.ts";
+import { checkQueue } from "../src/queue/inspect.ts";
 import { QueueError } from "../src/queue/queue.ts";
-import { type QueueStatus, queueStatus } from "../src/queue/sqlite_check.ts";
-import { loadSqlite } from "../src/queue/sqlite_file.ts";
-import { openSqliteQueue } from "../src/queue/sqlite_queue.ts";
-import { run, start } from "./process.ts";
-import { assertHolds, batchAt, batchBytes, fill, hash, withFolder } from "./queue_batches.ts";
+import { loadSqlite } from "../src/queue/sqlite.ts";
+import { run } from "./process.ts";
+import { batchAt, batchBytes, fill, hashes, withFolder, withOpen } from "./queue_batches.ts";
 import { skip } from "./skip.ts";
 import { within } from "./within.ts";
 
 const MS = 10_000;
-const WRITER = "test/fixtures/queue_writer.ts";
+const LENGTH = 1000;
 
-describe("a file that is no queue", () => {
-  const refused = async (file: string, message: string | RegExp) => {
-    const before = existsSync(file) && statSync(file).isFile() ? hash(file) : undefined;
+const queue = (...args: string[]) => run(["bin/queue.ts", ...args]);
+
+describe("a folder or file that is no queue", () => {
+  const refused = async (path: string, message: RegExp) => {
+    const before = existsSync(path) ? hashes(path) : undefined;
     const error = await assertRejects(
-      () => within("open", MS, openSqliteQueue(file)),
+      () => within("open", MS, openDiskQueue(path)),
       QueueError,
     );
-    assertMatch(error.message, new RegExp(message));
+    assertMatch(error.message, message);
     assert(!error.message.includes("\n"), "more than one line");
-    if (before !== undefined) assertEquals(hash(file), before, "it was changed");
-    const { status, stderr } = await run(["bin/queue.ts", "check", file]);
-    assertEquals([status, stderr.trim().split("\n").length], [1, 1], stderr);
-    if (before !== undefined) assertEquals(hash(file), before, "check has changed it");
+    const sqlite = await loadSqlite();
+    await assertRejects(() => checkQueue(sqlite, path), QueueError);
+    if (before !== undefined) assertEquals(hashes(path), before, "it was changed");
+    else assert(!existsSync(path), "it was made");
   };
 
   test("is refused and left as it is", () =>
-    withFolder(async (folder) => {
-      const file = (name: string) => join(folder, name);
-      await refused(folder, "is a directory");
-      await refused(file("none/a.queue"), "there is no directory");
-      writeFileSync(file("text"), "some text that is none of ours\n".repeat(100));
-      await refused(file("text"), "is not a queue; it was not changed");
-      const database = new DatabaseSync(file("other"));
+    withFolder(async (parent) => {
+      const path = (...names: string[]) => join(parent, ...names);
+      await refused(
+        path("none", "queue"),
+        /cannot create the queue \S+: there is no folder \S+none$/,
+      );
+      writeFileSync(path("text"), "some text that is none of ours\n".repeat(100));
+      await refused(path("text"), /text is a file; a queue is a folder; it was not changed$/);
+      writeFileSync(path("empty"), "");
+      await refused(path("empty"), /empty is a file; a queue is a folder/);
+      const database = new DatabaseSync(path("other.db"));
       database.exec("CREATE TABLE t (a); INSERT INTO t VALUES (1)");
       database.close();
-      await refused(file("other"), "is an SQLite database but not a queue");
-      await (await openSqliteQueue(file("newer"))).close();
-      const newer = new DatabaseSync(file("newer"));
-      newer.exec("PRAGMA user_version = 2");
-      newer.close();
+      await refused(path("other.db"), /other\.db is a file; a queue is a folder/);
+      mkdirSync(path("folder", "0123456789abcdef"), { recursive: true });
+      writeFileSync(path("folder", "a file"), "text");
       await refused(
-        file("newer"),
-        "a queue of version 2, and this program supports only version 1",
+        path("folder"),
+        /is a folder with other files, not a queue; it was not changed$/,
       );
-      copyFileSync(file("newer"), file("short"));
-      truncateSync(file("short"), 50);
-      await refused(file("short"), "is truncated");
+      symlinkSync(path("nowhere"), path("link"));
+      const error = await assertRejects(() => openDiskQueue(path("link")), QueueError);
+      assert(!error.message.includes("\n"), error.message);
+      if (existsSync("/dev/null")) {
+        await assertRejects(() => openDiskQueue("/dev/null"), QueueError, "is not a folder");
+      }
+    }));
+
+  test("is refused by every command, in one line", () =>
+    withFolder(async (folder) => {
+      writeFileSync(join(folder, "a file"), "text");
+      const before = hashes(folder);
+      for (
+        const [command, ...args] of [
+          ...[["status"], ["check"], ["export"], ["repair"], ["repair", "--apply"]],
+          ...[["forget", "a"], ["seek", "a", "now"]],
+        ] as [string, ...string[]][]
+      ) {
+        const none = join(folder, "none");
+        const nothing = await queue(command, none, ...args);
+        assertEquals([nothing.status, nothing.stdout], [1, ""]);
+        assertEquals(nothing.stderr, `queue: there is no queue ${none}\n`);
+        const other = await queue(command, folder, ...args);
+        assertEquals([other.status, other.stdout], [1, ""]);
+        assertMatch(
+          other.stderr,
+          /^queue: \S+ is a folder with other files, not a queue; [^\n]*\n$/,
+        );
+      }
+      assertEquals(hashes(folder), before);
     }));
 
   test("or that may not be written is refused", async (t) => {
     if (process.getuid?.() === 0) return skip(t, "root may write everything");
-    await withFolder(async (folder) => {
-      const file = join(folder, "a.queue");
-      await (await openSqliteQueue(file)).close();
-      chmodSync(file, 0o444);
-      await assertRejects(() => openSqliteQueue(file), QueueError, "cannot");
+    await withFolder(async (parent) => {
+      const folder = join(parent, "queue");
+      await withOpen(folder, async (opened) => fill(await opened.openLog(""), 1, LENGTH));
+      chmodSync(folder, 0o555);
+      await assertRejects(() => openDiskQueue(folder), QueueError, "cannot");
+      chmodSync(folder, 0o700);
     });
   });
-});
 
-describe("a queue that is open", () => {
-  test("cannot be opened again, and can be looked into", () =>
-    withFolder(async (folder) => {
-      const file = join(folder, "a.queue");
-      const writer = start(
-        [WRITER, file, "always", "3", "1000", "wait"],
-      );
-      await within("stored", MS, writer.saw(/stored 3000/));
-      const startMs = performance.now();
-      await assertRejects(() => openSqliteQueue(file), QueueError, "is open in another process");
-      assertLess(performance.now() - startMs, 2000);
-      const check = await run(["bin/queue.ts", "check", file]);
-      assertEquals([check.status, check.stdout], [1, ""]);
-      assertStringIncludes(check.stderr, "is open in another process");
-      const status = await run(["bin/queue.ts", "status", file, "--json"]);
-      assertEquals([status.status, status.stderr], [0, ""]);
-      const { open, readers } = JSON.parse(status.stdout);
-      const { name, batches, bytes, messages, delivered, tail } = readers[0];
-      assertEquals([open, readers.length], [true, 1]);
-      assertEquals({ name, batches, bytes, messages, delivered, tail }, {
-        name: "a",
-        batches: 3,
-        bytes: 3000,
-        messages: 30,
-        delivered: 0,
-        tail: 3000,
-      });
-      // The lock goes with the process.
-      writer.kill("SIGKILL");
-      await within("killed", MS, writer.ended);
-      const queue = await within("open", MS, openSqliteQueue(file));
-      await assertRejects(
-        () => openSqliteQueue(file),
-        QueueError,
-        "is already open in this process",
-      );
-      // And that has not given the lock away.
-      const other = await run([WRITER, file]);
-      assertEquals(other.status, 1);
-      assertStringIncludes(other.stderr, "is open in another process");
-      await assertHolds(await queue.open("a"), 0, 3000, 1000);
-      await queue.close();
+  test("can be an empty folder, or one that was just begun", () =>
+    withFolder(async (parent) => {
+      const folder = join(parent, "queue");
+      mkdirSync(folder);
+      await withOpen(folder, async (opened) => fill(await opened.openLog(""), 1, LENGTH));
+      const begun = join(parent, "begun");
+      mkdirSync(begun);
+      writeFileSync(join(begun, "lock.db"), "");
+      await withOpen(begun, async (opened) => fill(await opened.openLog(""), 1, LENGTH));
     }));
 });
 
-describe("status of a queue that is open, under load", () => {
-  test("each row is whole, and none goes back: a writer that stores and releases", () =>
-    withFolder(async (folder) => {
-      const file = join(folder, "a.queue");
-      const writer = start([WRITER, file, "off", "1000000", "20000", "churn"]);
-      try {
-        await within("stored", MS, writer.saw(/stored 400000\n/));
-        const sqlite = await loadSqlite();
-        let last = { delivered: 0, tail: 0 };
-        let looks = 0;
-        // For a second, and until the writer has released something.
-        const end = performance.now() + 1000;
-        while (performance.now() < end || looks <= 10 || last.delivered <= 400_000) {
-          looks++;
-          const { open, readers, damaged } = await queueStatus(sqlite, file);
-          assertEquals([open, readers.length, damaged], [true, 1, 0]);
-          const { name, batches, bytes, messages, delivered, tail, oldest } = readers[0]!;
-          assertEquals([name, bytes, messages], ["a", batches * 20_000, batches * 10]);
-          assertGreaterOrEqual(delivered, last.delivered);
-          assertGreaterOrEqual(tail, last.tail);
-          // It is looked up after the row: what the row tells of may be delivered by then.
-          if (oldest !== undefined) {
-            assertLess(Math.abs(Date.now() - Date.parse(oldest)), 60_000);
-          }
-          last = { delivered, tail };
-        }
-        assertEquals(writer.stderr, "");
-      } finally {
-        writer.kill("SIGKILL");
-        await within("its end", MS, writer.ended);
-      }
-    }));
-
-  test("as a command with no more permission than to read, beside a server and its readers", () =>
-    withFolder(async (folder) => {
-      const file = join(folder, "queue.db");
-      const spill = ["--overflow", "spill", "--spill", file, "--sync", "off"];
-      const server = start([
-        ...["server.ts", "--port", "0", "--rate", "40MB/s", "--reader-id", "hello"],
-        ...["--backlog", "64k", "--sndbuf", "64k", ...spill],
-      ]);
-      const programs = [server];
-      try {
-        const [, port] = await within("listening", MS, server.saw(/listening on \S+:(\d+)/));
-        for (const name of ["anna", "bert"]) {
-          // Some 20 MB/s at most: what it does not take goes through the disk.
-          const pace = ["--read-size", "20000", "--work", "1ms", "--rcvbuf", "64k"];
-          const args = [`127.0.0.1:${port}`, "--hello", name, "--ack", ...pace];
-          programs.push(start(["client.ts", ...args], { timeoutMs: 60_000 }));
-        }
-        await within(
-          "spilling",
-          MS,
-          server.saw(/anna: backlog[^]*bert: backlog|bert: backlog[^]*anna: backlog/),
-        );
-        const permissions = [`--allow-read`];
-        let stored = 0;
-        for (let i = 0; i < 8; i++) {
-          const status = await run(["bin/queue.ts", "status", file, "--json"], { permissions });
-          assertEquals([status.status, status.stderr], [0, ""]);
-          const { open, readers } = JSON.parse(status.stdout) as QueueStatus;
-          assertEquals([open, readers.map(({ name }) => name).sort()], [true, ["anna", "bert"]]);
-          stored = Math.max(stored, ...readers.map(({ bytes }) => bytes));
-        }
-        assertGreater(stored, 1e6);
-        const people = await run(["bin/queue.ts", "status", file], { permissions });
-        assertMatch(people.stdout, /; open in another process\nreader +stored/);
-        for (const args of [["check"], ["export", "--reader", "anna"], ["repair", "--apply"]]) {
-          const [command, ...rest] = args;
-          const refused = await run(["bin/queue.ts", command!, file, ...rest]);
-          assertEquals([refused.status, refused.stdout], [1, ""]);
-          const says =
-            "is open in another process: only `queue status` works until that process closes it";
-          assertEquals(refused.stderr, `queue: ${file} ${says}\n`);
-        }
-        assertEquals(server.stderr, "");
-      } finally {
-        for (const program of programs) program.kill("SIGKILL");
-        await within("all ends", MS, Promise.all(programs.map(({ ended }) => ended)));
-      }
-    }));
-});
+/** A queue with two readers of a shared stream, with a gap, and one with a stream of its own. */
+async function withMade(use: (folder: string) => Promise<void>): Promise<void> {
+  await withFolder(async (parent) => {
+    const folder = join(parent, "queue");
+    await withOpen(folder, async (opened) => {
+      const shared = await opened.openLog("");
+      const [a] = [await shared.openCursor("a", 0), await shared.openCursor("b", 3500)];
+      await a.setAcknowledges();
+      await fill(shared, 3, LENGTH);
+      await shared.append(batchAt(5000, LENGTH));
+      const own = await opened.openLog("own one");
+      await own.openCursor("own one", 0);
+      await fill(own, 5, 100_000);
+    });
+    await use(folder);
+  });
+}
 
 describe("queue", () => {
-  const queue = (...args: string[]) => run(["bin/queue.ts", ...args]);
-
   test("says what it can do, and what it cannot", async () => {
     const help = await queue("--help");
     assertEquals(help.status, 0);
-    assertStringIncludes(help.stdout, "queue.ts repair FILE [OPTIONS]");
+    assertStringIncludes(help.stdout, "queue.ts repair FOLDER");
     for (
       const [args, message] of [
-        [[], "no command: must be status, check, export or repair"],
-        [["stats", "x"], 'COMMAND "stats" must be status, check, export or repair'],
-        [["status"], "no FILE: which queue?"],
+        [[], "no command: must be status, check, export, forget, seek, repair"],
+        [["stats", "x"], 'COMMAND "stats" must be status, check, export, forget, seek or repair'],
+        [["status"], "no FOLDER: which queue?"],
         [["status", "x", "--jsno"], 'unknown option "--jsno"; did you mean --json?'],
+        [["forget", "x"], "no NAME: which reader?"],
+        [["seek", "x", "a"], "no NAME or no place"],
+        [["seek", "x", "a", "then"], 'PLACE "then" must be now, oldest or an offset in bytes'],
+        [["seek", "x", "a", "1.5"], 'PLACE "1.5" must be now, oldest or an offset in bytes'],
       ] as const
     ) {
       const { status, stdout, stderr } = await queue(...args);
-      assertEquals([status, stdout], [2, ""]);
+      assertEquals([status, stdout], [2, ""], stderr);
       assertStringIncludes(stderr, `queue: ${message}`);
     }
-    const { status, stderr } = await queue("status", "nowhere.queue");
-    assertEquals([status, stderr], [1, "queue: there is no queue nowhere.queue\n"]);
   });
 
   test("tells, checks and exports", () =>
-    withFolder(async (folder) => {
-      const file = join(folder, "a.queue");
-      const made = await openSqliteQueue(file);
-      await fill(await made.open("a"), 5, 100_000);
-      const other = await made.open("other");
-      await fill(other, 3, 1000);
-      await other.append(batchAt(5000, 1000));
-      other.release(1000, 0);
-      await made.close();
-
-      const status = await queue("status", file);
-      assertMatch(
-        status.stdout,
-        /not open\nreader +stored +messages +batches +delivered +oldest\n/,
-      );
-      assertMatch(status.stdout, /\na +500 kB +50 +5 +0 +20\d\d-\S+\nother +3.00 kB +30 +3 +1000 /);
-      const check = await queue("check", file);
+    withMade(async (folder) => {
+      const before = hashes(folder);
+      const status = await queue("status", folder);
+      assertEquals([status.status, status.stderr], [0, ""]);
+      const lines = status.stdout.trimEnd().split("\n");
+      assertMatch(lines[0]!, /queue: 504 kB on disk; not open$/);
+      assertMatch(lines[1]!, /^stream of +stream +on disk +segments +offsets +oldest$/);
+      assertMatch(status.stdout, /^all readers +[0-9a-f]{16} +4\.15 kB +1 +0-6000 +20\d\d-\S+$/m);
+      assertMatch(status.stdout, /^own one +[0-9a-f]{16} +500 kB +1 +0-500000 +20\d\d-\S+$/m);
+      assertMatch(status.stdout, /^reader +stored +messages +delivered +acknowledges$/m);
+      assertMatch(status.stdout, /^a +4\.00 kB +40 +0 +yes$/m);
+      assertMatch(status.stdout, /^b +1\.00 kB +10 +3500 +no$/m);
+      assertMatch(status.stdout, /^own one +500 kB +50 +0 +no$/m);
+      const check = await queue("check", folder);
       assertEquals([check.status, check.stderr], [0, ""]);
-      assertMatch(
-        check.stdout,
-        /gap: reader "other", 2000 bytes at offset 3000 are not stored\nno damage: 8/,
-      );
+      assertEquals(check.stdout, "no damage: 9 batches, 504 kB\n");
 
-      const which = await queue("export", file);
+      const which = await queue("export", folder);
       assertEquals(which.status, 2);
-      assertStringIncludes(which.stderr, "has 2 readers: choose one with --reader: a, other");
-      const out = join(folder, "out");
-      const exported = await queue("export", file, "--reader", "a", "--out", out);
+      assertStringIncludes(which.stderr, "has 3 readers: choose one with --reader: a, b, own one");
+      const out = `${folder}.out`;
+      const exported = await queue("export", folder, "--reader", "own one", "--out", out);
       assertEquals([exported.status, exported.stdout], [0, ""], exported.stderr);
-      assertEquals(exported.stderr, "exported 5 batches, 500 kB, 50 messages\n");
+      assertEquals(exported.stderr, "exported 5 batches, 500 kB\n");
       const parts = Array.from({ length: 5 }, (_, i) => batchBytes(i * 100_000, 100_000));
-      assertEquals(readFileSync(out), Buffer.concat(parts));
-      const again = await queue("export", file, "--reader", "a", "--out", out);
+      assertEquals(Buffer.compare(readFileSync(out), Buffer.concat(parts)), 0);
+      const again = await queue("export", folder, "--reader", "own one", "--out", out);
       assertEquals(again.status, 1);
       assertStringIncludes(again.stderr, "it exists already, and must be a new file");
-      const gap = await queue("export", file, "--reader", "other", "--out", join(folder, "gap"));
-      assertEquals(gap.stderr.split("\n")[0], "missing: 2000 bytes at offset 3000");
-      const piped = await queue("export", file, "--reader", "other");
+      const gap = await queue("export", folder, "--reader", "a", "--out", `${folder}.gap`);
+      assertEquals(
+        gap.stderr,
+        "missing: 2000 bytes from offset 3000 on: they are not stored\n" +
+          "exported 4 batches, 4.00 kB\n",
+      );
+      assertEquals(statSync(`${folder}.gap`).size, 4000);
+      const unknown = await queue("export", folder, "--reader", "c");
+      assertEquals(unknown.status, 1);
+      assertStringIncludes(unknown.stderr, 'has no reader "c": it has a, b, own one');
+      const piped = await queue("export", folder, "--reader", "a");
       assertEquals(Buffer.byteLength(piped.stdout) > 0, true);
-      const repair = await queue("repair", file);
+      const repair = await queue("repair", folder, "--apply");
       assertEquals([repair.status, repair.stdout], [
         0,
         "no damage: there is nothing to repair\n",
       ]);
+      assertEquals(hashes(folder), before, "it was changed");
+    }));
+
+  test("exports from the middle of a batch on, which is delivered in part", () =>
+    withMade(async (folder) => {
+      await withOpen(folder, async (opened) => {
+        const shared = await opened.openLog("");
+        for (const cursor of shared.cursors) if (cursor.name === "a") cursor.release(1234);
+      });
+      const out = `${folder}.out`;
+      const { status } = await queue("export", folder, "--reader", "a", "--out", out);
+      assertEquals(status, 0);
+      const bytes = Buffer.concat([batchBytes(1234, 1766), batchBytes(5000, 1000)]);
+      assertEquals(Buffer.compare(readFileSync(out), bytes), 0);
+    }));
+
+  test("forgets a reader, and what only it needs is deleted", () =>
+    withMade(async (folder) => {
+      const before = hashes(join(folder, "queue.db"));
+      const wrong = await queue("forget", folder, "A");
+      assertEquals([wrong.status, wrong.stdout], [1, ""]);
+      assertEquals(wrong.stderr, `queue: ${folder} has no reader "A": it has a, b, own one\n`);
+      assertEquals(Object.keys(hashes(join(folder, "queue.db"))), Object.keys(before));
+      for (const name of ["a", "own one"]) {
+        const { status, stdout, stderr } = await queue("forget", folder, name);
+        assertEquals([status, stdout, stderr], [0, `forgotten: ${name}\n`, ""]);
+      }
+      await withOpen(folder, async (opened) => {
+        const shared = await opened.openLog("");
+        assertEquals(shared.cursors.map(({ name }) => name), ["b"]);
+        shared.cursors[0]!.release(6000);
+        await shared.settled();
+        assertEquals(shared.segments, 0);
+        const own = await opened.openLog("own one");
+        assertEquals(own.cursors, []);
+        await own.settled();
+        assertEquals(own.segments, 0);
+      });
+      assertEquals((await queue("forget", folder, "b")).status, 0);
+      const none = await queue("forget", folder, "b");
+      assertEquals(none.stderr, `queue: ${folder} has no reader "b": it has none\n`);
+      assertMatch((await queue("status", folder)).stdout, /\nno readers yet\n$/);
+    }));
+
+  test("seeks: to the end, to the oldest message, or to an offset", () =>
+    withMade(async (folder) => {
+      for (
+        const [name, place, offset] of [
+          ["a", "now", 6000],
+          ["a", "oldest", 0],
+          ["b", "oldest", 0],
+          ["b", "5000", 5000],
+          ["own one", "500000", 500_000],
+        ] as const
+      ) {
+        const { status, stdout, stderr } = await queue("seek", folder, name, place);
+        const said = `${name}: is sent its messages from offset ${offset} on\n`;
+        assertEquals([status, stdout, stderr], [0, said, ""]);
+      }
+      for (
+        const [name, place, message] of [
+          [
+            "a",
+            "6001",
+            "a cannot be moved to offset 6001: the queue has its messages from 0 to 6000",
+          ],
+          ["own one", "999999999999999", "own one cannot be moved to offset 999999999999999: "],
+          ["c", "now", `${folder} has no reader "c": it has a, b, own one`],
+        ] as const
+      ) {
+        const { status, stdout, stderr } = await queue("seek", folder, name, place);
+        assertEquals([status, stdout], [1, ""]);
+        assertStringIncludes(stderr, `queue: ${message}`);
+        assertEquals(stderr.trimEnd().split("\n").length, 1);
+      }
+      await withOpen(folder, async (opened) => {
+        const shared = await opened.openLog("");
+        const places = shared.cursors.map((cursor) => [
+          ...[cursor.name, cursor.offset, cursor.acknowledges],
+        ]);
+        assertEquals(places.sort(), [["a", 0, true], ["b", 5000, false]]);
+        assertEquals((await opened.openLog("own one")).cursors[0]!.offset, 500_000);
+      });
+    }));
+
+  test("leaves nothing behind in a queue that only it has opened", () =>
+    withMade(async (folder) => {
+      const names = readdirSync(folder).sort();
+      for (
+        const args of [["status"], ["check"], ["repair"], ["seek", "a", "now"], ["forget", "a"]]
+      ) {
+        const [command, ...rest] = args;
+        assertEquals((await queue(command!, folder, ...rest)).status, 0);
+        assertEquals([command, readdirSync(folder).sort()], [command, names]);
+      }
+      rmSync(folder, { recursive: true });
     }));
 });

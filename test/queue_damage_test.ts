@@ -1,123 +1,408 @@
-/** A batch whose bytes or numbers have changed in the file. */
+/** Segments that are no longer what was stored: the rest is delivered, and nothing is lost silently. */
 import { describe, test } from "node:test";
-import { readFileSync, statSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
-import { Buffer } from "node:buffer";
-import { assertEquals, assertMatch, assertNotEquals } from "#std/assert";
-import type { Damage } from "../src/queue/queue.ts";
-import { openSqliteQueue } from "../src/queue/sqlite_queue.ts";
+import {
+  appendFileSync,
+  copyFileSync,
+  cpSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
+import {
+  assert,
+  assertEquals,
+  assertGreater,
+  assertMatch,
+  assertRejects,
+  assertStringIncludes,
+} from "#std/assert";
+import { checkQueue, queueStatus } from "../src/queue/inspect.ts";
+import { openDiskQueue } from "../src/queue/disk_queue.ts";
+import { type Damage, type Log, QueueError } from "../src/queue/queue.ts";
+import { FILE_HEADER, RECORD_HEADER } from "../src/queue/segment_format.ts";
+import { loadSqlite } from "../src/queue/sqlite.ts";
 import { run } from "./process.ts";
-import { batchAt, fill, hash, withFolder } from "./queue_batches.ts";
+import {
+  assertBatch,
+  batchAt,
+  fill,
+  flip,
+  hash,
+  hashes,
+  offsetsOf,
+  segmentFiles,
+  withFolder,
+  withOpen,
+} from "./queue_batches.ts";
 import { within } from "./within.ts";
 
 const MS = 10_000;
+const SHORT = { maxBytes: 512 * 1024 };
+/** Three of these fill one of the shortest segments. */
+const LENGTH = 25_000;
+const COUNT = 15;
+const RECORD = RECORD_HEADER + LENGTH;
+const ALL = Array.from({ length: COUNT }, (_, i) => i * LENGTH);
+const sqlite = await loadSqlite();
 
-describe("a damaged batch", () => {
-  /** A queue with three batches, of which something is changed in the file before it is opened. */
-  async function withDamage(
-    find: (content: Buffer) => number,
-    use: (file: string) => Promise<void>,
-  ): Promise<void> {
-    await withFolder(async (folder) => {
-      const file = join(folder, "a.queue");
-      const queue = await openSqliteQueue(file);
-      const reader = await queue.open("a");
-      for (const offset of [0, 1, 2].map((i) => i * 300_000)) {
-        const batch = { ...batchAt(offset, 300_000), position: POSITION + offset };
-        if (offset === 300_000) batch.bytes.set(MARK, 150_000);
-        await reader.append(batch);
-      }
-      await queue.close();
-      const content = readFileSync(file);
-      const at = find(content);
-      assertNotEquals(at, -1, "not found");
-      content[at]! ^= 0x10;
-      writeFileSync(file, content);
-      await use(file);
+/** Makes a queue of five segments with three batches each, once; `use` gets a copy of it each time. */
+async function withQueues(
+  use: (copy: () => { folder: string; stream: string; files: string[] }) => Promise<void>,
+): Promise<void> {
+  await withFolder(async (parent) => {
+    const made = join(parent, "made");
+    const stream = await withOpen(made, async (queue) => {
+      const log = await queue.openLog("");
+      await log.openCursor("a", 0);
+      for (let i = 0; i < COUNT; i++) await fill(log, 1, LENGTH);
+      assertEquals(log.segments, 5);
+      const other = await queue.openLog("other");
+      await other.openCursor("other", 0);
+      await fill(other, 3, LENGTH);
+      return log.stream;
+    }, SHORT);
+    let copies = 0;
+    await use(() => {
+      const folder = join(parent, `copy ${++copies}`);
+      cpSync(made, folder, { recursive: true });
+      return { folder, stream, files: segmentFiles(folder, { stream }) };
     });
-  }
-  /** A number that is nowhere else in the file. */
-  const POSITION = 0x0123_4567_0000;
-  const MARK = Buffer.from("here and nowhere else");
-  const CASES: [string, (content: Buffer) => number][] = [
-    ["a byte", (content) => content.indexOf(MARK)],
-    ["its position", (content) => {
-      const number = Buffer.alloc(6);
-      number.writeUIntBE(POSITION + 300_000, 0, 6);
-      return content.indexOf(number) + 1;
-    }],
-    ["its length", (content) => {
-      const numbers = Buffer.alloc(6);
-      numbers.writeUIntBE(300_000, 0, 3);
-      numbers.writeUIntBE(300_000, 3, 3);
-      return content.indexOf(numbers) + 4;
-    }],
-    ["its offset", (content) => {
-      const numbers = Buffer.alloc(6);
-      numbers.writeUIntBE(300_000, 0, 3);
-      numbers.writeUIntBE(300_000, 3, 3);
-      return content.indexOf(numbers);
-    }],
+  });
+}
+
+interface Opened {
+  log: Log;
+  offsets: number[];
+  damages: Damage[];
+}
+
+/** Opens a hurt queue and reads all there is; it must then work as any other. */
+async function readAll(folder: string, use: (opened: Opened) => void): Promise<void> {
+  const damages: Damage[] = [];
+  await withOpen(folder, async (queue) => {
+    const log = await queue.openLog("");
+    const offsets = await offsetsOf(log, LENGTH);
+    for (const { key, offset, bytes, reason } of damages) {
+      assertEquals([key, Number.isSafeInteger(offset), bytes > 0], ["", true, true]);
+      assertMatch(reason, /^[^\n]+$/);
+    }
+    use({ log, offsets, damages });
+    // The other streams are not concerned.
+    const other = await queue.openLog("other");
+    assertEquals(await offsetsOf(other, LENGTH), [0, LENGTH, 2 * LENGTH]);
+    const next = Math.max(log.end, COUNT * LENGTH);
+    await log.append(batchAt(next, LENGTH));
+    assertBatch(await log.read(next), next, LENGTH);
+  }, { sync: "off", onDamage: (damage) => damages.push(damage) });
+}
+
+describe("a bit that has changed", () => {
+  const PLACES: [what: string, at: number, mask: number][] = [
+    ["the magic", 0, 1],
+    ["its CRC", 5, 0x80],
+    ["a high bit of its length", 8, 0x20],
+    ["a middle bit of its length", 9, 1],
+    ["a low bit of its length", 11, 4],
+    ["its messages", 15, 1],
+    ["a high bit of its offset", 18, 0x40],
+    ["the highest bit of its offset", 16, 0x80],
+    ["a low bit of its offset", 22, 0x10],
+    ["its time", 31, 2],
+    ["its first byte", 32, 1],
+    ["a byte in the middle", 32 + LENGTH / 2, 0x80],
+    ["its last byte", RECORD - 1, 8],
   ];
-
-  for (const [what, find] of CASES) {
-    test(`of which ${what} has changed is set aside, and told of`, () =>
-      withDamage(find, async (file) => {
-        const before = hash(file);
-        const check = await run(["bin/queue.ts", "check", file]);
-        assertEquals(check.status, 1, check.stdout);
-        assertMatch(check.stdout, /^(damaged|broken): /);
-        const plan = await run(["bin/queue.ts", "repair", file]);
-        assertMatch(plan.stdout, /not changed; to repair it: queue.ts repair \S+ --apply\n$/);
-        assertEquals(hash(file), before, "check or the plan has changed it");
-
-        const damages: Damage[] = [];
-        const onDamage = (damage: Damage) => damages.push(damage);
-        const queue = await openSqliteQueue(file, { onDamage });
-        const reader = await queue.open("a");
-        const first = await reader.read(0);
-        assertEquals([first!.offset, first!.position], [0, POSITION]);
-        const offsets: number[] = [];
-        for (let at = 300_000;;) {
-          const batch = await within("read", MS, reader.read(at));
-          if (batch === null) break;
-          offsets.push(batch.offset);
-          at = batch.offset + batch.bytes.length;
+  for (const [name, segment] of [["first", 0], ["middle", 2], ["last", 4]] as const) {
+    test(`in a record of the ${name} segment takes this one, and is told of`, () =>
+      withQueues(async (copy) => {
+        for (const [i, [what, at, mask]] of PLACES.entries()) {
+          for (const record of new Set([i % 3, segment === 4 ? 2 : 0])) {
+            const { folder, files } = copy();
+            flip(files[segment]!, FILE_HEADER + record * RECORD + at, mask);
+            const lost = (segment * 3 + record) * LENGTH;
+            const checked = await checkQueue(sqlite, folder);
+            assertEquals([what, checked.damages.length, checked.batches], [what, 1, COUNT + 2]);
+            await readAll(folder, ({ log, offsets, damages }) => {
+              const rest = ALL.filter((offset) => offset !== lost);
+              assertEquals([what, record, offsets], [what, record, rest]);
+              assertEquals([what, damages.length], [what, 1]);
+              if (!what.includes("of its offset")) assertEquals(damages[0]!.offset, lost);
+              assertEquals(log.end, Math.max(...rest) + LENGTH);
+            });
+            rmSync(folder, { recursive: true });
+          }
         }
-        assertEquals(offsets, [600_000]);
-        assertEquals(damages.length, 1);
-        assertEquals([damages[0]!.reader, damages[0]!.messages], ["a", 10]);
-        assertEquals(reader.stored, { batches: 2, bytes: 600_000, messages: 20 });
-        await fill(reader, 1, 1000);
-        await queue.close();
-        const later = await run(["bin/queue.ts", "check", file]);
-        assertEquals(later.status, 1);
-        assertMatch(later.stdout, /^set aside on 20\S+: reader "a", \d+ bytes/);
-      }));
-
-    test(`of which ${what} has changed is repaired`, () =>
-      withDamage(find, async (file) => {
-        const repaired = await run(["bin/queue.ts", "repair", file, "--apply"]);
-        assertEquals([repaired.status, repaired.stderr], [0, ""]);
-        assertMatch(repaired.stdout, /^set aside: reader "a", \d+ bytes \(10 messages\)/m);
-        const queue = await openSqliteQueue(file);
-        const reader = await queue.open("a");
-        assertEquals((await reader.read(0))!.offset, 0);
-        assertEquals((await reader.read(300_000))!.offset, 600_000);
-        assertEquals(reader.stored.batches, 2);
-        await queue.close();
       }));
   }
 
-  test("is left out of an export, which says so", () =>
-    withDamage(CASES[0]![1], async (file) => {
-      const out = `${file}.out`;
-      const { status, stderr } = await run(["bin/queue.ts", "export", file, "--out", out]);
+  test("in the header of a file takes no record, and is told of", () =>
+    withQueues(async (copy) => {
+      for (const segment of [0, 2, 4]) {
+        for (const at of [0, 7, 11, 14, 16, 23]) {
+          const { folder, files } = copy();
+          flip(files[segment]!, at);
+          await readAll(folder, ({ offsets, damages }) => {
+            assertEquals(offsets, ALL);
+            assertEquals(damages.map(({ offset, bytes }) => [offset, bytes]), [
+              [segment * 3 * LENGTH, FILE_HEADER],
+            ]);
+            assertMatch(damages[0]!.reason, /does not begin as a segment|the CRC of its header/);
+          });
+          rmSync(folder, { recursive: true });
+        }
+      }
+    }));
+
+  test("is found by `check`, left out of an export that says so, and needs no repair", () =>
+    withQueues(async (copy) => {
+      const { folder, files } = copy();
+      flip(files[0]!, 1000);
+      flip(files[2]!, FILE_HEADER + RECORD + 9);
+      flip(files[4]!, -1);
+      const before = hashes(folder);
+      const check = await run(["bin/queue.ts", "check", folder]);
+      assertEquals([check.status, check.stderr], [1, ""]);
+      const lines = check.stdout.trimEnd().split("\n");
+      assertEquals(lines.length, 4);
+      for (const [i, lost] of [0, 7, 14].entries()) {
+        assertMatch(
+          lines[i]!,
+          new RegExp(`^damaged: 25032 bytes from offset ${lost * LENGTH} on: `),
+        );
+      }
+      assertEquals(lines[3], "intact: 15 batches, 375 kB");
+      const repair = await run(["bin/queue.ts", "repair", folder, "--apply"]);
+      assertEquals([repair.status, repair.stderr], [0, ""]);
+      assertStringIncludes(repair.stdout, "nothing to repair: a server skips what is damaged");
+      const out = `${folder}.out`;
+      const args = ["export", folder, "--reader", "a", "--out", out];
+      const { status, stderr } = await run(["bin/queue.ts", ...args]);
       assertEquals(status, 0, stderr);
-      assertMatch(
-        stderr,
-        /^missing: 300000 bytes at offset 300000: its CRC-32 is wrong\nexported 2 /,
-      );
-      assertEquals(statSync(out).size, 600_000);
+      for (const lost of [0, 7, 14]) {
+        assertMatch(
+          stderr,
+          new RegExp(`^missing: \\d+ bytes from offset ${lost * LENGTH} on: `, "m"),
+        );
+      }
+      assertMatch(stderr, /\nexported 12 batches, 300 kB\n$/);
+      assertEquals(statSync(out).size, 12 * LENGTH);
+      assertEquals(hashes(folder), before, "it was changed");
     }));
 });
+
+describe("a segment", () => {
+  test("that is cut short keeps what is before, and the other segments", () =>
+    withQueues(async (copy) => {
+      for (const segment of [0, 2, 4]) {
+        for (
+          const [size, records] of [
+            [0, 0],
+            [10, 0],
+            [FILE_HEADER, 0],
+            [FILE_HEADER + 5, 0],
+            [FILE_HEADER + RECORD - 1, 0],
+            [FILE_HEADER + RECORD, 1],
+            [FILE_HEADER + RECORD + 3, 1],
+            [FILE_HEADER + 2 * RECORD + 32, 2],
+            [FILE_HEADER + 3 * RECORD - 1, 2],
+          ] as const
+        ) {
+          const { folder, files } = copy();
+          truncateSync(files[segment]!, size);
+          await readAll(folder, ({ log, offsets, damages }) => {
+            const rest = ALL.filter((at) => {
+              const index = at / LENGTH - segment * 3;
+              return index < records || index >= 3;
+            });
+            assertEquals([segment, size, offsets], [segment, size, rest]);
+            assertEquals(log.end, rest.at(-1)! + LENGTH);
+            // What a kill can leave is no damage of the last one.
+            const whole = (size - FILE_HEADER) % RECORD === 0 || size === 0;
+            const reported = segment === 4 ? size === 10 : !whole;
+            assertEquals([segment, size, damages.length > 0], [segment, size, reported]);
+          });
+          rmSync(folder, { recursive: true });
+        }
+      }
+    }));
+
+  test("that is missing is a gap", () =>
+    withQueues(async (copy) => {
+      for (const segment of [0, 2, 4]) {
+        const { folder, files } = copy();
+        rmSync(files[segment]!);
+        const rest = ALL.filter((at) => Math.floor(at / LENGTH / 3) !== segment);
+        if (segment === 2) {
+          const args = [
+            "bin/queue.ts",
+            "export",
+            folder,
+            "--reader",
+            "a",
+            "--out",
+            `${folder}.out`,
+          ];
+          const { stderr } = await run(args);
+          assertMatch(stderr, /^missing: 75000 bytes from offset 150000 on: they are not stored$/m);
+        }
+        await readAll(folder, ({ log, offsets }) => {
+          assertEquals(offsets, rest);
+          assertEquals([log.start, log.end], [rest[0]!, rest.at(-1)! + LENGTH]);
+        });
+      }
+    }));
+
+  test("of another stream, or with other bytes, is not delivered", () =>
+    withQueues(async (copy) => {
+      const hurts: [string, (file: string, other: string) => void][] = [
+        ["another stream's", (file, other) => copyFileSync(other, file)],
+        ["zeros", (file) => writeFileSync(file, new Uint8Array(70_000))],
+        ["text", (file) => writeFileSync(file, "rcrd, and other text\n".repeat(3000))],
+      ];
+      for (const [what, hurt] of hurts) {
+        for (const segment of [0, 2, 4]) {
+          const { folder, files } = copy();
+          const status = await queueStatus(sqlite, folder);
+          const { stream } = status.streams.find(({ key }) => key === "other")!;
+          hurt(files[segment]!, segmentFiles(folder, { stream })[0]!);
+          await readAll(folder, ({ offsets, damages }) => {
+            const rest = ALL.filter((at) => Math.floor(at / LENGTH / 3) !== segment);
+            assertEquals([what, segment, offsets], [what, segment, rest]);
+            // Its header, and all that follows.
+            assertEquals([what, segment, damages.length], [what, segment, 2]);
+            const bytes = damages.reduce((sum, damage) => sum + damage.bytes, 0);
+            assertGreater(bytes, 60_000);
+          });
+          rmSync(folder, { recursive: true });
+        }
+      }
+    }));
+
+  test("in the place of another one, or twice, is not delivered twice", () =>
+    withQueues(async (copy) => {
+      const { folder, files } = copy();
+      copyFileSync(files[1]!, files[3]!);
+      await readAll(folder, ({ offsets, damages }) => {
+        assertEquals(offsets, ALL.filter((at) => Math.floor(at / LENGTH / 3) !== 3));
+        assertGreater(damages.length, 0);
+      });
+    }));
+
+  test("with more bytes after its records is cut, and told of", () =>
+    withQueues(async (copy) => {
+      for (const segment of [0, 2, 4]) {
+        for (const bytes of [new Uint8Array(1), new Uint8Array(100_000), "rcr?".repeat(5000)]) {
+          const { folder, files } = copy();
+          appendFileSync(files[segment]!, bytes);
+          await readAll(folder, ({ offsets, damages }) => {
+            assertEquals(offsets, ALL);
+            assertEquals(damages.map((damage) => [damage.offset, damage.bytes]), [
+              [(segment * 3 + 3) * LENGTH, bytes.length],
+            ]);
+          });
+          rmSync(folder, { recursive: true });
+        }
+      }
+    }));
+});
+
+describe("what is in the folder of a stream", () => {
+  test("and is none of its segments is left alone", () =>
+    withQueues(async (copy) => {
+      const { folder, stream } = copy();
+      const names = [
+        ...["x", "0.segment", "0000000000000000.segment.bak", "000000000000000a.segment", "%"],
+        ...["\u202e.segment", "key2"],
+      ].map((name) => join(folder, stream, name));
+      for (const name of names) writeFileSync(name, "something else");
+      mkdirSync(join(folder, stream, "a folder"));
+      mkdirSync(join(folder, "another folder"));
+      writeFileSync(join(folder, "a file"), "something else");
+      writeFileSync(join(folder, "0123456789abcdef"), "no folder");
+      await readAll(folder, ({ offsets, damages }) => assertEquals([offsets, damages], [ALL, []]));
+      for (const name of names) assertEquals(readFileSync(name, "utf8"), "something else");
+    }));
+
+  /** Nothing opens it, and nothing is changed; then it can be put right. */
+  async function assertRefused(folder: string, path: string, message: RegExp): Promise<void> {
+    const error = await assertRejects(
+      () => within("open", MS, openDiskQueue(folder)),
+      QueueError,
+    );
+    assertMatch(error.message, message);
+    assert(!error.message.includes("\n"), "more than one line");
+    await assertRejects(() => checkQueue(sqlite, folder), QueueError);
+    rmSync(path, { recursive: true });
+    await readAll(folder, ({ damages }) => assertEquals(damages, []));
+  }
+
+  test("may not be a symbolic link, which is not followed", () =>
+    withQueues(async (copy) => {
+      for (const segment of [0, 2, 4]) {
+        const { folder, files } = copy();
+        const elsewhere = `${folder}.elsewhere`;
+        renameSync(files[segment]!, elsewhere);
+        symlinkSync(elsewhere, files[segment]!);
+        const before = hash(elsewhere);
+        if (segment === 2) {
+          for (const args of [["status"], ["check"], ["repair"], ["export", "--reader", "a"]]) {
+            const [command, ...rest] = args;
+            const { status, stderr } = await run(["bin/queue.ts", command!, folder, ...rest]);
+            assertEquals([status, stderr.trimEnd().split("\n").length], [1, 1], stderr);
+            assertMatch(stderr, /\.segment is not a regular file$/m);
+          }
+        }
+        await assertRefused(folder, files[segment]!, /\.segment is not a regular file$/);
+        assertEquals(hash(elsewhere), before, "what it led to was changed");
+      }
+      const { folder, files } = copy();
+      symlinkSync("/nowhere", join(dirname(files[0]!), "9000000000000000.segment"));
+      const link = join(dirname(files[0]!), "9000000000000000.segment");
+      await assertRefused(folder, link, /\.segment is not a regular file$/);
+      assert(!existsSync("/nowhere"));
+    }));
+
+  test("may not be a folder with a segment's name", () =>
+    withQueues(async (copy) => {
+      const { folder, files } = copy();
+      const path = join(dirname(files[0]!), "0000000000000007.segment");
+      mkdirSync(path);
+      await assertRefused(folder, path, /\.segment is not a regular file$/);
+      assert(lstatSync(files[0]!).isFile());
+    }));
+
+  test("with a number that no offset can have does no harm", () =>
+    withQueues(async (copy) => {
+      for (const content of ["", "text", readFileSync(copy().files[0]!)]) {
+        const { folder, files } = copy();
+        writeFileSync(join(dirname(files[0]!), "9999999999999999.segment"), content);
+        await readAll(folder, ({ log, offsets, damages }) => {
+          assertEquals([offsets, log.end, damages], [ALL, COUNT * LENGTH, []]);
+        });
+      }
+    }));
+});
+
+test("what is damaged is not stored as if it was delivered", () =>
+  withQueues(async (copy) => {
+    // Readers were further than what is left.
+    const { folder, files } = copy();
+    await withOpen(folder, async (queue) => {
+      const cursor = await (await queue.openLog("")).openCursor("a", 0);
+      cursor.release(14 * LENGTH);
+      assertEquals(cursor.offset, 14 * LENGTH);
+    }, SHORT);
+    writeFileSync(files[4]!, "gone");
+    await readAll(folder, ({ log, offsets }) => {
+      assertEquals(offsets, ALL.slice(0, 12));
+      assertEquals([log.end, log.cursors[0]!.offset], [12 * LENGTH, 14 * LENGTH]);
+    });
+  }));

@@ -1,19 +1,19 @@
-/** The durable queue in SQLite. */
+/** The durable queue: what is appended, read, and how far its readers have come. */
 import { describe, test } from "node:test";
-import { readdirSync, statSync, writeFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import process from "node:process";
 import {
   assert,
   assertEquals,
+  assertGreater,
+  assertLess,
   assertMatch,
   assertRejects,
   assertStringIncludes,
 } from "#std/assert";
-import { type Queue, QueueError, QueueFull, type QueueReader } from "../src/queue/queue.ts";
-import { runtime } from "../src/kernel/runtime.ts";
-import { openSqliteQueue, type SqliteQueueOptions, takeBuffer } from "../src/queue/sqlite_queue.ts";
-import { Program, ROOT, run } from "./process.ts";
+import { openDiskQueue } from "../src/queue/disk_queue.ts";
+import { type Batch, QueueError, QueueFull } from "../src/queue/queue.ts";
+import { FILE_HEADER, recordSize } from "../src/queue/segment_format.ts";
 import {
   assertBatch,
   assertHolds,
@@ -21,245 +21,349 @@ import {
   batchBytes,
   fill,
   withFolder,
+  withOpen,
+  withQueue,
 } from "./queue_batches.ts";
-import { skip } from "./skip.ts";
 import { until, within } from "./within.ts";
 
 const MS = 10_000;
-const MIB = 1 << 20;
-const WRITER = "test/fixtures/queue_writer.ts";
 
-/** A queue for the test alone, closed whatever happens. */
-async function withQueue(
-  use: (queue: Queue, file: string) => Promise<void>,
-  options: SqliteQueueOptions = {},
-): Promise<void> {
-  await withFolder(async (folder) => {
-    const file = join(folder, "a.queue");
-    const queue = await within("open", MS, openSqliteQueue(file, options));
-    try {
-      await within("the test", 60_000, use(queue, file));
-    } finally {
-      await within("close", MS, queue.close());
-    }
-  });
-}
-
-describe("a queue", () => {
+describe("a log", () => {
   for (const sync of ["always", { intervalMs: 20 }, "off"] as const) {
     test(`holds what was appended, and gives it back: sync ${JSON.stringify(sync)}`, () =>
       withQueue(async (queue) => {
-        const reader = await queue.open("a");
-        assertEquals([reader.delivered, reader.tail, reader.reserved], [0, 0, 0]);
-        assertEquals(await reader.read(0), null);
-        await fill(reader, 20, 100_000);
-        assertEquals(reader.stored, { batches: 20, bytes: 2_000_000, messages: 200 });
-        assertEquals([reader.tail, reader.tailPosition], [2_000_000, 2_000_000]);
-        await assertHolds(reader, 0, 2_000_000, 100_000);
-        assertBatch(await reader.read(150_000), 100_000, 100_000);
+        const log = await queue.openLog("");
+        assertMatch(log.stream, /^[0-9a-f]{16}$/);
+        assertEquals([log.start, log.end, log.durableEnd, log.reserved, log.bytes], [
+          0,
+          0,
+          0,
+          0,
+          0,
+        ]);
+        assertEquals([log.segments, log.oldestMs, log.oldestSegmentMs], [0, undefined, undefined]);
+        assertEquals(await log.read(0), null);
+        await fill(log, 20, 100_000);
+        assertEquals([log.start, log.end, log.segments], [0, 2_000_000, 1]);
+        assertEquals(log.bytes, FILE_HEADER + 20 * recordSize({ bytes: new Uint8Array(100_000) }));
+        await assertHolds(log, 0, 2_000_000, 100_000);
+        // Within a batch, and behind all.
+        assertBatch(await log.read(150_000), 100_000, 100_000);
+        assertBatch(await log.read(199_999), 100_000, 100_000);
+        assertEquals(await log.read(99e9), null);
+        assertLess(Math.abs(log.oldestMs! - Date.now()), 60_000);
+        await until("durable", MS, () => log.durableEnd === log.end);
+        if (sync === "off") assertEquals(queue.syncs.seconds < 60, true);
+        else assertGreater(queue.syncs.count, 0);
+        assertGreater(queue.diskFree!, 0);
       }, { sync }));
   }
 
-  test("goes on where it was", () =>
+  test("tells what is durable: with `always` at once, with an interval later, when closed all", () =>
     withFolder(async (folder) => {
-      const file = join(folder, "a.queue");
-      const queue = await openSqliteQueue(file);
-      const first = await queue.open("a");
-      assertMatch(first.stream, /^[0-9a-f]{16}$/);
-      await fill(first, 10, 1000);
-      first.release(3500, 42);
-      await first.reserve(12_345);
-      await within("close", MS, queue.close());
-      assertEquals(readdirSync(folder), ["a.queue"]);
-
-      const again = await openSqliteQueue(file);
-      assertEquals(again.names, ["a"]);
-      const second = await again.open("a");
-      assertEquals(second.stream, first.stream);
-      assertEquals([second.delivered, second.deliveredPosition], [3500, 42]);
-      assertEquals([second.tail, second.tailPosition, second.reserved], [10_000, 10_000, 12_345]);
-      assertEquals(second.stored, { batches: 7, bytes: 7000, messages: 70 });
-      assertBatch(await second.read(0), 3000, 1000);
-      await fill(second, 1, 1000);
-      await assertHolds(second, 3000, 11_000, 1000);
-      await within("close", MS, again.close());
+      await withOpen(join(folder, "always"), async (queue) => {
+        const log = await queue.openLog("");
+        await Promise.all(Array.from({ length: 50 }, async (_, i) => {
+          await log.append(batchAt(i * 1000, 1000));
+          assert(log.durableEnd >= (i + 1) * 1000, `${log.durableEnd} after ${i}`);
+        }));
+      });
+      const later = join(folder, "later");
+      await withOpen(later, async (queue) => {
+        const log = await queue.openLog("");
+        await fill(log, 10, 1000);
+        assertEquals([log.end, log.durableEnd], [10_000, 0]);
+      }, { sync: { intervalMs: 600_000 } });
+      await withOpen(later, async (queue) => {
+        const log = await queue.openLog("");
+        assertEquals([log.end, log.durableEnd], [10_000, 10_000]);
+      });
+      await withOpen(join(folder, "off"), async (queue) => {
+        const log = await queue.openLog("");
+        await fill(log, 10, 1000);
+        assertEquals([log.end, log.durableEnd], [10_000, 10_000]);
+      }, { sync: "off" });
     }));
 
-  test("keeps readers apart", () =>
-    withQueue(async (queue) => {
-      const readers = await Promise.all(["a", "b", "c"].map((name) => queue.open(name)));
-      assertEquals(new Set(readers.map(({ stream }) => stream)).size, 3);
-      await Promise.all(readers.map((reader, i) => fill(reader, 5 + i, 1000)));
-      readers[1]!.release(6000, 0);
-      assertEquals(readers[1]!.stored, { batches: 0, bytes: 0, messages: 0 });
-      await assertHolds(readers[0]!, 0, 5000, 1000);
-      await assertHolds(readers[2]!, 0, 7000, 1000);
-      assertEquals([readers[1]!.delivered, readers[1]!.tail], [6000, 6000]);
-      assertEquals(await readers[1]!.read(6000), null);
-      assertEquals([...queue.names].sort(), ["a", "b", "c"]);
-      assert(await queue.open("a") === readers[0], "the same reader twice");
+  test("goes on where it was", () =>
+    withFolder(async (parent) => {
+      const folder = join(parent, "queue");
+      const stream = await withOpen(folder, async (queue) => {
+        const log = await queue.openLog("");
+        await fill(log, 10, 1000);
+        const cursor = await log.openCursor("a", 500);
+        await (await log.openCursor("b", 0)).setAcknowledges();
+        await (await log.openCursor("gone", 0)).forget();
+        cursor.release(3500);
+        await log.reserve(12_345);
+        await log.setOrigin({ stream: "0123456789abcdef", shift: -17, since: 42 });
+        assertEquals([log.epoch, queue.logs.length], [1, 1]);
+        return log.stream;
+      });
+      assertEquals(readdirSync(folder).sort(), [stream, "lock.db", "queue.db"].sort());
+
+      await withOpen(folder, async (queue) => {
+        assertEquals(queue.logs.map(({ key }) => key), [""]);
+        // Where it begins is known already.
+        const log = await queue.openLog("", 99_999);
+        assertEquals([log.stream, log.epoch], [stream, 2]);
+        assertEquals([log.start, log.end, log.durableEnd, log.reserved], [
+          0,
+          10_000,
+          10_000,
+          12_345,
+        ]);
+        assertEquals(log.origin, { stream: "0123456789abcdef", shift: -17, since: 42 });
+        const cursors = log.cursors.map(({ name, offset, durable, acknowledges }) => [
+          ...[name, offset, durable, acknowledges],
+        ]);
+        assertEquals(cursors.sort(), [["a", 3500, 3500, false], ["b", 0, 0, true]]);
+        assertBatch(await log.read(3500), 3000, 1000);
+        await fill(log, 1, 1000);
+        await log.setOrigin({ shift: 5, since: 11_000 });
+        await assertHolds(log, 0, 11_000, 1000);
+      });
+      await withOpen(folder, async (queue) => {
+        const log = await queue.openLog("");
+        assertEquals([log.epoch, log.end, log.origin], [3, 11_000, { shift: 5, since: 11_000 }]);
+      });
     }));
 
-  test("takes buffers over, or copies", () =>
+  test("is one of several, of which each has its own stream", () =>
     withQueue(async (queue) => {
-      const reader = await queue.open("a");
-      const whole = batchBytes(0, 1000);
-      const large = new Uint8Array(5000);
-      large.set(batchBytes(1000, 1000), 100);
-      const taken = takeBuffer(1000);
-      taken.set(batchBytes(2000, 1000));
-      const numbers = (offset: number) => ({ offset, messages: 10, position: offset + 1000 });
-      await Promise.all([
-        reader.append({ ...numbers(0), bytes: whole }),
-        reader.append({ ...numbers(1000), bytes: large.subarray(100, 1100) }),
-        reader.append({ ...numbers(2000), bytes: taken }),
-      ]);
-      assertEquals([whole.length, large.length, taken.length], [0, 5000, 0]);
-      await assertHolds(reader, 0, 3000, 1000);
+      const logs = await Promise.all(["", "b", "c"].map((key) => queue.openLog(key)));
+      assertEquals(new Set(logs.map(({ stream }) => stream)).size, 3);
+      await Promise.all(logs.map((log, i) => fill(log, 5 + i, 1000)));
+      (await logs[1]!.openCursor("b", 0)).release(6000);
+      await logs[1]!.settled();
+      assertEquals([logs[1]!.bytes, logs[1]!.segments, logs[1]!.end], [0, 0, 6000]);
+      await assertHolds(logs[0]!, 0, 5000, 1000);
+      await assertHolds(logs[2]!, 0, 7000, 1000);
+      assertEquals(await logs[1]!.read(0), null);
+      assertEquals(queue.logs.map(({ key }) => key).sort(), ["", "b", "c"]);
+      const [again, same] = await Promise.all([queue.openLog("b"), queue.openLog("d")]);
+      assert(again === logs[1], "the same log twice");
+      assert(same === await queue.openLog("d"), "the same log twice");
+      const [one, other] = await Promise.all([queue.openLog("e"), queue.openLog("e")]);
+      assert(one === other, "two of one key");
     }));
 
-  test("has gaps, and starts where it is told to", () =>
-    withQueue(async (queue) => {
-      const reader = await queue.open("a");
-      reader.release(5000, 7);
-      assertEquals([reader.delivered, reader.tail, reader.tailPosition], [5000, 5000, 7]);
-      // A part of it is delivered, and then all of it.
-      await reader.append(batchAt(4500, 1000));
-      await reader.append(batchAt(9000, 1000));
-      assertBatch(await reader.read(5000), 4500, 1000);
-      assertBatch(await reader.read(5500), 9000, 1000);
-      reader.release(11_000, 8);
-      await reader.append(batchAt(10_000, 1000));
-      assertEquals(reader.stored.batches, 0);
-      await fill(reader, 1, 1000);
-      assertBatch(await reader.read(0), 11_000, 1000);
+  test("begins where it is told to, and has gaps", () =>
+    withFolder(async (folder) => {
+      await withOpen(join(folder, "q"), async (queue) => {
+        const log = await queue.openLog("", 5000);
+        assertEquals([log.start, log.end, log.durableEnd, log.reserved], [5000, 5000, 5000, 5000]);
+        await log.append(batchAt(5000, 1000));
+        await log.append(batchAt(9000, 1000));
+        await log.append(batchAt(2 ** 40, 1000));
+        assertEquals([log.start, log.end], [5000, 2 ** 40 + 1000]);
+      });
+      await withOpen(join(folder, "q"), async (queue) => {
+        const log = await queue.openLog("");
+        assertEquals([log.start, log.end], [5000, 2 ** 40 + 1000]);
+        // Before all of them, in one, between them, and after.
+        const reads: [at: number, offset: number][] = [
+          [0, 5000],
+          [5999, 5000],
+          [6000, 9000],
+          [8999, 9000],
+          [10_000, 2 ** 40],
+        ];
+        for (const [at, offset] of reads) assertBatch(await log.read(at), offset, 1000);
+        assertEquals(await log.read(2 ** 40 + 1000), null);
+      });
     }));
 
   test("refuses what cannot be", () =>
     withQueue(async (queue) => {
-      const reader = await queue.open("a");
-      await fill(reader, 2, 1000);
-      const refuses = async (batch: Parameters<QueueReader["append"]>[0], message: string) => {
-        const error = await assertRejects(() => reader.append(batch), QueueError);
+      const log = await queue.openLog("");
+      await fill(log, 2, 1000);
+      const refuses = async (batch: Batch, message: string) => {
+        const error = await assertRejects(() => log.append(batch), QueueError);
         assertStringIncludes(error.message, message);
+        assert(!error.message.includes("\n"), "more than one line");
       };
-      await refuses(batchAt(1500, 1000), "the last batch ends at 2000");
-      await refuses({ ...batchAt(2000, 10), offset: -1 }, "offset must be a whole number");
-      await refuses({ ...batchAt(2000, 10), bytes: new Uint8Array() }, "at least 1 byte");
-      await assertRejects(() => queue.open("a\nb"), QueueError, "one line");
-      await assertRejects(() => openSqliteQueue("x", { maxBytes: 0 }), RangeError, "above zero");
-      await fill(reader, 1, 1000);
-      await assertHolds(reader, 0, 3000, 1000);
-    }));
-
-  test("holds no more than it may, and all that comes behind waits too", () =>
-    withQueue(async (queue) => {
-      const [a, b] = [await queue.open("a"), await queue.open("b")];
-      await fill(b, 1, 2000);
-      const results = await Promise.allSettled([
-        a.append(batchAt(0, 2000)),
-        a.append(batchAt(2000, 2000)),
-        // It would fit.
-        a.append(batchAt(4000, 500)),
-        b.append(batchAt(2000, 500)),
-      ]);
-      assertEquals(results.map(({ status }) => status), [
-        "fulfilled",
-        "rejected",
-        "rejected",
-        "fulfilled",
-      ]);
-      for (const result of results.slice(1, 3)) {
-        const { reason } = result as PromiseRejectedResult;
-        assert(reason instanceof QueueFull, String(reason));
-        assertEquals(reason.reason, "max");
+      await refuses(batchAt(1500, 1000), "a batch at 1500 cannot be stored: the log ends at 2000");
+      await refuses({ ...batchAt(2000, 10), offset: -1 }, "cannot be stored");
+      await refuses({ ...batchAt(2000, 10), offset: 2000.5 }, "cannot be stored");
+      await refuses({ ...batchAt(2000, 10), offset: 2 ** 53 }, "cannot be stored");
+      await refuses({ ...batchAt(2000, 10), messages: 0.5 }, "cannot be stored");
+      await refuses({ ...batchAt(2000, 10), bytes: new Uint8Array() }, "cannot be stored");
+      for (const name of ["a\nb", "\u0000", "x".repeat(201), "\u0085"]) {
+        await assertRejects(() => queue.openLog(name), QueueError, "one line");
+        await assertRejects(() => log.openCursor(name, 0), QueueError, "one line");
       }
-      assertEquals(a.tail, 2000);
-      a.release(2000, 2000);
-      await fill(a, 1, 2000);
-      await assertHolds(a, 2000, 4000, 2000);
-    }, { maxBytes: 5000 }));
+      await assertRejects(() => openDiskQueue("x", { maxBytes: 0 }), RangeError, "above zero");
+      const sync = { intervalMs: 0 };
+      await assertRejects(() => openDiskQueue("x", { sync }), RangeError, "intervalMs");
+      await fill(log, 1, 1000);
+      await assertHolds(log, 0, 3000, 1000);
+    }));
+});
 
-  test("gives space back", () =>
-    withQueue(async (queue, file) => {
-      const reader = await queue.open("a");
-      await fill(reader, 100, MIB);
-      const full = statSync(file).size;
-      // The file does not grow while there are free pages.
-      reader.release(40 * MIB, 0);
-      await until("deleted", MS, () => reader.stored.batches === 60);
-      await fill(reader, 20, MIB);
-      assert(statSync(file).size <= full, "free pages were not used");
-      reader.release(110 * MIB, 0);
-      await until("over half of it is free", MS, () => statSync(file).size < 64 * MIB + full / 10);
-      await assertHolds(reader, 110 * MIB, 120 * MIB, MIB);
-      reader.release(120 * MIB, 0);
-      await until("it is empty", MS, () => statSync(file).size < 3 * MIB);
-      await fill(reader, 1, MIB);
-      assertBatch(await reader.read(0), 120 * MIB, MIB);
-    }, { sync: "off" }));
+describe("appends", () => {
+  for (const sync of ["always", { intervalMs: 5 }, "off"] as const) {
+    test(`in progress together are stored in order: sync ${JSON.stringify(sync)}`, () =>
+      withQueue(async (queue) => {
+        const log = await queue.openLog("");
+        const settled: number[] = [];
+        const appends: Promise<unknown>[] = [];
+        const lengths = Array.from({ length: 400 }, (_, i) => 1 + (i * 7919) % 50_000);
+        let offset = 0;
+        for (const length of lengths) {
+          const at = offset;
+          appends.push(
+            log.append(batchAt(at, length)).then(() => {
+              assert(log.end >= at + length, "not stored");
+              settled.push(at);
+            }),
+          );
+          offset += length;
+          // Some come while others are being written.
+          if (at % 5 === 0) await new Promise((resolve) => setImmediate(resolve));
+        }
+        await within("appends", MS, Promise.all(appends));
+        assertEquals(settled, [...settled].sort((a, b) => a - b));
+        assertEquals([settled.length, log.end], [400, offset]);
+        let at = 0;
+        for (const length of lengths) {
+          assertBatch(await log.read(at), at, length);
+          at += length;
+        }
+      }, { sync }));
+  }
 
-  test("closes once, after what was asked before", () =>
+  for (const sync of ["always", "off"] as const) {
+    test(`fail together with one before them, and then work again: sync ${sync}`, () =>
+      withQueue(async (queue) => {
+        const log = await queue.openLog("");
+        await fill(log, 2, 1000);
+        const results = await Promise.allSettled([
+          log.append(batchAt(2000, 700_000)),
+          // They would fit.
+          log.append(batchAt(702_000, 500)),
+          log.append(batchAt(702_500, 500)),
+        ]);
+        for (const result of results) {
+          const { reason } = result as PromiseRejectedResult;
+          assert(reason instanceof QueueFull, String(reason));
+          assertEquals([reason.reason, /\n/.test(reason.message)], ["max", false]);
+        }
+        assertEquals([log.end, log.durableEnd], [2000, 2000]);
+        await fill(log, 3, 1000);
+        const wrong = await Promise.allSettled([
+          log.append(batchAt(100, 10)),
+          log.append(batchAt(5000, 10)),
+        ]);
+        assertEquals(wrong.map(({ status }) => status), ["rejected", "rejected"]);
+        await fill(log, 1, 1000);
+        await assertHolds(log, 0, 6000, 1000);
+      }, { sync, maxBytes: 600_000 }));
+  }
+
+  test("of the longest batch, and longer", () =>
     withFolder(async (folder) => {
-      const queue = await openSqliteQueue(join(folder, "a.queue"), {
-        sync: { intervalMs: 60_000 },
+      const length = (2 << 20) - 7;
+      await withOpen(join(folder, "q"), async (queue) => {
+        const log = await queue.openLog("");
+        assertEquals(log.largestBatch, 1 << 20);
+        await fill(log, 3, log.largestBatch);
+        await fill(log, 2, length);
+        await fill(log, 1, 1);
+        assertEquals(log.end, (3 << 20) + 2 * length + 1);
       });
-      const reader = await queue.open("a");
-      const appended = reader.append(batchAt(0, 1000));
-      const closed = [queue.close(), queue.close()];
-      await within("appended", MS, appended);
-      await within("closed", MS, Promise.all(closed));
-      await assertRejects(() => reader.append(batchAt(1000, 1000)), QueueError, "is closed");
+      await withOpen(join(folder, "q"), async (queue) => {
+        const log = await queue.openLog("");
+        for (let i = 0; i < 3; i++) assertBatch(await log.read(i << 20), i << 20, 1 << 20);
+        for (const at of [3 << 20, (3 << 20) + length]) assertBatch(await log.read(at), at, length);
+        assertBatch(await log.read(log.end - 1), log.end - 1, 1);
+      });
+    }));
+});
+
+describe("a cursor", () => {
+  test("only goes forth with `release`, and also back with `seek`", () =>
+    withQueue(async (queue) => {
+      const log = await queue.openLog("");
+      await fill(log, 10, 1000);
+      const cursor = await log.openCursor("a", 2000);
+      assertEquals([cursor.name, cursor.offset, cursor.durable], ["a", 2000, 2000]);
+      assert(cursor === await log.openCursor("a", 7000), "the same cursor twice");
+      cursor.release(4000);
+      cursor.release(1000);
+      assertEquals([cursor.offset, cursor.durable], [4000, 2000]);
+      await within("settled", MS, log.settled());
+      assertEquals([cursor.offset, cursor.durable], [4000, 4000]);
+      await cursor.seek(1000);
+      assertEquals([cursor.offset, cursor.durable], [1000, 1000]);
+      await cursor.seek(9000);
+      assertEquals([cursor.offset, cursor.durable, cursor.acknowledges], [9000, 9000, false]);
+      await cursor.setAcknowledges();
+      assert(cursor.acknowledges);
+      await cursor.forget();
+      assertEquals(log.cursors, []);
+      const anew = await log.openCursor("a", 10_000);
+      assertEquals([anew.offset, anew.acknowledges], [10_000, false]);
     }));
 
-  test("does not keep a process alive that closed it, nor while idle", () =>
+  test("that goes back keeps what it needs, whatever is settled meanwhile", () =>
+    withQueue(async (queue) => {
+      const log = await queue.openLog("");
+      const cursor = await log.openCursor("a", 0);
+      for (let i = 0; i < 10; i++) await fill(log, 1, 50_000);
+      assertGreater(log.segments, 3);
+      for (let round = 0; round < 5; round++) {
+        cursor.release(450_000);
+        // It is not known yet whether the release has been recorded.
+        const settled = log.settled();
+        await cursor.seek(0);
+        await within("settled", MS, settled);
+        assertEquals(cursor.durable, 0);
+        await log.settled();
+        assertBatch(await log.read(0), 0, 50_000);
+      }
+    }, { maxBytes: 600_000 }));
+
+  test("has a name of odd characters, as a log has", () =>
     withFolder(async (folder) => {
-      for (const then of ["close", "exit", "leave"]) {
-        const file = join(folder, `${then}.queue`);
-        const { status, stdout, stderr } = await run(
-          [WRITER, file, "always", "3", "1000", then],
-        );
-        assertEquals([status, stderr], [0, ""]);
-        assertStringIncludes(stdout, "stored 3000");
+      const names = [
+        ...["a b", " a ", "../../etc", "a/b", "'; DROP TABLE cursors; --", '"', "%", "%s", "\\"],
+        ...["é", "🦊", "e\u0301", "\u202e", "constructor", "__proto__", "-", "x".repeat(200)],
+      ];
+      await withOpen(join(folder, "q"), async (queue) => {
+        const shared = await queue.openLog("");
+        await Promise.all(names.map((name, i) => shared.openCursor(name, i)));
+        for (const name of names) await fill(await queue.openLog(name), 1, 1000);
+      });
+      await withOpen(join(folder, "q"), async (queue) => {
+        assertEquals(queue.logs.map(({ key }) => key).sort(), ["", ...names].sort());
+        const shared = await queue.openLog("");
+        const cursors = shared.cursors.map(({ name, offset }) => [name, offset]);
+        const expected = names.map((name, i) => [name, i]);
+        assertEquals(cursors.sort(), expected.sort());
+        for (const name of names) await assertHolds(await queue.openLog(name), 0, 1000, 1000);
+      });
+      // All of it is in the folder of the queue.
+      assertEquals(readdirSync(folder), ["q"]);
+      for (const name of readdirSync(join(folder, "q"))) {
+        assertMatch(name, /^([0-9a-f]{16}|lock\.db|queue\.db)$/);
       }
     }));
 });
 
-test("a queue needs no more than its file and the program's own folder", async (t) => {
-  if (runtime !== "deno") return skip(t, "only Deno has permissions");
-  await withFolder(async (folder) => {
-    const file = join(folder, "a.queue");
-    const permissions = [`--allow-read=${join(ROOT, "src")},${file}`, `--allow-write=${file}`];
-    const args = [WRITER, file, "always", "3", "1000", "close"];
-    const { status, stderr } = await run(args, { permissions });
-    assertEquals([status, stderr], [0, ""]);
-    const less = await run(args, { permissions: [`--allow-read=${file}`, permissions[1]!] });
-    assertStringIncludes(less.stderr, "cannot read its own program: it needs --allow-read=");
-  });
-});
-
-test("a queue works in a bundle, of which its thread runs nothing else", () =>
-  withFolder(async (folder) => {
-    const bundle = join(folder, "writer.js");
-    const options = ["--bundle", "--platform=node", "--format=esm", "--target=node20"];
-    const define = ["--define:import.meta.main=false", "--log-level=warning"];
-    const esbuild = new Program(
-      join(ROOT, "node_modules/.bin/esbuild"),
-      [WRITER, ...options, ...define, `--outfile=${bundle}`],
-      {},
-    );
-    assertEquals((await within("esbuild", 30_000, esbuild.ended)).status, 0, esbuild.stderr);
-    const args = [join(folder, "a.queue"), "always", "3", "1000", "close"];
-    const said = "open\nstored 1000\nstored 2000\nstored 3000\n";
-    const { status, stdout, stderr } = await run([bundle, ...args], { cwd: folder });
-    assertEquals([status, stdout, stderr], [0, said, ""]);
-    if (runtime !== "bun") return;
-    const program = join(folder, "writer");
-    const compile = ["build", "--compile", "writer.js", "--outfile", program];
-    const bun = new Program(process.execPath, compile, { cwd: folder });
-    assertEquals((await within("bun", 30_000, bun.ended)).status, 0, bun.stderr);
-    writeFileSync(bundle, "");
-    args[0] = join(folder, "b.queue");
-    const compiled = await within("it", MS, new Program(program, args, { cwd: folder }).ended);
-    assertEquals([compiled.status, compiled.stdout, compiled.stderr], [0, said, ""]);
+test("what is appended may be a part of a larger buffer", () =>
+  withQueue(async (queue) => {
+    const log = await queue.openLog("");
+    const large = new Uint8Array(5000);
+    large.set(batchBytes(0, 3000), 100);
+    await Promise.all([0, 1000, 2000].map((offset) =>
+      log.append({ offset, messages: 10, bytes: large.subarray(100 + offset, 1100 + offset) })
+    ));
+    // It is the caller's again, and what is read is the caller's alone.
+    large.fill(0);
+    await assertHolds(log, 0, 3000, 1000);
+    (await log.read(0))!.bytes.fill(0);
+    await assertHolds(log, 0, 3000, 1000);
+    const { bytes } = (await log.read(0))!;
+    assertEquals([bytes.length, log.end], [1000, 3000]);
   }));

@@ -12,6 +12,7 @@ import {
   relaying,
   SIZE,
   SMALL,
+  StoredFor,
   TestSource,
   withoutKernel,
   withQueues,
@@ -73,11 +74,11 @@ describe("--reader-id hello", () => {
           assertGreater(messages, 400);
         });
         for (const name of ["anna", "bert"] as const) {
-          const { delivered } = await queue.open(name);
+          const { delivered } = new StoredFor(queue, name);
           assert(delivered >= had[name] * SIZE, `${name} in life ${life}: ${delivered}`);
           had[name] = Math.floor(delivered / SIZE);
         }
-        assertEquals([...queue.names].sort(), ["anna", "bert"]);
+        assertEquals(queue.logs.map(({ key }) => key).sort(), ["anna", "bert"]);
         await queue.close();
       }
     }));
@@ -94,7 +95,7 @@ describe("--reader-id hello", () => {
         const other = await connect();
         await other.say("bert\n");
         await other.resume();
-        const stored = await queue.open("anna");
+        const stored = new StoredFor(queue, "anna");
         await until("the acknowledgement", 5000, () => stored.delivered === 10 * SIZE);
         const again = await connect(10);
         await again.say("anna\n");
@@ -142,9 +143,9 @@ describe("a reader that does not say what it has to", () => {
   ][] = [
     ["hello", "none", "", "its name"],
     ["hello", "none", "ann", "its name"],
-    ["hello", "reader", "", "its name and its offset"],
-    ["hello", "reader", "anna\n", "its name and its offset"],
-    ["single", "reader", "resume - -", "its offset"],
+    ["hello", "reader", "", "its name"],
+    ["hello", "reader", "anna\n", "its offset (a `resume` line)"],
+    ["single", "reader", "resume - -", "its offset (a `resume` line)"],
   ];
   for (const [readerId, ack, said, missing] of cases) {
     test(`${readerId}, ack ${ack}, ${JSON.stringify(said)}: is disconnected in time`, async () => {
@@ -278,7 +279,7 @@ describe("what was not delivered is sent again", () => {
       const queue = await open();
       const options: Partial<ServeOptions> = { overflow: "spill", queue, ack: "reader" };
       await relaying(options, async ({ connect, all }) => {
-        const { stream } = await queue.open("reader");
+        const { stream } = queue.logs[0]!;
         const reader = await connect();
         await reader.say("resume 640 00c0ffee0123abcd\n");
         assertEquals(await reader.line(), `at 0 ${stream}\n`);

@@ -1,6 +1,6 @@
 /** What a relay passes on: another server's stream, a file, standard input; and what a disk gives back. */
 import { describe, test } from "node:test";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { assert, assertEquals, assertGreater, assertMatch } from "#std/assert";
 import { FileSource } from "../src/source/file_source.ts";
@@ -11,7 +11,16 @@ import { TcpSource } from "../src/source/tcp_source.ts";
 import { send, withServer } from "./peer.ts";
 import { run, SERVE_PERMISSIONS, start } from "./process.ts";
 import { setTimeout as sleep } from "node:timers/promises";
-import { net, NOTHING, numbered, Reader, relaying, SIZE, withQueues } from "./relaying.ts";
+import {
+  net,
+  NOTHING,
+  numbered,
+  Reader,
+  relaying,
+  SIZE,
+  StoredFor,
+  withQueues,
+} from "./relaying.ts";
 import { until, within } from "./within.ts";
 
 /** Passes bytes on both ways, until the test breaks it. */
@@ -77,8 +86,8 @@ describe("another server as the source", () => {
             // All that it sent is safe here, and it has no reason to wait any longer.
             const done = await within("the upstream's end", 10_000, first.done);
             assertEquals(done.dropped, 0);
-            const { stored, delivered } = await far.open("reader");
-            assertEquals([stored.batches, delivered], [0, 1.5 * rate * SIZE]);
+            const { bytes, delivered } = new StoredFor(far, "reader");
+            assertEquals([bytes, delivered], [0, 1.5 * rate * SIZE]);
             const whats = all("source").map(({ what }) => what.event);
             assertGreater(whats.filter((what) => what === "disconnected").length, 3);
           });
@@ -237,14 +246,14 @@ async function damaged(
   const queue = await open();
   const options: Partial<ServeOptions> = { overflow: "spill", queue, rate: 200_000 };
   await relaying({ ...options, durationMs: 500 }, async ({ server }) => {
-    const reader = await queue.open("reader");
-    await until("on disk", 5000, () => reader.stored.messages === 100_000);
+    const reader = new StoredFor(queue, "reader");
+    await until("on disk", 5000, () => reader.messages === 100_000);
     await within("stop", 5000, server.stop());
   });
-  const { stream, stored: { messages, batches } } = await queue.open("reader");
-  assertGreater(batches, 3);
+  const { messages, log: { stream } } = new StoredFor(queue, "reader");
   await queue.close();
-  const file = join(folder, "queue.db");
+  const [segment] = readdirSync(join(folder, "queue", stream)).filter((name) => name !== "key");
+  const file = join(folder, "queue", stream, segment!);
   const content = readFileSync(file);
   const number = new Uint8Array(8);
   new DataView(number.buffer).setBigUint64(0, 50_000n);

@@ -3,7 +3,6 @@ import { describe, test } from "node:test";
 import process from "node:process";
 import { assert, assertEquals, assertGreater, assertLess } from "#std/assert";
 import type { Adapter } from "../src/net/net.ts";
-import type { Queue } from "../src/queue/queue.ts";
 import type { ServeOptions } from "../src/relay/serve_options.ts";
 import type { Sink, Source } from "../src/source/source.ts";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -16,6 +15,7 @@ import {
   relaying,
   SIZE,
   SMALL,
+  StoredFor,
   TestSource,
   withoutKernel,
   withQueues,
@@ -42,8 +42,8 @@ describe("a reader that is away", () => {
       await relaying(options, async ({ server, saw, all, connect }) => {
         const flood = source.flood(RATE);
         await saw("spilling");
-        const stored = await queue.open("reader");
-        await until("on disk", 5000, () => stored.stored.messages > 0.3 * RATE);
+        const stored = new StoredFor(queue, "reader");
+        await until("on disk", 5000, () => stored.messages > 0.3 * RATE);
         const reader = await connect();
         const caughtUp = saw("caught-up");
         const closed = reader.rest();
@@ -57,7 +57,7 @@ describe("a reader that is away", () => {
         const result = await within("done", 5000, server.done);
         assertEquals([result.messages, result.bytes], [messages, messages * SIZE]);
         assertEquals([result.dropped, result.readers], [0, 1]);
-        assertEquals([stored.stored.batches, stored.delivered], [0, messages * SIZE]);
+        assertEquals([stored.bytes, stored.delivered], [0, messages * SIZE]);
       });
     }));
 
@@ -66,8 +66,8 @@ describe("a reader that is away", () => {
       const queue = await open();
       const options = { overflow: "spill", queue, durationMs: 300 } as const;
       await relaying(options, async ({ server, all, connect }) => {
-        const stored = await queue.open("reader");
-        await until("stored", 5000, () => stored.stored.messages === 0.3 * RATE);
+        const stored = new StoredFor(queue, "reader");
+        await until("stored", 5000, () => stored.messages === 0.3 * RATE);
         assertEquals(all("done"), []);
         const reader = await connect();
         assertEquals(await reader.rest(), { reason: "eof" });
@@ -147,8 +147,8 @@ describe("a reader that stops", () => {
         assertEquals([number, name], [1, "reader"]);
         // What both kernels took, and what may wait.
         assertLess(backlog, 8 * MIB);
-        const stored = await queue.open("reader");
-        await until("2 MiB on disk", 5000, () => stored.stored.bytes > 2 * MIB);
+        const stored = new StoredFor(queue, "reader");
+        await until("2 MiB on disk", 5000, () => stored.bytes > 2 * MIB);
         const closed = reader.rest();
         // Sockets that grow may let it catch up for a moment: the last one counts.
         const caughtUp = await saw("caught-up", all("spilling").length);
@@ -169,27 +169,20 @@ describe("a reader that stops", () => {
     let reads = 0;
     await withQueues(async (open) => {
       const queue = await open();
-      const counting: Queue = {
-        names: queue.names,
-        async open(name) {
-          const reader = await queue.open(name);
-          const read = reader.read.bind(reader);
-          reader.read = (offset) => (reads++, read(offset));
-          return reader;
-        },
-        close: () => queue.close(),
-      };
+      const log = await queue.openLog("");
+      const read = log.read.bind(log);
+      log.read = (offset) => (reads++, read(offset));
       const source = new TestSource();
       const options: Partial<ServeOptions> = {
-        ...{ overflow: "spill", queue: counting, source, sendBuffer: SMALL, backlog: 64 << 10 },
+        ...{ overflow: "spill", queue, source, sendBuffer: SMALL, backlog: 64 << 10 },
       };
       await relaying(options, async ({ server, saw, all, connect }) => {
         const flood = source.flood(rate);
         const reader = await connect();
         await untilLive(reader, all);
         await saw("spilling", all("spilling").length + 1);
-        const stored = await queue.open("reader");
-        await until("enough on disk", 5000, () => stored.stored.bytes > onDisk);
+        const stored = new StoredFor(queue, "reader");
+        await until("enough on disk", 5000, () => stored.bytes > onDisk);
         reads = 0;
         source.end();
         await flood;
@@ -258,8 +251,8 @@ describe("a reader that stops", () => {
         const sampling = setInterval(() => most = Math.max(most, process.memoryUsage().rss), 20);
         const reader = await connect();
         await saw("spilling");
-        const stored = await queue.open("reader");
-        await until("150 MB on disk", 15_000, () => stored.stored.bytes > 150e6);
+        const stored = new StoredFor(queue, "reader");
+        await until("150 MB on disk", 15_000, () => stored.bytes > 150e6);
         clearInterval(sampling);
         console.log(`  ${((most - before) / 1e6).toFixed(0)} MB more for 150 MB that wait`);
         assertLess(most - before, 128e6);
@@ -322,8 +315,8 @@ describe("a restart on the same queue", () => {
           });
           await queue.close();
         }
-        const last = await (await open()).open("reader");
-        assertEquals([last.stored.batches, last.delivered], [0, offset]);
+        const last = new StoredFor(await open(), "reader");
+        assertEquals([last.bytes, last.delivered], [0, offset]);
         assertGreater(offset / SIZE, 30_000);
       }));
   }
@@ -331,7 +324,7 @@ describe("a restart on the same queue", () => {
   test("its stream keeps its name, and another queue has another", () =>
     withQueues(async (open) => {
       const names: string[] = [];
-      for (const file of ["a.db", "a.db", "b.db"]) {
+      for (const file of ["a", "a", "b"]) {
         const queue = await open(undefined, file);
         const options = { overflow: "spill", queue, ack: "reader" } as const;
         await relaying(options, async ({ connect }) => {

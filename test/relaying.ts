@@ -8,13 +8,13 @@ import { formatAck, formatResume, parseAt, type StreamOffset } from "../src/mess
 import { libc } from "../src/kernel/libc.ts";
 import type { Adapter, Closed, Connection } from "../src/net/net.ts";
 import { loadAdapter } from "../src/net/load.ts";
-import type { Queue } from "../src/queue/queue.ts";
+import type { Log, Queue } from "../src/queue/queue.ts";
 import { fillNumbered, NumberedVerifier } from "../src/message/numbered.ts";
 import { serve, type Server } from "../src/relay/serve.ts";
 import type { ServeEvent } from "../src/relay/serve_event.ts";
 import type { ServeOptions } from "../src/relay/serve_options.ts";
 import type { Sink, Source, SourceEvent } from "../src/source/source.ts";
-import { openSqliteQueue, type SqliteQueueOptions } from "../src/queue/sqlite_queue.ts";
+import { type DiskQueueOptions, openDiskQueue } from "../src/queue/disk_queue.ts";
 import { setTimeout as sleep } from "node:timers/promises";
 import { send } from "./peer.ts";
 import { skip } from "./skip.ts";
@@ -101,15 +101,15 @@ export async function relaying(
 
 /** A folder for the test, with queues that are closed with it. */
 export async function withQueues(
-  use: (open: (options?: SqliteQueueOptions, name?: string) => Promise<Queue>, folder: string) =>
+  use: (open: (options?: DiskQueueOptions, name?: string) => Promise<Queue>, folder: string) =>
     | Promise<void>
     | void,
 ): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "speedlimit-relay-"));
   const queues: Queue[] = [];
   try {
-    await use(async (options = { sync: "off" }, name = "queue.db") => {
-      const queue = await within("the queue", 10_000, openSqliteQueue(join(folder, name), options));
+    await use(async (options = { sync: "off" }, name = "queue") => {
+      const queue = await within("the queue", 10_000, openDiskQueue(join(folder, name), options));
       queues.push(queue);
       return queue;
     }, folder);
@@ -267,5 +267,35 @@ export class TestSource implements Source {
   }
 }
 
-/** A source that has nothing new: what waits on disk is all there is. */
-export const NOTHING: Source = { replayable: false, run: () => Promise.resolve(), stop() {} };
+/** A source that has nothing new: what is on disk is all there is. */
+export { EMPTY_SOURCE as NOTHING } from "../src/source/empty_source.ts";
+
+/** What a queue stores for a reader, at any time. */
+export class StoredFor {
+  readonly #queue: Queue;
+  readonly #name: string;
+
+  constructor(queue: Queue, name: string) {
+    this.#queue = queue;
+    this.#name = name;
+  }
+
+  get log(): Log {
+    const { logs } = this.#queue;
+    return logs.find(({ key }) => key === this.#name) ?? logs.find(({ key }) => key === "")!;
+  }
+
+  get delivered(): number {
+    return this.log.cursors.find(({ name }) => name === this.#name)!.offset;
+  }
+
+  /** Not delivered. */
+  get bytes(): number {
+    const { start, end } = this.log;
+    return Math.max(0, end - Math.max(start, this.delivered));
+  }
+
+  get messages(): number {
+    return this.bytes / SIZE;
+  }
+}

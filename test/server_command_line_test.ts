@@ -88,7 +88,11 @@ const wrong: Record<string, [says: RegExp, ...values: string[]]> = {
   "--source-idle": [/duration such as/, "0", "-1s", "99999h", huge, "soon"],
   "--sync": [/always, off, or an interval/, "never", "0", "-1", "interval", "ALWAYS"],
   "--spill-max": [/size such as/, "0", "-1", huge, "all"],
-  "--spill-full": [/block or drop/, "spill", "0", "-1", "blokc"],
+  "--spill-full": [/block, drop-newest or drop-oldest/, "spill", "0", "-1", "blokc"],
+  "--retain": [/duration such as/, "0", "-1s", "99999h", huge, "soon"],
+  "--memory": [/size such as/, "0", "-1", "1M", huge, "much"],
+  "--start": [/now or oldest/, "0", "-1", "newest"],
+  "--max-reader-names": [/whole number/, "0", "-1", "1.5", huge, "many"],
   "--reader-id": [/single, address or hello/, "name", "0", "-1", "Hello"],
   "--ack": [/none, tcp or reader/, "yes", "0", "-1", "readr"],
 };
@@ -147,7 +151,7 @@ describe("server.ts refuses", () => {
 
   const spill = ["--overflow", "spill", "--spill", "no/folder/queue.db"];
   const together: [args: string[], says: RegExp][] = [
-    [["--overflow", "spill"], /--overflow spill needs --spill FILE/],
+    [["--overflow", "spill"], /--overflow spill needs --spill FOLDER/],
     [["--spill", "q.db"], /--spill needs --overflow spill/],
     [["--spill", "q.db", "--overflow", "block"], /--spill needs --overflow spill/],
     [["--sync", "always"], /--sync needs --overflow spill/],
@@ -193,26 +197,26 @@ describe("server.ts refuses", () => {
   test("a queue's file that cannot be one, which stays as it is", () =>
     withFolder(async (folder) => {
       const args = (file: string) => ["--port", "0", "--overflow", "spill", "--spill", file];
-      await refuses("server.ts", args(folder), 1, /is a directory/);
-      const missing = join(folder, "missing", "queue.db");
+      const missing = join(folder, "missing", "queue");
       await refuses(
         "server.ts",
         args(missing),
         1,
-        /cannot create the queue .*: there is no directory/,
+        /cannot create the queue .*: there is no folder/,
       );
       const text = join(folder, "notes.txt");
       writeFileSync(text, "notes\n");
-      await refuses("server.ts", args(text), 1, /notes\.txt is not a queue; it was not changed/);
+      await refuses("server.ts", args(text), 1, /notes\.txt is a file; a queue is a folder/);
+      await refuses("server.ts", args(folder), 1, /is a folder with other files, not a queue/);
       assertEquals(readFileSync(text, "utf8"), "notes\n");
       await refuses(
         "server.ts",
-        args(`${text}/queue.db`),
+        args(`${text}/queue`),
         1,
-        /there is no directory|is not a directory/,
+        /is not a folder/,
       );
       await refuses("server.ts", args(join(folder, "x".repeat(300))), 1, /its name is too long/);
-      await refuses("server.ts", args("/dev/null"), 1, /is not a regular file/);
+      await refuses("server.ts", args("/dev/null"), 1, /is not a folder/);
       assertEquals(readdirSync(folder), ["notes.txt"]);
     }));
 

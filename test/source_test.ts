@@ -86,9 +86,10 @@ async function runUntil(
   sink: Collector,
   enough: () => boolean,
   from = 0,
+  stream?: string,
 ): Promise<void> {
   let over = false;
-  const running = source.run(sink, from).finally(() => over = true);
+  const running = source.run(sink, from, stream).finally(() => over = true);
   running.catch(() => {});
   try {
     await until("what the source delivers", 20_000, () => over || enough());
@@ -98,8 +99,8 @@ async function runUntil(
   await within("the source's end", 5000, running);
 }
 
-const runToEnd = (source: Source, sink: Sink, from = 0): Promise<void> =>
-  within("the source's end", 20_000, source.run(sink, from)).finally(() => source.stop());
+const runToEnd = (source: Source, sink: Sink, from = 0, stream?: string): Promise<void> =>
+  within("the source's end", 20_000, source.run(sink, from, stream)).finally(() => source.stop());
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
@@ -433,23 +434,24 @@ describe(`tcp source with acknowledgements on ${runtime}`, () => {
     assertEquals(expected, expected.toSorted((a, b) => a - b));
   });
 
-  test("goes on where an earlier life was, and not in another stream", async () => {
+  test("goes on where an earlier life was, and from the beginning in another stream", async () => {
     const other = "fedcba9876543210";
     let answer = `at 500 ${STREAM}\n`;
+    let connections = 0;
     const serve = async (connection: Connection) => {
       const peer = new Peer(connection);
-      await peer.heard(`resume 500 ${STREAM}`);
-      await peer.say(answer);
+      const replaced = answer.includes(other) && ++connections > 1;
+      await peer.heard(replaced ? "resume - -" : `resume 500 ${STREAM}`);
+      await peer.say(replaced ? `at 20 ${other}\n` : answer);
       await peer.give(500, 700);
     };
     await withServer((connection) => void serve(connection), async (address) => {
-      const options = { ...address, frame, acknowledged: true, stream: STREAM };
+      const options = { ...address, frame, acknowledged: true };
       const sink = new Collector();
-      await runUntil(new TcpSource(options), sink, () => sink.bytes === 200, 500);
+      await runUntil(new TcpSource(options), sink, () => sink.bytes === 200, 500, STREAM);
       assertEquals(sink.pushes[0]!.position, 500);
       for (
         const [text, expected] of [
-          [`at 500 ${other}\n`, /stream is fedcba9876543210, not 0123456789abcdef/],
           ["Hello World!\n", /reply "Hello World!" must be "at OFFSET STREAM"/],
           ["x".repeat(5000), /longer than 256 bytes/],
         ] as const
@@ -457,12 +459,20 @@ describe(`tcp source with acknowledgements on ${runtime}`, () => {
         answer = text;
         const source = new TcpSource(options);
         const { message } = await assertRejects(
-          () => runToEnd(source, new Collector(), 500),
+          () => runToEnd(source, new Collector(), 500, STREAM),
           Error,
         );
         assertMatch(message, /^cannot resume the stream of tcp:\/\/127\.0\.0\.1:\d+: .*$/);
         assertMatch(message, expected);
       }
+      answer = `at 500 ${other}\n`;
+      const replaced = new Collector();
+      await runUntil(new TcpSource(options), replaced, () => replaced.bytes === 200, 500, STREAM);
+      const error = replaced.saw("retrying")[0]!.error!;
+      assertMatch(error, /stream is fedcba9876543210, not 0123456789abcdef/);
+      const [connected] = replaced.saw("connected");
+      assertEquals([connected!.stream, connected!.position, connected!.missed], [other, 20, 0]);
+      assertEquals(replaced.pushes[0]!.position, 20);
     });
   });
 
@@ -756,14 +766,14 @@ describe(`flood source on ${runtime}`, () => {
         assert(sink.messages <= most, `${sink.messages} messages of ${most}`);
         assert(bytes.length <= MIB);
         verifier.push(bytes);
-        assertEquals(position + bytes.length / size, from + sink.messages);
+        assertEquals(position / size + bytes.length / size, from + sink.messages);
         // One push that takes long: what was due meanwhile is still due.
         if (sink.pushes.length === 20) return pause(50);
       }, false);
       const message = { numbered: true, size } as const;
       const source = new FloodSource({ message, rate, durationMs });
       assertEquals(source.replayable, true);
-      await runToEnd(source, sink, from);
+      await runToEnd(source, sink, from * size);
       assertEquals(sink.messages, rate * durationMs / 1000);
       const { missing, duplicates, outOfOrder, damaged } = verifier;
       assertEquals([missing, duplicates, outOfOrder, damaged], [0, 0, 0, 0]);
@@ -779,7 +789,7 @@ describe(`flood source on ${runtime}`, () => {
     });
     const before = (performance.timeOrigin + performance.now()) * 1e6;
     const message = { numbered: true, size: 20 } as const;
-    await runToEnd(new FloodSource({ message, rate: 1000, durationMs: 50 }), sink, 7);
+    await runToEnd(new FloodSource({ message, rate: 1000, durationMs: 50 }), sink, 7 * 20);
     const after = (performance.timeOrigin + performance.now()) * 1e6;
     assertEquals(planned.length, 50);
     assert(planned[0]! > before - 1e5 && planned[0]! + 49e6 < after + 1e5);
@@ -806,8 +816,8 @@ describe(`flood source on ${runtime}`, () => {
       }, false);
       const source = new FloodSource({ message, rate: Infinity });
       // Timers have their turn, though nothing ever waits.
-      await runUntil(source, sink, () => sink.bytes > 100 * MIB, 5);
-      assertEquals(sink.pushes[0]!.position, 5);
+      await runUntil(source, sink, () => sink.bytes > 100 * MIB, 5 * message.size);
+      assertEquals(sink.pushes[0]!.position, 5 * message.size);
       assertEquals(sink.bytes, sink.messages * message.size);
       const ending = new FloodSource({ message, rate: Infinity, durationMs: 20 });
       const timed = new Collector(() => {}, false);

@@ -1,11 +1,11 @@
 /**
- * Inspects and repairs the durable queue of a server with --overflow spill.
+ * Inspects, changes and repairs the durable queue of a server with --overflow spill.
  *
- *     npx speedlimit queue status feed.queue
- *     bun run bin/queue.ts repair feed.queue --apply
+ *     npx speedlimit queue status ./queue
+ *     bun run bin/queue.ts forget ./queue reader-7
  */
 import { once } from "node:events";
-import { createWriteStream } from "node:fs";
+import { createWriteStream, statSync } from "node:fs";
 import process from "node:process";
 import { finished } from "node:stream/promises";
 import {
@@ -17,42 +17,56 @@ import {
   UsageError,
 } from "./command_line.ts";
 import { interrupted, logLine, printLine } from "./program.ts";
-import { type Damage, QueueError } from "../queue/queue.ts";
-import { toNumber } from "../queue/sqlite_batch.ts";
+import {
+  databaseError,
+  forgetReader,
+  rebuildDatabase,
+  seekReader,
+  type SeekTo,
+} from "../queue/change.ts";
+import { isFirstFormat } from "../queue/disk_queue.ts";
+import { FirstFormat } from "../queue/first_format.ts";
 import {
   checkQueue,
-  type CheckResult,
-  QueueContent,
+  type FoundDamage,
   type QueueStatus,
   queueStatus,
-} from "../queue/sqlite_check.ts";
-import { loadSqlite } from "../queue/sqlite_file.ts";
-import { planRepair, repairQueue } from "../queue/sqlite_repair.ts";
+  readerNames,
+  storedFor,
+} from "../queue/inspect.ts";
+import { type Batch, QueueError } from "../queue/queue.ts";
+import { loadSqlite } from "../queue/sqlite.ts";
 import { formatTable } from "../text/table.ts";
-import { formatBytes } from "../text/units.ts";
+import { formatBytes, UnitError } from "../text/units.ts";
 
-const NAMES = ["status", "check", "export", "repair"] as const;
+const NAMES = ["status", "check", "export", "forget", "seek", "repair"] as const;
 type Name = typeof NAMES[number];
 
 const spec = {
   name: "queue",
-  summary: "Inspects and repairs the durable queue in which a server stores messages.\n\n" +
+  summary: "Inspects, changes and repairs the durable queue in which a server stores\n" +
+    "messages.\n\n" +
     "  status  shows what is stored for each reader, also while a server runs\n" +
-    "  check   checks every byte and lists all damage\n" +
+    "  check   checks every byte and lists all damage, also while a server runs\n" +
     "  export  writes the messages of a reader to standard output or a file\n" +
-    "  repair  shows how damage can be repaired; repairs it with --apply",
+    "  forget  removes a reader that does not come back\n" +
+    "  seek    moves a reader to another place of its stream\n" +
+    "  repair  makes a damaged queue usable again",
   positionals: {
     command: option({
       value: "COMMAND",
-      help: "status, check, export or repair",
+      help: NAMES.join(", "),
       parse: choice({ help: "", choices: NAMES, default: "status" }).parse,
     }),
   },
   options: {},
 };
 
-const FILE = {
-  file: option({ value: "FILE", help: "the queue's file", parse: (text) => text }),
+const FOLDER = {
+  folder: option({ value: "FOLDER", help: "the queue's folder", parse: (text) => text }),
+};
+const NAME = {
+  reader: option({ value: "NAME", help: "the reader's name", parse: (text) => text }),
 };
 
 /**
@@ -61,50 +75,49 @@ const FILE = {
  */
 export async function main(args: readonly string[], called = "queue.ts"): Promise<number> {
   const first = args[0]?.startsWith("-") ? args : args.slice(0, 1);
-  const usage = NAMES.map((name) => `${called} ${name} FILE [OPTIONS]`);
+  const usage = NAMES.map((name) => `${called} ${name} FOLDER [...]`);
   const { command } = parseCommandLine({ ...spec, usage }, first).positionals;
-  if (command === undefined) {
-    throw new UsageError("no command: must be status, check, export or repair");
-  }
+  if (command === undefined) throw new UsageError(`no command: must be ${NAMES.join(", ")}`);
   return await COMMANDS[command](args.slice(1), `${called} ${command}`);
 }
 
 const COMMANDS: Record<Name, (args: readonly string[], called: string) => Promise<number>> = {
   async status(args, called) {
-    const { file, options } = parse(args, {
+    const { folder, options } = parse(args, {
       name: called,
       summary: "Shows what a queue stores for each reader, also while a server has it open.",
-      usage: [`${called} FILE [--json]`],
+      usage: [`${called} FOLDER [--json]`],
       options: { json: flag("prints one JSON object") },
+      positionals: FOLDER,
     });
-    const status = await queueStatus(await loadSqlite(), file);
+    const status = await queueStatus(await loadSqlite(), folder);
     printLine(options.json ? JSON.stringify(status) : statusText(status));
     return 0;
   },
 
   async check(args, called) {
-    const { file } = parse(args, {
+    const { folder } = parse(args, {
       name: called,
-      summary: "Checks every byte of a queue that no server has open. Exits 1 on any damage.",
-      usage: [`${called} FILE`],
+      summary: "Checks every byte of a queue, also while a server has it open. Exits 1 on any\n" +
+        "damage.",
+      usage: [`${called} FOLDER`],
       options: {},
+      positionals: FOLDER,
     });
-    const found = checkQueue(await loadSqlite(), file);
-    for (const line of findings(found)) printLine(line);
-    for (const { reader, offset, bytes } of found.gaps) {
-      printLine(`gap: reader ${quoted(reader)}, ${bytes} bytes at offset ${offset} are not stored`);
-    }
-    const damaged = found.broken.length + found.damages.length + found.setAside.length > 0;
-    printLine(`${damaged ? "intact" : "no damage"}: ${amount(found.intact)}`);
-    return damaged ? 1 : 0;
+    const { damages, batches, bytes } = await checkQueue(await loadSqlite(), folder);
+    for (const damage of damages) printLine(`damaged: ${damageText(damage)}`);
+    const intact = `${batches} batches, ${formatBytes(bytes)}`;
+    printLine(`${damages.length > 0 ? "intact" : "no damage"}: ${intact}`);
+    return damages.length > 0 ? 1 : 0;
   },
 
   async export(args, called) {
-    const { file, options } = parse(args, {
+    const { folder, options } = parse(args, {
       name: called,
       summary: "Writes the stored messages of a reader as they would be sent. Reports missing\n" +
-        "bytes on standard error.",
-      usage: [`${called} FILE [--reader NAME] [--out FILE] > messages`],
+        "bytes on standard error. Also reads a queue of the first version, which was\n" +
+        "one file.",
+      usage: [`${called} FOLDER [--reader NAME] [--out FILE] > messages`],
       options: {
         reader: option({
           value: "NAME",
@@ -118,118 +131,178 @@ const COMMANDS: Record<Name, (args: readonly string[], called: string) => Promis
           parse: (text) => text,
         }),
       },
+      positionals: FOLDER,
     });
-    const content = new QueueContent(await loadSqlite(), file);
-    try {
-      return await exportReader(content, file, options.reader, options.out!);
-    } finally {
-      content.close();
+    return await exportReader(folder, options.reader, options.out!);
+  },
+
+  async forget(args, called) {
+    const { folder, reader } = parse(args, {
+      name: called,
+      summary: "Removes a reader: its messages are not kept any more. No server may have the\n" +
+        "queue open.",
+      usage: [`${called} FOLDER NAME`],
+      options: {},
+      positionals: { ...FOLDER, ...NAME },
+    });
+    if (reader === undefined) throw new UsageError("no NAME: which reader?");
+    forgetReader(await loadSqlite(), folder, reader);
+    printLine(`forgotten: ${reader}`);
+    return 0;
+  },
+
+  async seek(args, called) {
+    const { folder, reader, place } = parse(args, {
+      name: called,
+      summary: "Moves a reader within what is stored of its stream: to the end (now), to the\n" +
+        "oldest message, or to an offset where a message begins. No server may have the\n" +
+        "queue open.",
+      usage: [`${called} FOLDER NAME now|oldest|OFFSET`],
+      options: {},
+      positionals: {
+        ...FOLDER,
+        ...NAME,
+        place: option({
+          value: "PLACE",
+          help: "now, oldest or an offset in bytes",
+          parse: parsePlace,
+        }),
+      },
+    });
+    if (reader === undefined || place === undefined) {
+      throw new UsageError("no NAME or no place: which reader, and where to?");
     }
+    const offset = await seekReader(await loadSqlite(), folder, reader, place);
+    printLine(`${reader}: is sent its messages from offset ${offset} on`);
+    return 0;
   },
 
   async repair(args, called) {
-    const { file, options } = parse(args, {
+    const { folder, options } = parse(args, {
       name: called,
-      summary: "Shows how damage in a queue can be repaired. Changes nothing without --apply.\n" +
-        "Deletes nothing: damaged batches are set aside, and a broken file is kept.",
-      usage: [`${called} FILE [--apply]`],
-      options: { apply: flag("repairs the queue") },
+      summary: "Shows what is wrong with a queue. With --apply, a database that cannot be read\n" +
+        "is made anew from the messages on disk. Deletes nothing. Damaged messages need\n" +
+        "no repair: a server skips them, and reports the gap.",
+      usage: [`${called} FOLDER [--apply]`],
+      options: { apply: flag("makes a damaged database anew") },
+      positionals: FOLDER,
     });
     const sqlite = await loadSqlite();
-    const plan = planRepair(sqlite, file);
-    for (const line of plan.found === undefined ? [] : findings(plan.found)) printLine(line);
-    if (!options.apply || plan.kind === "nothing") {
-      printLine(PLANS[plan.kind]);
-      if (plan.kind !== "nothing") {
-        printLine(`not changed; to repair it: ${called} ${file} --apply`);
-      }
+    const error = databaseError(sqlite, folder);
+    if (error === undefined) {
+      const { damages } = await checkQueue(sqlite, folder);
+      for (const damage of damages) printLine(`damaged: ${damageText(damage)}`);
+      printLine(
+        damages.length === 0
+          ? "no damage: there is nothing to repair"
+          : "nothing to repair: a server skips what is damaged, and reports the gap",
+      );
       return 0;
     }
-    const { damages, oldFile } = repairQueue(sqlite, file, plan);
-    if (plan.kind === "roll-back") printLine("rolled back: an interrupted transaction");
-    for (const damage of damages) printLine(`set aside: ${damageText(damage)}`);
-    if (oldFile !== undefined) {
-      printLine(`copied: a new file has all that was intact; the old file is ${oldFile}`);
+    printLine(`broken: ${error}`);
+    if (!options.apply) {
+      printLine(`not changed; to repair it: ${called} ${folder} --apply`);
+      return 0;
     }
+    const kept = rebuildDatabase(sqlite, folder);
+    printLine(`repaired: the database was made anew; the old one is ${kept}`);
+    printLine("readers of a shared stream are unknown now: start the server with --start oldest");
     return 0;
   },
 };
 
-const PLANS = {
-  nothing: "no damage: there is nothing to repair",
-  "roll-back": "plan: roll back an interrupted transaction, as opening the queue does; " +
-    "then check again",
-  "set-aside": "plan: set the damaged batches aside, within the file",
-  copy: "plan: copy all that is intact into a new file, and keep the old file beside it",
-};
-
-/** Parses the file and the options of one command. */
-function parse<const T extends CommandSpec<Record<never, never>>["options"]>(
-  args: readonly string[],
-  spec: CommandSpec<T>,
-) {
-  const { options, positionals } = parseCommandLine({ ...spec, positionals: FILE }, args);
-  const { file } = positionals;
-  if (file === undefined) throw new UsageError("no FILE: which queue?");
-  return { options, file };
+function parsePlace(text: string): SeekTo {
+  if (text === "now" || text === "oldest") return text;
+  if (/^\d{1,15}$/.test(text)) return Number(text);
+  throw new UnitError("must be now, oldest or an offset in bytes");
 }
 
-function statusText({ file, fileBytes, freeBytes, open, damaged, readers }: QueueStatus): string {
+/** Parses the arguments of one command. */
+function parse<
+  const T extends CommandSpec<Record<never, never>>["options"],
+  const P extends typeof FOLDER,
+>(
+  args: readonly string[],
+  spec: Omit<CommandSpec<T>, "positionals"> & { positionals: P },
+) {
+  const { options, positionals } = parseCommandLine(spec, args);
+  const { folder } = positionals;
+  if (folder === undefined) throw new UsageError("no FOLDER: which queue?");
+  return { options, ...positionals, folder };
+}
+
+function statusText({ folder, bytes, open, streams, readers }: QueueStatus): string {
+  const lines = [
+    `${folder}: ${formatBytes(bytes)} on disk; ${open ? "a server has it open" : "not open"}`,
+  ];
+  if (streams.length > 0) {
+    const rows = streams.map((stream) => [
+      stream.key === "" ? "all readers" : stream.key,
+      stream.stream,
+      formatBytes(stream.bytes),
+      String(stream.segments),
+      `${stream.start}-${stream.end}`,
+      stream.oldest ?? "-",
+    ]);
+    lines.push(
+      formatTable([["stream of", "stream", "on disk", "segments", "offsets", "oldest"], ...rows]),
+    );
+  }
+  if (readers.length === 0) return [...lines, "no readers yet"].join("\n");
   const rows = readers.map((reader) => [
     reader.name,
     formatBytes(reader.bytes),
     String(reader.messages),
-    String(reader.batches),
     String(reader.delivered),
-    reader.oldest ?? "-",
+    reader.acknowledges ? "yes" : "no",
   ]);
-  const lines = [
-    `${file}: ${formatBytes(fileBytes)}, of which ${formatBytes(freeBytes)} free; ` +
-    (open ? "open in another process" : "not open"),
-  ];
-  if (damaged > 0) {
-    lines.push(`${damaged} damaged batches were set aside: \`queue check\` lists them`);
-  }
-  const head = ["reader", "stored", "messages", "batches", "delivered", "oldest"];
-  lines.push(rows.length === 0 ? "no readers yet" : formatTable([head, ...rows]));
-  return lines.join("\n");
+  const head = ["reader", "stored", "messages", "delivered", "acknowledges"];
+  return [...lines, formatTable([head, ...rows])].join("\n");
 }
 
-function* findings({ broken, damages, setAside }: CheckResult): Generator<string> {
-  for (const line of broken) yield `broken: ${line}`;
-  for (const damage of damages) yield `damaged: ${damageText(damage)}`;
-  for (const { damage, foundAt } of setAside) {
-    yield `set aside on ${foundAt}: ${damageText(damage)}`;
-  }
+function damageText({ key, offset, bytes, reason }: FoundDamage): string {
+  return `${key === "" ? "" : `reader ${JSON.stringify(key)}, `}${bytes} bytes from offset ` +
+    `${offset} on: ${reason}`;
 }
-
-function damageText({ reader, offset, bytes, messages, reason }: Damage): string {
-  return `reader ${quoted(reader)}, ${bytes} bytes (${messages} messages) at offset ${offset}: ` +
-    reason;
-}
-
-const quoted = (name: string) => JSON.stringify(name);
-const amount = ({ batches, bytes, messages }: CheckResult["intact"]) =>
-  `${batches} batches, ${formatBytes(bytes)}, ${messages} messages`;
 
 async function exportReader(
-  content: QueueContent,
-  file: string,
+  folder: string,
   wanted: string | undefined,
   out: string,
 ): Promise<number> {
-  const names = content.readers.map(({ name }) => name);
+  const sqlite = await loadSqlite();
+  const onMissing = (offset: number, bytes: number, reason: string) =>
+    logLine(`missing: ${bytes} bytes from offset ${offset} on: ${reason}`);
+  if (statSync(folder, { throwIfNoEntry: false })?.isFile() && isFirstFormat(folder)) {
+    const old = new FirstFormat(sqlite, folder);
+    try {
+      const name = chooseReader(folder, old.readers, wanted);
+      return await writeBatches(old.batches(name), out);
+    } finally {
+      old.close();
+    }
+  }
+  const name = chooseReader(folder, readerNames(sqlite, folder), wanted);
+  return await writeBatches(storedFor(sqlite, folder, name, onMissing), out);
+}
+
+function chooseReader(folder: string, names: string[], wanted: string | undefined): string {
   const name = wanted ?? (names.length === 1 ? names[0] : undefined);
   if (name === undefined && names.length > 0) {
     throw new UsageError(
-      `${file} has ${names.length} readers: choose one with --reader: ${names.join(", ")}`,
+      `${folder} has ${names.length} readers: choose one with --reader: ${names.join(", ")}`,
     );
   }
-  if (name === undefined || !names.includes(name)) {
-    throw new QueueError(
-      `${file} has no reader ${quoted(name ?? "")}: it has ${names.join(", ") || "none"}`,
-    );
-  }
+  if (name !== undefined && names.includes(name)) return name;
+  throw new QueueError(
+    `${folder} has no reader ${JSON.stringify(name ?? "")}: it has ${names.join(", ") || "none"}`,
+  );
+}
+
+async function writeBatches(
+  batches: AsyncIterable<Batch> | Iterable<Batch>,
+  out: string,
+): Promise<number> {
   const stream = out === "-" ? process.stdout : createWriteStream(out, { flags: "wx" });
   const failed = Promise.withResolvers<never>();
   failed.promise.catch(() => {});
@@ -244,34 +317,20 @@ async function exportReader(
     );
   }
   const signal = interrupted();
-  const total = { batches: 0, bytes: 0, messages: 0 };
-  let end: number | undefined;
-  for (const { row, reader, bytes } of content.batches()) {
+  let count = 0;
+  let bytes = 0;
+  for await (const batch of batches) {
     if (signal.aborted) return 130;
-    if (reader?.name !== name) continue;
-    const offset = toNumber(row.offset);
-    if (typeof bytes === "string") {
-      logLine(`missing: ${toNumber(row.length)} bytes at offset ${offset}: ${bytes}`);
-      // Not reported as a gap too: the numbers of a damaged batch may be wrong.
-      end = undefined;
-      continue;
-    }
-    if (end !== undefined && offset > end) {
-      logLine(`missing: ${offset - end} bytes at offset ${end}`);
-    }
-    end = offset + bytes.length;
-    if (!stream.write(bytes)) {
+    count++;
+    bytes += batch.bytes.length;
+    if (!stream.write(batch.bytes)) {
       await Promise.race([once(stream, "drain", { signal }), failed.promise]);
     }
-    total.batches++;
-    total.bytes += bytes.length;
-    total.messages += toNumber(row.messages);
   }
-  for (const line of content.broken) logLine(`broken: ${line}`);
   if (out !== "-") {
     stream.end();
     await Promise.race([finished(stream), failed.promise]);
   }
-  logLine(`exported ${amount(total)}`);
+  logLine(`exported ${count} batches, ${formatBytes(bytes)}`);
   return 0;
 }

@@ -6,7 +6,6 @@
  */
 import { type Address, isLoopback } from "../kernel/address.ts";
 import type { Frame } from "../message/frame.ts";
-import { readOffset, writeOffset } from "../message/offset_file.ts";
 import { infoLine, logLine, printLine, service, setLineFormat } from "./program.ts";
 import type { Queue } from "../queue/queue.ts";
 import { printEvent, type ServerDescription } from "./server_events.ts";
@@ -16,7 +15,8 @@ import type { ServeEvent } from "../relay/serve_event.ts";
 import type { ServeOptions } from "../relay/serve_options.ts";
 import { chooseServed, parseServerCommandLine, type ServerCommand } from "./server_options.ts";
 import { Systemd } from "./systemd.ts";
-import { openSqliteQueue } from "../queue/sqlite_queue.ts";
+import { openDiskQueue } from "../queue/disk_queue.ts";
+import { EMPTY_SOURCE } from "../source/empty_source.ts";
 import type { Source } from "../source/source.ts";
 import { formatBytes, formatHostPort, type Rate } from "../text/units.ts";
 import { ServerStatus } from "./server_status.ts";
@@ -28,46 +28,25 @@ function messagesPerSecond(rate: Rate, { size }: { readonly size: number }): num
   return "messagesPerSecond" in rate ? rate.messagesPerSecond : rate.bytesPerSecond / size;
 }
 
-/** `--source none`: no new messages, only those in the queue. */
-const EMPTY_SOURCE: Source = { replayable: true, run: () => Promise.resolve(), stop() {} };
-
 const NO_FRAME: Frame = { kind: "none" };
 
 function openSource(options: ServerCommand): Source | undefined {
-  const { source, frame = NO_FRAME, rate, maxMessage, sourceAck: acknowledged, spill } = options;
+  const { source, frame = NO_FRAME, rate, maxMessage, sourceAck: acknowledged } = options;
   if (source === undefined) return undefined;
   if (source === "none") return EMPTY_SOURCE;
-  const stream = source.acknowledges && spill !== undefined
-    ? readOffset(upstreamFile(spill))?.stream
-    : undefined;
   const { onBadFrame, sourceIdle: idleMs } = options;
-  return source.open({ frame, maxMessage, onBadFrame, rate, acknowledged, stream, idleMs });
-}
-
-/**
- * With --source-ack: the file beside the queue that names the upstream server's stream. The positions
- * in the queue are offsets of that stream, and a restarted server resumes it.
- */
-const upstreamFile = (spill: string): string => `${spill}.upstream`;
-
-/** Stores the upstream's stream when the source has connected to a new one. */
-async function storeUpstream(spill: string, event: ServeEvent): Promise<void> {
-  if (event.event !== "source" || event.what.event !== "connected") return;
-  const { stream, position = 0 } = event.what;
-  const file = upstreamFile(spill);
-  if (stream === undefined || readOffset(file)?.stream === stream) return;
-  await writeOffset(file, { offset: position, stream });
+  return source.open({ frame, maxMessage, onBadFrame, rate, acknowledged, idleMs });
 }
 
 async function openQueue({ spill, sync, spillMax }: ServerCommand): Promise<Queue | undefined> {
   if (spill === undefined) return undefined;
-  return await openSqliteQueue(spill, {
+  return await openDiskQueue(spill, {
     sync: sync ?? { intervalMs: 100 },
     ...(spillMax === undefined ? {} : { maxBytes: spillMax }),
-    onDamage: ({ reader, offset, bytes, reason }) =>
+    onDamage: ({ key, offset, bytes, reason }) =>
       logLine(
-        `${spill}: damaged: ${formatBytes(bytes)} of reader ${reader} at offset ${offset} ` +
-          `were set aside: ${reason}`,
+        `${spill}: damaged${key === "" ? "" : `, reader ${key}`}: ${formatBytes(bytes)} from ` +
+          `offset ${offset} on cannot be delivered: ${reason}`,
         "error",
       ),
   });
@@ -120,6 +99,11 @@ export async function main(args: readonly string[], called = "server.ts"): Promi
         frame: options.frame,
         queue,
         whenFull: options.spillFull,
+        durable: options.durable,
+        retainMs: options.retain,
+        memory: options.memory,
+        start: options.start,
+        maxReaderNames: options.maxReaderNames,
         ack: options.ack,
         readerId: options.readerId,
         zeroWindowTimeoutMs: options.zeroWindowTimeout,
@@ -129,9 +113,6 @@ export async function main(args: readonly string[], called = "server.ts"): Promi
       onEvent(event) {
         log?.write(event);
         about.count(event);
-        if (options.spill !== undefined) {
-          storeUpstream(options.spill, event).catch((error) => logLine(error.message, "error"));
-        }
         if (event.event === "listening") warnOfStrangers(event, options);
         if (event.event !== "sent") show(event);
       },

@@ -54,7 +54,11 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
       );
     case "queue-full": {
       const why = event.why === "max" ? "the queue has reached --spill-max" : "the disk is full";
-      const then = event.then === "block" ? "the source has to wait" : "dropping new messages";
+      const then = {
+        block: "the source has to wait",
+        "drop-newest": "dropping new messages",
+        "drop-oldest": "dropping the oldest messages",
+      }[event.then];
       return logLine(`${event.name}: ${why}: ${then}`);
     }
     case "queue-room":
@@ -65,9 +69,8 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
       );
     case "gap":
       return logLine(
-        `${event.name}: ${
-          formatBytes(event.to - event.from)
-        } from offset ${event.from} on are lost: ` +
+        `${event.name}: gap: ${event.atMost ? "at most " : ""}` +
+          `${formatBytes(event.to - event.from)} from offset ${event.from} on are not delivered: ` +
           "they are neither in memory nor on disk",
         "error",
       );
@@ -90,6 +93,11 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
       );
     case "source":
       return printSourceEvent(event.what, server.source?.name ?? "flood");
+    case "source-replaced":
+      return logLine(
+        `${server.source?.name ?? "source"}: it was replaced: its stream was ${event.before} and ` +
+          `is now ${event.now}, which is read from its beginning on`,
+      );
     case "closed":
       return infoLine(
         `reader ${event.reader}: ${closedLine(event)} after ${formatSeconds(event.seconds)}: ` +
@@ -122,7 +130,11 @@ function printSourceEvent(event: SourceEvent, name: string): void {
     : "";
   switch (event.event) {
     case "connected":
-      return infoLine(`${name}: connected`);
+      if (!event.missed) return infoLine(`${name}: connected`);
+      return logLine(
+        `${name}: connected: it no longer has ${formatBytes(event.missed)}, which are lost`,
+        "error",
+      );
     case "disconnected":
       return logLine(
         event.reason === "local"

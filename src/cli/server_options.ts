@@ -15,6 +15,7 @@ import type { Message } from "../message/message.ts";
 import { chooseMessage, MESSAGE_OPTIONS, MOST_MESSAGE, parseMessage } from "./message_options.ts";
 import { DEFAULT_NUMBERED_SIZE, LEAST_NUMBERED_SIZE } from "../message/numbered.ts";
 import { isFloodPolicy, type Policy, POLICY_NAMES, policyOf } from "../send/overflow.ts";
+import type { WhenFull } from "../relay/stream_event.ts";
 import { AllowList } from "../net/allow_list.ts";
 import { ON_BAD_FRAME } from "../source/bad_frames.ts";
 import { parseSource, SOURCE_FORMS } from "../source/source_kinds.ts";
@@ -34,6 +35,8 @@ import {
 
 /** SO_SNDBUF is an int, and the kernel doubles it. */
 const MOST_BUFFER = 2 ** 30 - 1;
+/** Less would not hold a block of messages for the disk and one for a reader. */
+const LEAST_MEMORY = 4 << 20;
 
 const spec = {
   name: "server",
@@ -141,25 +144,51 @@ const spec = {
       parse: parseDeadPeerTimeout,
     }),
     spill: option({
-      value: "FILE",
-      help: "the file of the queue on disk: created, or reused if it exists",
+      value: "FOLDER",
+      help: "the folder of the queue on disk: created, or reused if it exists",
       parse: (text) => text,
     }),
     sync: option({
       value: "always|interval:TIME|off",
-      help: "what a power failure can destroy: nothing, the last TIME, or the whole queue " +
+      help: "what a power failure can destroy: nothing, the last TIME, or all that is stored " +
         "(default interval:100ms)",
       parse: parseSync,
     }),
     spillMax: option({
       value: "SIZE",
-      help: "limit for the stored messages of all readers (default: the free space on disk)",
+      help: "limit for what the queue takes on disk (default: the free space on disk)",
       parse: parseBytes,
     }),
-    spillFull: choice({
-      help: "what to do with new messages when the queue is full: block the source, or drop them " +
-        "(default block)",
-      choices: ["block", "drop"],
+    spillFull: option({
+      value: "block|drop-newest|drop-oldest",
+      help:
+        "when the queue is full: make the source wait, drop new messages for readers that are " +
+        "behind, or drop the oldest ones (default block)",
+      parse: parseWhenFull,
+    }),
+    durable: flag("stores every message on disk before it is delivered"),
+    retain: option({
+      value: "TIME",
+      help: "deletes messages from the disk after this time, delivered or not (default never)",
+      parse: parseDuration,
+    }),
+    memory: option({
+      value: "SIZE",
+      help:
+        "limit for the messages in memory, of all readers together (default 64M, or four times " +
+        "--backlog)",
+      parse: (text) => parseBytes(text, { least: LEAST_MEMORY }),
+    }),
+    start: choice({
+      help: "where a reader begins that comes for the first time: at the next message, or at the " +
+        "oldest one that the server still has (default now)",
+      choices: ["now", "oldest"],
+    }),
+    maxReaderNames: option({
+      value: "N",
+      help: "most names of readers that the server keeps; readers with other names are refused " +
+        "(default 1000)",
+      parse: parseCount,
     }),
     readerId: choice({
       help: "how a reader that reconnects is recognized: there is only one (single), by its IP " +
@@ -215,6 +244,17 @@ const spec = {
   },
 };
 
+/** Options that only make sense with a queue. */
+const QUEUE_OPTIONS = [
+  "spill",
+  "sync",
+  "spillMax",
+  "spillFull",
+  "resumeBelow",
+  "durable",
+  "retain",
+] as const;
+
 /** The options as `parseServerCommandLine` returns them. */
 export type ServerCommand = Values<typeof spec.options>;
 
@@ -224,12 +264,24 @@ function describePolicies(): string {
   return `${clauses.slice(0, -1).join(", ")} or ${clauses.at(-1)}`;
 }
 
+/** As accepted by --spill-full; `drop` is the old name of `drop-newest`. */
+function parseWhenFull(text: string): WhenFull {
+  if (text === "drop") return "drop-newest";
+  if (text === "block" || text === "drop-newest" || text === "drop-oldest") return text;
+  throw new UnitError("must be block, drop-newest or drop-oldest");
+}
+
 const needsQueue = (policy: Policy) => !isFloodPolicy(policy);
 
 function parseSync(text: string): "always" | "off" | { intervalMs: number } {
   if (text.startsWith("interval:")) return { intervalMs: parseDuration(text.slice(9)) };
   if (text === "always" || text === "off") return text;
   throw new UnitError("must be always, off, or an interval such as interval:100ms");
+}
+
+function parseMetrics(text: string): HostPort {
+  if (!/^\d+$/.test(text)) return parseHostPort(text, { least: 0 });
+  return { host: "127.0.0.1", port: parsePort(text, { least: 0 }) };
 }
 
 function parseAllow(text: string): string[] {
@@ -250,11 +302,6 @@ function parseDeadPeerTimeout(text: string): number {
     if (!(error instanceof UnitError)) throw error;
     throw new UnitError("must be never, or a duration such as 30s or 2m, and at least 1.00 s");
   }
-}
-
-function parseMetrics(text: string): HostPort {
-  if (!/^\d+$/.test(text)) return parseHostPort(text, { least: 0 });
-  return { host: "127.0.0.1", port: parsePort(text, { least: 0 }) };
 }
 
 function parseHost(text: string): string {
@@ -287,11 +334,9 @@ function checkCombination(options: ServerCommand): void {
   };
   const spills = needsQueue(overflow);
   if (spills && spill === undefined) {
-    throw new UsageError("--overflow spill needs --spill FILE, the file of the queue");
+    throw new UsageError("--overflow spill needs --spill FOLDER, the folder of the queue");
   }
-  for (const name of ["spill", "sync", "spillMax", "spillFull", "resumeBelow"] as const) {
-    needs(name, "--overflow spill", spills);
-  }
+  for (const name of QUEUE_OPTIONS) needs(name, "--overflow spill", spills);
   if (source === "none" && !spills) {
     throw new UsageError("--source none needs --overflow spill: only a queue has messages then");
   }
@@ -312,6 +357,7 @@ function checkCombination(options: ServerCommand): void {
       "--ack reader and --replies ignore exclude each other: acknowledgements have to be read",
     );
   }
+  needs("start", "--source", source !== undefined && source !== "none");
   needs(
     "frame",
     "--source tcp://HOST:PORT, a file or -",

@@ -169,11 +169,9 @@ export class AckParser {
 
   /**
    * `lines`: the LineReader that read the first lines, because it may already contain acknowledgements.
-   * Throws a ProtocolError.
    */
   constructor(lines: LineReader = new LineReader()) {
     this.#lines = lines;
-    this.#parse(Infinity);
   }
 
   /**
@@ -181,11 +179,13 @@ export class AckParser {
    * acknowledgement above it is an error. Default: no limit. Throws a ProtocolError.
    */
   push(chunk: Uint8Array, sent: number = Infinity): number {
+    this.parse(sent);
     this.#lines.push(chunk);
-    return this.#parse(sent);
+    return this.parse(sent);
   }
 
-  #parse(sent: number): number {
+  /** The same for what came together with the first lines. */
+  parse(sent: number = Infinity): number {
     for (let line; (line = this.#lines.next()) !== undefined;) {
       const offset = parseAck(line);
       if (offset > sent) {

@@ -1,76 +1,135 @@
 /**
- * Room: the durable queue: stores messages on disk, by reader, until they are delivered.
- * In: `Batch`es to append, and the offset up to which each reader's stream is delivered.
- * Out: the stored batches in order; `Damage` for each batch that cannot be read back.
+ * Room: the durable queue: stores streams on disk, each once, however many readers it has.
+ * In: `Batch`es to append to a `Log`, and how far each reader has come (its `Cursor`).
+ * Out: the stored batches in order; `Damage` for what cannot be read back.
+ *
+ * The interfaces are asynchronous, so that the log can also be on other machines.
  */
 
-/**
- * Whole messages, about 1 MiB, contiguous in the stream of one reader. The batches of a stream are in
- * order and do not overlap; there may be gaps between them.
- */
+/** Whole messages, contiguous in the stream. Batches are in order; there may be gaps between them. */
 export interface Batch {
-  /** Offset of its first byte: bytes of the reader's stream, counted from 0 at the queue's creation. */
+  /** Offset of its first byte. */
   offset: number;
   bytes: Uint8Array;
   messages: number;
-  /** Position of the source after it, where the source can resume after a restart. */
-  position: number;
 }
 
-/** The queue of one reader. */
-export interface QueueReader {
-  readonly name: string;
+/** Milliseconds since 1970, by a clock that is not set while this process runs. */
+export const wallClockMs = (): number => performance.timeOrigin + performance.now();
+
+/** The offset just past the last byte of a batch. */
+export const endOf = ({ offset, bytes }: Pick<Batch, "offset" | "bytes">): number =>
+  offset + bytes.length;
+
+/** A batch as it was stored. */
+export interface StoredBatch extends Batch {
+  /** When it was stored; ms since 1970. */
+  storedAtMs: number;
+}
+
+/**
+ * Where the messages of a log come from. A position of the source is an offset of the log plus
+ * `shift`, from the offset `since` on.
+ */
+export interface Origin {
+  /** The stream of an upstream that acknowledges; absent for other sources. */
+  stream?: string | undefined;
+  shift: number;
+  since: number;
+}
+
+/** One stream of messages. Offsets count its bytes. */
+export interface Log {
+  /** `""` for the stream that all readers share; else the name of the only reader. */
+  readonly key: string;
   /** Identifies the stream: 16 random hex digits. Offsets of different streams are unrelated. */
   readonly stream: string;
-  /** Offset up to which the stream is delivered; kept up to date by append and release. */
-  readonly delivered: number;
-  /** Position of the source at `delivered`. */
-  readonly deliveredPosition: number;
-  /** End of the last stored batch (= delivered when none is stored). */
-  readonly tail: number;
-  /** Position after the last stored batch (deliveredPosition when none is stored). */
-  readonly tailPosition: number;
+  /** The longest batch that `append` accepts without splitting it on disk; bytes. */
+  readonly largestBatch: number;
+  /** Counts how often the log was opened for writing. Of two writers only the later one may append. */
+  readonly epoch: number;
+  /** Offset of the first stored byte; `end` if nothing is stored. */
+  readonly start: number;
+  /** Offset after the last batch whose `append` has resolved. */
+  readonly end: number;
+  /** Offset up to which stored batches survive a power failure. With sync mode `off`: `end`. */
+  readonly durableEnd: number;
+  /** Bytes on disk. */
+  readonly bytes: number;
+  readonly segments: number;
+  /** When the oldest batch was stored; ms since 1970, undefined if unknown, or nothing is stored. */
+  readonly oldestMs: number | undefined;
+  /** When the newest batch of the oldest segment was stored; ms since 1970, undefined likewise. */
+  readonly oldestSegmentMs: number | undefined;
   /** Offset up to which an earlier process may have sent bytes: see `reserve`. */
   readonly reserved: number;
-  /** What is stored and not yet released. */
-  readonly stored: { batches: number; bytes: number; messages: number };
+  readonly origin: Origin;
+  /** All readers that have come so far, also those that are not connected. */
+  readonly cursors: readonly Cursor[];
   /**
-   * Stores a batch after the previous one; resolves once it is as safe as the sync mode promises.
-   * If the bytes fill their buffer, the buffer is transferred and no longer usable by the caller;
-   * else it is copied. Several appends may be in progress. If one fails, all later appends fail too
-   * until all have settled; then the caller may try again. Rejects with QueueFull or QueueError.
+   * Stores a batch after the last one; resolves once it is as safe as the sync mode promises. The
+   * bytes must not change until then. Several appends may be in progress, in order. If one fails, those
+   * after it fail too, until all have settled. Rejects with QueueFull, Unavailable or QueueError.
    */
   append(batch: Batch): Promise<void>;
   /**
-   * The stored batch that contains `offset`, or else the first one after it; null: none. A damaged
-   * batch is set aside, reported through `onDamage`, and skipped. The caller owns the bytes. Without
-   * an offset: the batch after that of the previous read, which may still be in progress.
+   * The stored batch that contains `offset`, or else the first one after it; null: none. What is
+   * damaged is reported through `onDamage`, and skipped. The bytes are the caller's; they may be in
+   * `into`, if that is long enough. Rejects with Unavailable or QueueError.
    */
-  read(offset?: number): Promise<Batch | null>;
-  /**
-   * Everything before `offset` has been delivered: batches that end at or before it are deleted.
-   * Cheap to call often: it is written with the next append, or after some 50 ms.
-   */
-  release(offset: number, position: number): void;
-  /** Records that offsets up to `offset` may be used for bytes that are sent but never stored. */
+  read(offset: number, into?: ArrayBufferLike): Promise<StoredBatch | null>;
+  /** The end of the stored batch that contains `offset`, where that is known at once. */
+  batchEnd(offset: number): number | undefined;
+  /** Offsets up to `offset` may be used for bytes that are sent but never stored. Durable when settled. */
   reserve(offset: number): Promise<void>;
+  /** Durable when settled. */
+  setOrigin(origin: Origin): Promise<void>;
+  /** The cursor of a reader; a new one begins at `offset`. It is durable once this has resolved. */
+  openCursor(name: string, offset: number): Promise<Cursor>;
+  /** Resolves once all releases so far are durable, and what no cursor needs is deleted. */
+  settled(): Promise<void>;
+  /** Deletes the oldest segment though a cursor needs it; returns the new `start`. */
+  dropOldest(): Promise<number>;
+}
+
+/** How far one reader has come. */
+export interface Cursor {
+  readonly name: string;
+  /** Everything before it has been delivered. */
+  readonly offset: number;
+  /** `offset` as it is recorded durably. */
+  readonly durable: number;
+  /** The reader has used the acknowledgement protocol: it must do so from now on. */
+  readonly acknowledges: boolean;
+  /** Everything before `offset` is delivered. Cheap: recorded within some 50 ms, see `settled`. */
+  release(offset: number): void;
+  /** Moves the cursor back, or forth. Durable when settled. */
+  seek(offset: number): Promise<void>;
+  /** Durable when settled. */
+  setAcknowledges(): Promise<void>;
+  /** Removes the reader. */
+  forget(): Promise<void>;
 }
 
 export interface Queue {
-  /** Names of all readers that have a queue. */
-  readonly names: readonly string[];
-  /** The queue of a reader; created if it does not exist. */
-  open(name: string): Promise<QueueReader>;
-  /** Writes pending changes, and closes the queue. */
+  /** All logs that are stored. */
+  readonly logs: readonly Log[];
+  /** Free space where the queue is; bytes, undefined if unknown. */
+  readonly diskFree: number | undefined;
+  /** How often the disk was waited for (fsync), and how long; seconds. */
+  readonly syncs: { count: number; seconds: number; longestSeconds: number };
+  /** The log with this key; created, from `start` on, if it does not exist. */
+  openLog(key: string, start?: number): Promise<Log>;
+  /** Records what is pending, and closes the queue. */
   close(): Promise<void>;
 }
 
-/** A batch that cannot be delivered because it no longer is what was stored. */
+/** A part of a log that cannot be delivered because it no longer is what was stored. */
 export interface Damage {
-  reader: string;
+  key: string;
+  /** Offset from which on bytes are missing; their exact number may be unknown. */
   offset: number;
   bytes: number;
-  messages: number;
   reason: string;
 }
 
@@ -87,4 +146,14 @@ export class QueueFull extends Error {
 /** The queue cannot be used, or was used incorrectly. Its message is one line. */
 export class QueueError extends Error {
   override name = "QueueError";
+}
+
+/** The queue cannot be reached at the moment. The same call may succeed later. */
+export class Unavailable extends Error {
+  override name = "Unavailable";
+}
+
+/** Another writer has opened the log: this one must not append any more. */
+export class Fenced extends QueueError {
+  override name = "Fenced";
 }

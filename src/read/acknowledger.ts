@@ -114,6 +114,8 @@ export class Acknowledger {
   readonly #unit: number;
   readonly #onStore: AckOptions["onStore"];
   readonly #fail: (error: unknown) => void;
+  /** Offset of the first byte of this connection: a unit begins there. */
+  readonly #began: number;
   #processed: number;
   #stored: number;
   #acked: number;
@@ -125,15 +127,20 @@ export class Acknowledger {
   #finished = false;
 
   /**
-   * `at`: the offset at which the server begins. `unit`: only offsets that are multiples of it are
-   * stored, so that a message is never acknowledged in part: bytes, 1 for a stream without messages.
+   * `at`: the offset at which the server begins. `unit`: only offsets that are multiples of it after
+   * `at` are stored, so that a message is never acknowledged in part: bytes, 1 for a stream without
+   * messages. Messages need not begin at multiples of it: a gap may have any length.
    */
   constructor(connection: Connection, at: StreamOffset, unit: number, options: AckOptions) {
     this.#connection = connection;
     this.#stream = at.stream;
     this.#unit = unit;
     this.#onStore = options.onStore;
-    this.#processed = this.#stored = this.#acked = at.offset;
+    this.#began =
+      this.#processed =
+      this.#stored =
+      this.#acked =
+        at.offset;
     this.missed = at.offset - (streamOffsetOf(options)?.offset ?? at.offset);
     const { promise, reject } = Promise.withResolvers<never>();
     this.failed = promise;
@@ -178,7 +185,7 @@ export class Acknowledger {
   }
 
   #wholeUnits(): number {
-    return this.#processed - this.#processed % this.#unit;
+    return this.#processed - (this.#processed - this.#began) % this.#unit;
   }
 
   #begin(): void {

@@ -1,4 +1,5 @@
 /** Chooses how a server sends its messages: a plain flood per reader, or a relay that can buffer. */
+import { EMPTY_SOURCE } from "../source/empty_source.ts";
 import { FloodSource, type NumberedMessage } from "../source/flood_source.ts";
 import { Floods } from "./floods.ts";
 import { createFramer } from "../message/frame.ts";
@@ -16,6 +17,10 @@ const SPILL_BACKLOG = 8 << 20;
 const DEFAULT_RATE = 1e6;
 /** Default limit for a reader's handshake. */
 const HANDSHAKE_TIMEOUT_MS = 10_000;
+/** Default limit for what all streams take in memory; bytes. */
+const MEMORY = 64 << 20;
+/** Default limit for the names of readers. */
+const MOST_NAMES = 1000;
 /** The default with spill: numbered messages show whether all arrived, in order. */
 const NUMBERED: NumberedMessage = { numbered: true, size: DEFAULT_NUMBERED_SIZE };
 
@@ -35,6 +40,9 @@ export function createFeeder(
   }
   const needsRelay = queue !== undefined || source !== undefined || options.ack !== undefined ||
     options.readerId !== undefined || options.zeroWindowTimeoutMs !== undefined;
+  if (options.durable === true && !spills) {
+    throw new Error("durable messages need overflow spill, and a queue");
+  }
   if (isFloodPolicy(policy) && !needsRelay && !("numbered" in message)) {
     return new Floods({
       message,
@@ -58,9 +66,8 @@ export function createFeeder(
   return new Relay({
     source: () => source ?? new FloodSource({ message, rate, durationMs, ticker }),
     shared: source !== undefined,
+    sourceless: source === EMPTY_SOURCE,
     replayable: source?.replayable ?? true,
-    // A flood counts positions in messages, a replayable source in bytes.
-    positionPerByte: source === undefined ? 1 / message.size : source.replayable ? 1 : 0,
     endsAfterMs: source === undefined ? undefined : durationMs,
     floor: (bytes, offset) => framer.floor(bytes, offset),
     policy,
@@ -69,6 +76,11 @@ export function createFeeder(
     ack: options.ack,
     queue: spills ? queue : undefined,
     whenFull: options.whenFull ?? "block",
+    durable: options.durable ?? false,
+    retainMs: options.retainMs,
+    memory: options.memory ?? Math.max(MEMORY, 4 * bound),
+    start: options.start ?? "now",
+    mostNames: options.maxReaderNames ?? MOST_NAMES,
     readerId: options.readerId ?? "single",
     handshakeTimeoutMs: options.handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS,
     drainReplies: options.replies !== "ignore",

@@ -24,11 +24,16 @@ export interface Handshake {
   reading?: Promise<Uint8Array | null>;
 }
 
+export type ExpectedResume = "required" | "none" | "optional";
+
 /** Which lines the server expects. */
 export interface ExpectedHandshake {
   hello: boolean;
-  /** `optional`: without a `resume` line it is a plain reader, which acknowledges nothing. */
-  resume: "required" | "none" | "optional";
+  /**
+   * Of the reader with this name (undefined: without one). `optional`: without a `resume` line it is a
+   * plain reader, which acknowledges nothing.
+   */
+  resume: (name: string | undefined) => ExpectedResume;
   /** Time limit for all required lines; ms. */
   handshakeTimeoutMs: number;
 }
@@ -39,18 +44,21 @@ export async function receiveHandshake(
   expected: ExpectedHandshake,
 ): Promise<Handshake> {
   const lines = new LineReader();
-  const handshake: Handshake = { acknowledges: expected.resume === "required", lines };
+  const handshake: Handshake = { acknowledges: false, lines };
+  let resume: ExpectedResume = expected.hello ? "optional" : expected.resume(undefined);
   const timers: ReturnType<typeof setTimeout>[] = [];
   const after = (ms: number) =>
     new Promise<void>((resolve) => timers.push(setTimeout(resolve, ms)));
   const late = after(expected.handshakeTimeoutMs).then(() => {
     const time = formatSeconds(expected.handshakeTimeoutMs / 1000);
-    throw new ProtocolError(`the reader has not sent ${requiredLines(expected)} within ${time}`);
+    const what = requiredLines(expected.hello && handshake.name === undefined, resume);
+    throw new ProtocolError(`the reader has not sent ${what} within ${time}`);
   });
   late.catch(() => {});
   const take = (chunk: Uint8Array | null): Uint8Array => {
     if (chunk === null) {
-      throw new ProtocolError(`the reader disconnected before it sent ${requiredLines(expected)}`);
+      const what = requiredLines(expected.hello && handshake.name === undefined, resume);
+      throw new ProtocolError(`the reader disconnected before it sent ${what}`);
     }
     // A copy: the next read invalidates the view, and the LineReader may keep unread lines.
     return chunk.slice();
@@ -63,9 +71,12 @@ export async function receiveHandshake(
     }
   };
   try {
-    if (expected.hello) handshake.name = parseHello(await next());
-    if (expected.resume === "none") return handshake;
-    if (expected.resume === "optional") {
+    if (expected.hello) {
+      handshake.name = parseHello(await next());
+      resume = expected.resume(handshake.name);
+    }
+    if (resume === "none") return handshake;
+    if (resume === "optional") {
       let line = lines.next();
       if (line === undefined) {
         handshake.reading = Promise.resolve(connection.read(DEFAULT_READ_SIZE));
@@ -76,7 +87,6 @@ export async function receiveHandshake(
         lines.push(take(first));
         line = await next();
       }
-      handshake.acknowledges = true;
       return withStored(handshake, line);
     }
     return withStored(handshake, await next());
@@ -87,7 +97,8 @@ export async function receiveHandshake(
 
 function withStored(handshake: Handshake, line: string): Handshake {
   const stored = parseResume(line);
-  return stored === undefined ? handshake : { ...handshake, stored };
+  const acknowledging = { ...handshake, acknowledges: true };
+  return stored === undefined ? acknowledging : { ...acknowledging, stored };
 }
 
 /** Whether this chunk can be the beginning of a `resume` line. */
@@ -97,5 +108,8 @@ function startsResume(chunk: Uint8Array): boolean {
   return start !== "" && keyword.startsWith(start);
 }
 
-const requiredLines = ({ hello, resume }: ExpectedHandshake): string =>
-  hello && resume === "required" ? "its name and its offset" : hello ? "its name" : "its offset";
+const requiredLines = (name: boolean, resume: ExpectedResume): string => {
+  const offset = resume === "required" ? "its offset (a `resume` line)" : "";
+  if (!name) return offset === "" ? "its first line" : offset;
+  return offset === "" ? "its name" : `its name and ${offset}`;
+};

@@ -1,86 +1,84 @@
 /**
- * Reads one reader's queue in order, several batches ahead, so that the disk, the queue's worker
- * thread and the network work in parallel.
+ * Reads a log in order for one reader, some batches ahead, so that the disk and the network work in
+ * parallel.
  */
-import { returnBuffers } from "../queue/buffers.ts";
-import type { Batch, QueueReader } from "../queue/queue.ts";
+import { endOf, type Log, type StoredBatch } from "../queue/queue.ts";
 
-/** Limits of what is requested ahead: batches, and bytes where batches are long. */
+/** What all readers together request ahead; each of them one batch at least. */
+const MOST_BYTES = 8 << 20;
+/** Batches may be short. */
 const MOST_AHEAD = 16;
-const MOST_BYTES = 16 << 20;
+/** Buffers kept for reuse: without them the garbage of 1 GB/s grows to hundreds of MB. */
+const MOST_SPARE = 8;
+/** How many readers read ahead now. */
+let active = 0;
 
 export class ReadAhead {
-  readonly #queue: QueueReader;
+  readonly #log: Log;
   /** The batch that was returned last. */
-  #batch: Batch | undefined;
-  /** The offset it was requested for: there is no earlier batch from there on. */
-  #from = 0;
+  #batch: StoredBatch | undefined;
   /** The batches after it, in order. */
-  #next: Promise<Batch | null>[] = [];
-  /** Start offsets of batches that were returned and are not yet delivered, ascending. */
-  #starts: number[] = [];
+  #next: Promise<StoredBatch | null>[] = [];
+  /** Where the batch after those begins, where that is known. */
+  #nextAt: number | undefined;
+  readonly #spare: ArrayBufferLike[] = [];
+  #reading = false;
 
-  constructor(queue: QueueReader) {
-    this.#queue = queue;
+  constructor(log: Log) {
+    this.#log = log;
   }
 
   /**
-   * The batch that contains `offset`, or else the first one after it; null: none. Its bytes are valid
-   * until another batch is returned.
+   * The batch that contains `offset`, or else the first one after it; null: none. Offsets must not
+   * decrease. Its bytes are valid until another batch is returned.
    */
-  async batch(offset: number): Promise<Batch | null> {
+  async batch(offset: number): Promise<StoredBatch | null> {
     const known = this.#batch;
-    if (known !== undefined && offset >= this.#from && offset < endOf(known)) return known;
-    const batch = await this.#take(offset);
+    if (known !== undefined && offset < endOf(known)) return known;
+    // All of it has been sent.
+    this.#reuse(known);
+    let batch: StoredBatch | null = null;
+    while (this.#next.length > 0 && (batch === null || endOf(batch) <= offset)) {
+      this.#reuse(batch);
+      batch = await this.#next.shift()!;
+    }
+    // Null: it was requested before the batch was stored.
+    if (batch === null || endOf(batch) <= offset) {
+      this.#nextAt = undefined;
+      batch = await this.#log.read(offset, this.#spare.pop());
+    }
     this.#batch = batch ?? undefined;
-    this.#from = offset;
-    if (batch === null) return null;
-    if (batch.offset > (this.#starts.at(-1) ?? -1)) this.#starts.push(batch.offset);
-    this.#requestAhead(batch);
+    if (batch === null) this.stop();
+    else this.#requestAhead(batch);
     return batch;
   }
 
-  async #take(offset: number): Promise<Batch | null> {
-    const known = this.#batch;
-    this.#batch = undefined;
-    if (known !== undefined && offset === endOf(known)) {
-      // All of it has been written to the reader: its buffer is free.
-      returnBuffers([known.bytes.buffer as ArrayBuffer]);
-      // Null: the request was made before the batch was stored; read it again below.
-      const next = await this.#next.shift();
-      if (next !== undefined && next !== null) return next;
-    }
-    this.#next = [];
-    return await this.#queue.read(offset);
+  #reuse(batch: StoredBatch | null | undefined): void {
+    if (batch && this.#spare.length < MOST_SPARE) this.#spare.push(batch.bytes.buffer);
   }
 
-  #requestAhead(batch: Batch): void {
-    const { length } = batch.bytes;
-    const left = Math.ceil((this.#queue.tail - endOf(batch)) / length);
-    const most = Math.max(1, Math.min(MOST_AHEAD, Math.floor(MOST_BYTES / length), left));
-    while (left > 0 && this.#next.length < most) {
-      const next = this.#queue.read();
-      // The caller that takes this batch gets the error; there may never be one.
+  #requestAhead(batch: StoredBatch): void {
+    if (!this.#reading) active++;
+    this.#reading = true;
+    const most = Math.max(1, Math.floor(MOST_BYTES / active / batch.bytes.length));
+    if (this.#next.length === 0) this.#nextAt = endOf(batch);
+    while (this.#next.length < Math.min(most, MOST_AHEAD) && endOf(batch) < this.#log.end) {
+      // Where it begins is not known, as at the end of a segment: one, and after that it is again.
+      if (this.#nextAt === undefined) return;
+      const at = this.#nextAt;
+      this.#nextAt = this.#log.batchEnd(at);
+      const next = this.#log.read(at, this.#spare.pop());
+      // Who takes this batch gets the error; there may never be anybody.
       next.catch(() => {});
       this.#next.push(next);
     }
   }
 
-  /** Start of the returned batch that contains a delivered offset. */
-  startOf(offset: number): number | undefined {
-    while ((this.#starts[1] ?? Infinity) <= offset) this.#starts.shift();
-    const start = this.#starts[0];
-    return start !== undefined && start <= offset ? start : undefined;
-  }
-
-  /** Discards all that was read ahead: the next read starts elsewhere. */
-  reset(): void {
-    this.#batch = undefined;
+  /** Nothing more is read ahead. */
+  stop(): void {
+    if (this.#reading) active--;
+    this.#reading = false;
     this.#next = [];
-    this.#starts = [];
+    this.#nextAt = undefined;
   }
 }
-
-/** The offset just past its last byte. */
-export const endOf = ({ offset, bytes }: Pick<Batch, "offset" | "bytes">): number =>
-  offset + bytes.length;

@@ -1,16 +1,8 @@
 /**
- * Passes messages from a source to all readers. Each reader has its own `Delivery`, which outlives
- * the reader's connections.
+ * Passes messages from a source to all readers. What each reader has still to get outlives its
+ * connections.
  */
-import {
-  AckParser,
-  formatAt,
-  type LineReader,
-  newStream,
-  ProtocolError,
-  type StreamOffset,
-} from "../message/protocol.ts";
-import { Delivery } from "./delivery.ts";
+import { AckParser, formatAt, ProtocolError } from "../message/protocol.ts";
 import type { Ack } from "./delivery_options.ts";
 import type { RelayOptions } from "./relay_options.ts";
 import { type Handshake, receiveHandshake } from "./handshake.ts";
@@ -19,44 +11,29 @@ import { closeSoon, discardReplies, linger } from "../net/linger.ts";
 import { type Connection, DEFAULT_READ_SIZE } from "../net/net.ts";
 import type { ConnectionTotals, Feeder } from "./feeder.ts";
 import type { ServerFigures } from "./figures.ts";
-import type { Source } from "../source/source.ts";
+import { Readers, type RelayReader, SINGLE } from "./readers.ts";
+import { RunningSources } from "./running_sources.ts";
 
-/** Name of the only reader with `single`. */
-const SINGLE = "reader";
-
+/** A reader that has been silent for this long is replaced by one that acknowledges; ms. */
+const SILENT_MS = 1000;
 /** Why a reader is rejected that comes too late. */
 const ENDING = "the server is ending";
-
-/** A reader that has connected before, or has a queue on disk. */
-interface RelayReader {
-  readonly name: string;
-  readonly delivery: Delivery;
-  readonly stream: string;
-  /** Number of its latest connection; 0: none yet. */
-  reader: number;
-  /** Settles when its current connection is no longer fed; absent: not connected. */
-  feeding?: Promise<boolean>;
-  /** It has sent FIN on its current connection. */
-  sentFin: boolean;
-}
+/** How often what is too old is looked for; ms. */
+const EXPIRE_EVERY_MS = 1000;
 
 export class Relay implements Feeder {
   /** Resolves when the source has ended and everything is delivered or stored; rejects on failure. */
   readonly done: Promise<void>;
   readonly #options: RelayOptions;
-  readonly #readersByName = new Map<string, Promise<RelayReader>>();
-  readonly #readers: RelayReader[] = [];
-  readonly #sources = new Set<Source>();
+  readonly #readers: Readers;
+  readonly #sources: RunningSources;
   /** All connections, and whether what the reader sends is read. */
   readonly #connections = new Map<Connection, boolean>();
   readonly #end: { resolve: () => void; reject: (error: unknown) => void };
-  /** Position of the shared source. */
-  #position = 0;
-  /** Undefined where there is no connection to be lost. */
-  #sourceConnected: boolean | undefined;
-  /** Messages that were dropped while their readers were connected. */
-  #dropped = 0;
-  #runningSources = 0;
+  /** What the queue knows of the readers is loaded; never rejects. */
+  readonly #loaded: PromiseWithResolvers<void> = Promise.withResolvers();
+  /** To be called at the end. */
+  readonly #timers: (() => void)[] = [];
   #started = false;
   #ending = false;
   #stopped = false;
@@ -66,29 +43,72 @@ export class Relay implements Feeder {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.done = promise;
     this.#end = { resolve, reject };
+    const onError = (error: unknown) => this.#fail(error);
+    this.#sources = new RunningSources(options, () => this.#endIfComplete(), onError);
+    this.#readers = new Readers(options, {
+      ownStream: (stream) => this.#started && this.#sources.start(stream),
+      safe: () => this.#sources.acknowledge(this.#readers.shared),
+      error: onError,
+    });
   }
 
   get droppedWhileAbsent(): number {
-    return this.#readers.reduce((sum, { delivery }) => sum + delivery.dropped, -this.#dropped);
+    return this.#readers.all.reduce(
+      (sum, { delivery }) => sum + delivery.cursor.droppedWhileAbsent,
+      this.#readers.droppedForForgotten,
+    );
   }
 
   figures(): ServerFigures {
-    const connected = this.#sourceConnected;
+    const { queue } = this.#options;
+    const { connected } = this.#sources;
+    const diskFreeBytes = queue?.diskFree;
+    const logs = [...this.#readers.streams.values()].map(({ stream }) => stream.figures);
     return {
-      readers: this.#readers.map(({ name, delivery }) => ({ name, ...delivery.figures() })),
-      logs: [],
-      memoryBytes: this.#readers.reduce((sum, { delivery }) => sum + delivery.memoryBytes, 0),
+      readers: this.#readers.all.map(({ delivery }) => delivery.figures()),
+      logs: logs.filter((log) => log !== undefined),
+      memoryBytes: this.#readers.memory.used,
+      ...(diskFreeBytes === undefined ? {} : { diskFreeBytes }),
+      ...(queue === undefined ? {} : { sync: { ...queue.syncs } }),
       ...(connected === undefined ? {} : { sourceConnected: connected }),
     };
   }
 
   /** Opens the readers in the queue and the single reader, and starts their sources. */
   async start(): Promise<void> {
-    const { queue, readerId } = this.#options;
-    for (const name of queue?.names ?? []) await this.#openReader(name);
-    if (readerId === "single" && queue !== undefined) await this.#openReader(SINGLE);
-    this.#started = true;
-    this.#startSources();
+    const { ticker, retainMs, sourceless } = this.#options;
+    try {
+      await this.#readers.load();
+      this.#started = true;
+    } finally {
+      this.#loaded.resolve();
+    }
+    // It may have been stopped meanwhile.
+    if (this.#ending) return;
+    this.#timers.push(ticker.add(() => this.#review()));
+    if (retainMs !== undefined) {
+      const timer = setInterval(() => void this.#expire(retainMs), EXPIRE_EVERY_MS);
+      this.#timers.push(() => clearInterval(timer));
+    }
+    if (sourceless) return this.#endIfComplete();
+    const { shared } = this.#readers;
+    if (shared === undefined) {
+      for (const { stream } of this.#readers.streams.values()) this.#sources.start(stream);
+    } else if (this.#readers.all.length > 0) {
+      this.#sources.start(shared);
+    }
+  }
+
+  #review(): void {
+    for (const { stream } of this.#readers.streams.values()) stream.review();
+  }
+
+  async #expire(retainMs: number): Promise<void> {
+    try {
+      for (const { stream } of this.#readers.streams.values()) await stream.expire(retainMs);
+    } catch (error) {
+      this.#fail(error);
+    }
   }
 
   async feed(connection: Connection, reader: number): Promise<ConnectionTotals> {
@@ -102,57 +122,52 @@ export class Relay implements Feeder {
   }
 
   async #serve(connection: Connection, reader: number): Promise<ConnectionTotals> {
-    const { readerId, ack, drainReplies, handshakeTimeoutMs } = this.#options;
+    const { handshakeTimeoutMs, drainReplies } = this.#options;
     let handshake: Handshake;
+    let relayReader: RelayReader;
+    // A reader may connect before the queue is loaded. It must not be taken for a new one.
+    await this.#loaded.promise;
+    if (!this.#started) return await reject(connection, new Error("the queue cannot be loaded"));
     try {
-      const resume = ack === undefined ? "optional" : ack === "reader" ? "required" : "none";
       handshake = await receiveHandshake(connection, {
-        hello: readerId === "hello",
-        resume,
+        hello: this.#options.readerId === "hello",
+        resume: (name) => this.#expectsResume(this.#nameOf(connection, name)),
         handshakeTimeoutMs,
       });
+      relayReader = await this.#open(connection, this.#nameOf(connection, handshake.name));
+      await this.#replace(relayReader, handshake);
     } catch (error) {
       return await reject(connection, error as Error);
     }
-    const name = handshake.name ?? (readerId === "address" ? connection.remote.host : SINGLE);
-    let relayReader: RelayReader | undefined;
-    try {
-      const closed = connection.closed.then(() => undefined);
-      relayReader = await Promise.race([this.#openReader(name), closed]);
-    } catch (error) {
-      const why = `its queue cannot be opened: ${(error as Error).message}`;
-      return await reject(connection, new Error(why, { cause: error }));
-    }
-    if (relayReader === undefined) {
-      return await reject(connection, new Error("it disconnected before its queue was open"));
-    }
-    const { delivery } = relayReader;
-    while (relayReader.feeding !== undefined) {
-      // A reader that names itself may replace its earlier connection, which may hang. Any reader may
-      // replace one that has sent FIN: whether that one still reads, only a write would show.
-      if (readerId !== "hello" && !relayReader.sentFin) {
-        return await reject(connection, new Error("another reader is connected already"));
-      }
-      delivery.connection?.reset();
-      await relayReader.feeding;
-    }
+    const { name } = relayReader;
     relayReader.reader = reader;
-    if (this.#ending) {
+    if (this.#ending || this.#stopped) {
       closeSoon(connection);
       await linger(connection, discardReplies(connection, handshake.reading));
       return await reject(connection, new Error(ENDING));
     }
-    const { accepted, messages, dropped, overflows } = delivery;
+    const before = { ...countsOf(relayReader) };
     const stopReporting = this.#reportSent(relayReader);
     let failure: { error: unknown } | undefined;
-    const hangUp = () => linger(connection, replies);
-    const feeding = relayReader.feeding = this.#feed(connection, relayReader, handshake, hangUp)
-      .catch((error) => {
+    const acks = handshake.acknowledges ? new AckParser(handshake.lines) : undefined;
+    const begun = Promise.withResolvers<void>();
+    const feeding = relayReader.feeding = this.#feed(
+      connection,
+      relayReader,
+      handshake,
+      begun.resolve,
+      () => linger(connection, replies),
+    ).catch((error) => {
+      if (error instanceof ProtocolError) {
+        this.#options.onEvent({ event: "protocol", reader, name, error: error.message });
+        connection.reset();
+      } else {
         failure = { error };
-        return false;
-      });
-    const replies = handshake.acknowledges
-      ? this.#readAcks(connection, delivery, handshake.lines, { reader, name })
+      }
+      return false;
+    }).finally(begun.resolve);
+    const replies = acks !== undefined
+      ? begun.promise.then(() => this.#readAcks(connection, relayReader, acks, reader))
       : drainReplies
       ? discardReplies(connection, handshake.reading)
       : undefined;
@@ -165,13 +180,13 @@ export class Relay implements Feeder {
     stopReporting();
     delete relayReader.feeding;
     // Before the next await: after it the counters may include the reader's next connection.
+    const after = countsOf(relayReader);
     const totals = {
-      messages: delivery.messages - messages,
-      bytes: delivery.accepted - accepted,
-      dropped: delivery.dropped - dropped,
-      overflows: delivery.overflows - overflows,
+      messages: after.messages - before.messages,
+      bytes: after.bytes - before.bytes,
+      dropped: after.dropped - before.dropped,
+      overflows: after.overflows - before.overflows,
     };
-    this.#dropped += totals.dropped;
     if (failure !== undefined) {
       // The queue failed: what it holds for this reader and for others cannot be delivered.
       this.#fail(failure.error);
@@ -183,24 +198,92 @@ export class Relay implements Feeder {
     return { ...totals, closed: await connection.closed };
   }
 
+  #nameOf(connection: Connection, name: string | undefined): string {
+    return name ?? (this.#options.readerId === "address" ? connection.remote.host : SINGLE);
+  }
+
+  /** A stream once acknowledged by its reader is never delivered to it without. */
+  #expectsResume(name: string): "required" | "optional" | "none" {
+    const { ack } = this.#options;
+    if (ack !== undefined) return ack === "reader" ? "required" : "none";
+    return this.#readers.known(name)?.acknowledges === true ? "required" : "optional";
+  }
+
+  async #open(connection: Connection, name: string): Promise<RelayReader> {
+    const closed = connection.closed.then(() => undefined);
+    let relayReader: RelayReader | undefined;
+    try {
+      relayReader = await Promise.race([this.#readers.open(name), closed]);
+    } catch (error) {
+      throw new Error(`the reader is not accepted: ${(error as Error).message}`, { cause: error });
+    }
+    if (relayReader !== undefined) {
+      this.#startShared();
+      return relayReader;
+    }
+    throw new Error("it disconnected before its queue was open");
+  }
+
+  /** The shared source starts with the first reader. */
+  #startShared(): void {
+    const { shared } = this.#readers;
+    if (!this.#started || this.#options.sourceless || shared === undefined) return;
+    if (!this.#sources.any && !this.#ending) this.#sources.start(shared);
+  }
+
+  /**
+   * Ends the reader's earlier connection, if this one may replace it. Rejects with an Error otherwise.
+   */
+  async #replace(relayReader: RelayReader, { acknowledges }: Handshake): Promise<void> {
+    const { delivery } = relayReader;
+    while (relayReader.feeding !== undefined) {
+      // A reader that names itself may replace its earlier connection, which may hang. Any reader may
+      // replace one that has sent FIN: whether that one still reads, only a write would show. And one
+      // that acknowledges loses nothing when it replaces one that does not move.
+      const may = this.#options.readerId === "hello" || relayReader.sentFin ||
+        (acknowledges && delivery.silentMs >= SILENT_MS);
+      if (!may) throw new Error("another reader is connected already");
+      delivery.connection?.reset();
+      await relayReader.feeding;
+    }
+  }
+
   async #feed(
     connection: Connection,
-    { delivery, stream }: RelayReader,
+    relayReader: RelayReader,
     { acknowledges, stored }: Handshake,
+    begun: () => void,
     hangUp: () => Promise<void>,
   ): Promise<boolean> {
+    const { delivery, isNew } = relayReader;
+    const { stream, cursor } = delivery;
+    relayReader.isNew = false;
     if (!acknowledges) {
       return await delivery.feed(connection, this.#options.ack ?? defaultAck(), hangUp);
     }
-    const at: StreamOffset = { offset: await startFor(delivery, stream, stored), stream };
-    const line = new TextEncoder().encode(formatAt(at));
+    const { id } = this.#readers.streams.get(relayReader.key)!;
+    const other = stored !== undefined && stored.stream !== id;
+    const requested = stored?.stream === id ? stored.offset : 0;
+    const offered = isNew ? Math.max(stream.tail, cursor.offered) : cursor.offered;
+    if (requested > offered) {
+      throw new ProtocolError(
+        `the reader claims to have ${requested} bytes of its stream, but at most ${offered} ` +
+          "have been sent",
+      );
+    }
+    relayReader.acknowledges = true;
+    await cursor.stored?.setAcknowledges();
+    const offset = await stream.available(cursor, Math.max(requested, cursor.delivered));
+    const line = new TextEncoder().encode(formatAt({ offset, stream: id }));
     if (await connection.write(line) < line.length) return false;
     // Its offset belongs to another stream. The reader has to decide what to do, and disconnects.
-    if (stored !== undefined && stored.stream !== stream) {
+    if (other) {
       await linger(connection);
       return false;
     }
-    return await delivery.feed(connection, "reader", hangUp, at.offset);
+    const feeding = delivery.feed(connection, "reader", hangUp, offset);
+    begun();
+    return await feeding;
   }
 
   /**
@@ -211,11 +294,9 @@ export class Relay implements Feeder {
   stop(): void {
     if (this.#stopped) return;
     this.#stopped = true;
-    for (const source of this.#sources) this.#stopSource(source);
-    for (const { delivery } of this.#readers) {
-      delivery.unblockSource();
-      delivery.stopSending();
-    }
+    this.#sources.stop();
+    for (const { stream } of this.#readers.streams.values()) stream.unblockSource();
+    for (const { delivery } of this.#readers.all) delivery.stopSending();
     for (const [connection, repliesAreRead] of this.#connections) {
       if (repliesAreRead) closeSoon(connection);
       else connection.close();
@@ -225,18 +306,21 @@ export class Relay implements Feeder {
     void this.#storeAll();
   }
 
-  #stopSource(source: Source): void {
-    try {
-      source.stop();
-    } catch (error) {
-      this.#fail(error);
-    }
-  }
-
   async #storeAll(): Promise<void> {
+    const { queue, replayable, onEvent } = this.#options;
+    for (const stop of this.#timers.splice(0)) stop();
     try {
-      await Promise.all(this.#readers.map(({ feeding }) => feeding));
-      await Promise.all(this.#readers.map(({ delivery }) => delivery.store()));
+      await Promise.all(this.#readers.all.map(({ feeding }) => feeding));
+      for (const { stream, log } of this.#readers.streams.values()) {
+        await stream.store();
+        for (const { name, delivered } of stream.cursors) {
+          const bytes = stream.tail - Math.max(log?.end ?? 0, delivered);
+          if (queue === undefined || replayable || bytes <= 0) continue;
+          const reader = this.#readers.known(name)?.reader ?? 0;
+          onEvent({ event: "lost", reader, name, bytes });
+        }
+        for (const cursor of stream.cursors) if (queue === undefined) stream.discard(cursor);
+      }
       this.#end.resolve();
     } catch (error) {
       this.#fail(error);
@@ -261,126 +345,31 @@ export class Relay implements Feeder {
 
   async #readAcks(
     connection: Connection,
-    delivery: Delivery,
-    lines: LineReader,
-    who: { reader: number; name: string },
+    { delivery, name }: RelayReader,
+    acks: AckParser,
+    reader: number,
   ): Promise<void> {
+    const { cursor } = delivery;
+    // Another connection may have replaced this one meanwhile.
+    const isCurrent = () => delivery.connection === connection;
     try {
-      const acks = new AckParser(lines);
+      if (!isCurrent()) return;
+      delivery.acknowledge(acks.parse(cursor.offered));
       while (true) {
-        delivery.acknowledge(Math.min(acks.acked, delivery.offered));
         const answer = connection.read(DEFAULT_READ_SIZE);
         const chunk = answer instanceof Promise ? await answer : answer;
-        if (chunk === null) return;
-        acks.push(chunk, delivery.offered);
+        if (chunk === null || !isCurrent()) return;
+        delivery.acknowledge(acks.push(chunk, cursor.offered));
       }
     } catch (error) {
       connection.reset();
       if (!(error instanceof ProtocolError)) return this.#fail(error);
-      this.#options.onEvent({ event: "protocol", ...who, error: error.message });
-    }
-  }
-
-  #openReader(name: string): Promise<RelayReader> {
-    let relayReader = this.#readersByName.get(name);
-    if (relayReader === undefined) {
-      const creating = this.#createReader(name);
-      relayReader = creating;
-      this.#readersByName.set(name, creating);
-      // Its next connection tries again.
-      creating.catch(() => this.#readersByName.delete(name));
-    }
-    return relayReader;
-  }
-
-  async #createReader(name: string): Promise<RelayReader> {
-    const { queue, onEvent, shared } = this.#options;
-    const stored = await queue?.open(name);
-    const delivery = new Delivery({
-      ...this.#options,
-      queue: stored,
-      onEvent: (event) => onEvent({ reader: relayReader.reader, name, ...event }),
-      onSafe: shared && this.#options.replayable ? () => this.#acknowledge() : undefined,
-      onError: (error) => this.#fail(error),
-    });
-    if (this.#position > 0 && stored?.tail === 0) {
-      // A new reader of a source that is already running: its stream starts at the current position.
-      delivery.position = this.#position;
-      stored.release(0, this.#position);
-    }
-    const stream = stored?.stream ?? newStream();
-    const relayReader: RelayReader = { name, delivery, stream, reader: 0, sentFin: false };
-    this.#readers.push(relayReader);
-    if (this.#started) this.#startSources(relayReader);
-    return relayReader;
-  }
-
-  /** Starts the shared source once there is a reader, or a source for the new reader (default: all). */
-  #startSources(newReader?: RelayReader): void {
-    const { shared, source } = this.#options;
-    if (this.#ending) return;
-    if (!shared) {
-      for (const { delivery } of newReader === undefined ? this.#readers : [newReader]) {
-        void this.#run(source(), delivery, delivery.position);
-      }
-    } else if (this.#sources.size === 0 && this.#readers.length > 0) {
-      this.#position = Math.min(...this.#readers.map(({ delivery }) => delivery.position));
-      void this.#run(source(), undefined, this.#position);
-    }
-  }
-
-  async #run(source: Source, to: Delivery | undefined, from: number): Promise<void> {
-    this.#sources.add(source);
-    this.#runningSources++;
-    const { onEvent, endsAfterMs } = this.#options;
-    if (source.connects) this.#sourceConnected = false;
-    const timer = endsAfterMs === undefined
-      ? undefined
-      : setTimeout(() => this.#stopSource(source), endsAfterMs);
-    try {
-      await source.run({
-        push: (bytes, messages, position) => this.#push(to, bytes, messages, position),
-        note: (what) => {
-          if (source.connects) this.#sourceConnected = what.event === "connected";
-          onEvent({ event: "source", what });
-        },
-      }, from);
-    } catch (error) {
-      this.#fail(error);
-    }
-    this.#sourceConnected = undefined;
-    clearTimeout(timer);
-    this.#runningSources--;
-    this.#endIfComplete();
-  }
-
-  #push(
-    to: Delivery | undefined,
-    bytes: Uint8Array,
-    messages: number,
-    position: number,
-  ): void | Promise<void> {
-    if (to !== undefined) return to.push(bytes, messages, position);
-    this.#position = position + bytes.length * this.#options.positionPerByte;
-    let waits: Promise<void>[] | undefined;
-    for (const { delivery } of this.#readers) {
-      const wait = delivery.push(bytes, messages, position);
-      if (wait !== undefined) (waits ??= []).push(wait);
-    }
-    if (waits !== undefined) return Promise.all(waits).then(() => {});
-  }
-
-  /** Tells the shared source the position up to which no reader needs its bytes again. */
-  #acknowledge(): void {
-    const safe = Math.min(...this.#readers.map(({ delivery }) => delivery.safePosition));
-    try {
-      for (const source of this.#sources) source.acknowledge?.(safe);
-    } catch (error) {
-      this.#fail(error);
+      this.#options.onEvent({ event: "protocol", reader, name, error: error.message });
     }
   }
 
   #fail(error: unknown): void {
+    for (const stop of this.#timers.splice(0)) stop();
     this.#end.reject(error);
   }
 
@@ -389,15 +378,15 @@ export class Relay implements Feeder {
    * on disk still holds messages for readers that are not connected.
    */
   #endIfComplete(): void {
-    if (!this.#started || this.#runningSources > 0 || this.#ending) return;
-    for (const { delivery } of this.#readers) delivery.finish();
-    if (this.#readers.some(({ feeding }) => feeding !== undefined)) return;
-    if (
-      this.#options.queue !== undefined &&
-      this.#readers.some(({ delivery }) => delivery.hasUndelivered)
-    ) {
-      for (const { delivery } of this.#readers) {
-        delivery.store().catch((error) => this.#fail(error));
+    if (!this.#started || !this.#sources.allEnded || this.#ending) return;
+    if (!this.#options.sourceless && !this.#sources.any) return;
+    const { all, streams } = this.#readers;
+    for (const { stream } of streams.values()) stream.finish();
+    for (const { delivery } of all) delivery.finish();
+    if (all.some(({ feeding }) => feeding !== undefined)) return;
+    if (this.#options.queue !== undefined && all.some(({ delivery }) => delivery.hasUndelivered)) {
+      for (const { stream } of streams.values()) {
+        stream.store().catch((error) => this.#fail(error));
       }
       return;
     }
@@ -406,15 +395,13 @@ export class Relay implements Feeder {
   }
 }
 
-/** The offset from which a reader that acknowledges is sent its stream. */
-async function startFor(
-  delivery: Delivery,
-  stream: string,
-  stored: StreamOffset | undefined,
-): Promise<number> {
-  const requested = stored?.stream === stream ? stored.offset : 0;
-  return await delivery.available(Math.max(requested, delivery.delivered));
-}
+const countsOf = ({ delivery }: RelayReader) => ({
+  messages: delivery.messages,
+  bytes: delivery.accepted,
+  // Without those that are dropped while it is being connected: they are counted apart.
+  dropped: delivery.dropped - delivery.cursor.droppedWhileAbsent,
+  overflows: delivery.overflows,
+});
 
 /** TCP acknowledgements are read through libc. */
 const defaultAck = (): Ack => typeof libc === "string" ? "none" : "tcp";

@@ -11,6 +11,7 @@ import type { Source } from "../source/source.ts";
 import type { Ack } from "./delivery_options.ts";
 import type { ReaderId } from "./relay_options.ts";
 import type { ServeEvent } from "./serve_event.ts";
+import type { WhenFull } from "./stream_event.ts";
 
 /** The default of `deadPeerTimeoutMs`: as long as keepalive waits for the host of an idle reader. */
 export const DEFAULT_DEAD_PEER_TIMEOUT_MS = SILENCE_MS;
@@ -60,8 +61,18 @@ export interface ServeOptions {
    * half the high watermark.
    */
   resumeBelow?: number;
-  /** What to do with new messages when the queue is full; default: block. */
-  whenFull?: "block" | "drop";
+  /** What to do with messages when the queue is full; default: block. */
+  whenFull?: WhenFull;
+  /** Every message is stored, and synced as the queue is, before it is delivered. Default: false. */
+  durable?: boolean;
+  /** Messages on disk are deleted after this time, delivered or not; ms, default never. */
+  retainMs?: number;
+  /** What all messages may take in memory; bytes, default 64 MiB, or 4 times `backlog`. */
+  memory?: number;
+  /** Where a reader begins that has never come before, with a source; default: now. */
+  start?: "now" | "oldest";
+  /** Most names of readers that are kept; a reader with a new name is then refused. Default 1,000. */
+  maxReaderNames?: number;
   /**
    * What counts as delivered. Default: `reader` for a reader that sends a `resume` line right after
    * it connects, else `tcp` where the kernel reports acknowledgements, else `none`.

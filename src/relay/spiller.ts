@@ -1,45 +1,53 @@
-/** Stores blocks from memory in the durable queue, oldest first. */
+/** Stores blocks from memory in the log, oldest first. */
 import type { Block, Blocks } from "./blocks.ts";
-import { takeBuffer } from "../queue/buffers.ts";
-import { QueueFull, type QueueReader } from "../queue/queue.ts";
+import { type Log, QueueFull, Unavailable } from "../queue/queue.ts";
 
 /** Limit of concurrent appends: enough that the disk always has work. */
 const MOST_APPENDS = 16;
 /** How long a block that is not full waits for more messages. */
 const GATHER_MS = 20;
-/** Pause before an append to a full queue is retried. */
+/** Pause before an append to a full or unreachable queue is tried again. */
 const RETRY_MS = 250;
 
 export interface SpillerOptions {
-  queue: QueueReader;
+  log: Log;
   blocks: Blocks;
-  /** Position of the source after a block. */
-  positionAfter: (block: Block) => number;
-  /** A block has been stored: its memory can be freed. */
+  /** The next block, at this offset, does not continue what is stored. It is stored after this. */
+  beforeRun: (start: number) => Promise<void>;
+  /** A block has been stored. */
   onStored: () => void;
   /** The queue has become full (the reason), or has room again (undefined). */
   onFull: (why: "max" | "disk" | undefined) => void;
+  /** Makes room in a full queue; false: there is nothing to delete. */
+  makeRoom?: (() => Promise<boolean>) | undefined;
   /** The queue failed and cannot be used any more. */
   onError: (error: Error) => void;
 }
 
 export class Spiller {
-  /** Offset up to which the stream is stored. */
-  end: number;
   /** Bytes stored by this process. */
   stored = 0;
   full: "max" | "disk" | undefined;
+  /** `onFull` was told that the queue is full. */
+  #told = false;
   readonly #options: SpillerOptions;
-  /** Offset up to which blocks have been handed to the queue. */
+  /** Offset up to which blocks have been handed to the log. */
   #handed: number;
   #appends = 0;
   #on = false;
+  /** Blocks that are not full are stored at once. */
+  #flushing = false;
+  #failed = false;
+  /** `beforeRun` or `makeRoom` is in progress. */
+  #preparing = false;
+  /** The block before which `beforeRun` has ended. */
+  #prepared: Block | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #idle: (() => void)[] = [];
 
   constructor(options: SpillerOptions) {
     this.#options = options;
-    this.end = this.#handed = options.queue.tail;
+    this.#handed = options.log.end;
   }
 
   get on(): boolean {
@@ -48,42 +56,71 @@ export class Spiller {
 
   /** From now on all blocks in memory are stored on disk. */
   start(): void {
+    if (this.#failed) return;
     this.#on = true;
-    if (this.full !== undefined) this.#retry();
-    this.appendReady();
+    if (this.full === undefined) this.appendReady();
+    else this.#retryLater();
   }
 
   /** Appends in progress are completed; the rest stays in memory. */
   stop(): void {
+    if (!this.#on) return;
     this.#on = false;
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    // Called once the reader has caught up: the queue has room again.
-    if (this.full !== undefined) this.#options.onFull(this.full = undefined);
+    // Called once all readers have caught up: the queue has room again.
+    if (this.full !== undefined) this.#setFull(undefined);
   }
 
   /** Stores all blocks in memory, full or not; resolves when done, or when the queue is full. */
   async flush(): Promise<void> {
+    if (this.#failed) return;
     this.#on = true;
     // A queue that was full is tried again: deliveries may have made room since.
     this.full = undefined;
-    this.appendReady(true);
-    while (this.#appends > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
+    this.#flushing = true;
+    this.appendReady();
+    while (this.#appends > 0 || this.#preparing) await this.#settled();
+    this.#flushing = false;
   }
 
-  /** Starts appends of blocks that are ready, or of all; to be called when a message was added. */
-  appendReady(all = false): void {
+  /** Starts appends of blocks that are ready; to be called when a message was added. */
+  appendReady(): void {
     if (!this.#on) return;
     const { blocks } = this.#options;
-    while (this.#appends < MOST_APPENDS && this.full === undefined) {
+    while (this.#appends < MOST_APPENDS && this.full === undefined && !this.#preparing) {
       const block = blocks.after(this.#handed);
       if (block === undefined) return;
-      if (!block.sealed && !all) {
+      if (!block.sealed && !this.#flushing) {
         const wait = block.sinceMs + GATHER_MS - performance.now();
         if (wait > 0) return this.#later(wait);
       }
-      void this.#append(block, all);
+      if (block.offset !== this.#handed && block !== this.#prepared) {
+        return void this.#prepare(block);
+      }
+      void this.#append(block);
     }
+  }
+
+  async #prepare(block: Block): Promise<void> {
+    const { beforeRun, onError } = this.#options;
+    this.#preparing = true;
+    try {
+      while (this.#appends > 0) await this.#settled();
+      await beforeRun(block.offset);
+      this.#prepared = block;
+    } catch (error) {
+      this.#failed = true;
+      this.#on = false;
+      onError(error as Error);
+    }
+    this.#preparing = false;
+    this.#continue();
+  }
+
+  /** Resolves when no append is in progress any more. */
+  #settled(): Promise<void> {
+    return new Promise((resolve) => this.#idle.push(resolve));
   }
 
   #later(ms: number): void {
@@ -91,63 +128,78 @@ export class Spiller {
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
       if (this.full === undefined) this.appendReady();
-      else this.#retry();
+      else void this.#retry();
     }, ms);
   }
 
-  async #append(block: Block, all: boolean): Promise<void> {
-    const { queue, positionAfter, onStored, onFull, onError } = this.#options;
+  async #append(block: Block): Promise<void> {
+    const { log, onStored, onError } = this.#options;
     block.sealed = true;
     this.#handed = block.end;
     this.#appends++;
+    block.pins++;
     try {
-      // A copy: append transfers its buffer, and a write to the reader may still use the block.
-      const bytes = takeBuffer(block.length);
-      bytes.set(block.bytes);
-      await queue.append({
-        offset: block.offset,
-        bytes,
-        messages: block.messages,
-        position: positionAfter(block),
-      });
-      this.end = block.end;
+      const { offset, bytes, messages } = block;
+      // Before it is released: so its buffer is used again.
+      await log.append({ offset, bytes, messages }).finally(() => block.pins--);
       this.stored += block.length;
-      if (this.full !== undefined) onFull(this.full = undefined);
+      if (this.full !== undefined || this.#told) this.#setFull(undefined);
       onStored();
     } catch (error) {
-      // The appends after it fail as well; all are retried in order.
+      // The appends after it fail as well; all are tried again in order.
       this.#handed = Math.min(this.#handed, block.offset);
       if (error instanceof QueueFull) {
-        if (this.full === undefined) {
-          this.full = error.reason;
-          onFull(error.reason);
-        }
-      } else {
+        if (this.full === undefined) this.#setFull(error.reason);
+      } else if (error instanceof Unavailable) {
+        if (this.full === undefined) this.full = "disk";
+      } else if (!this.#failed) {
+        this.#failed = true;
         this.#on = false;
         onError(error as Error);
       }
     } finally {
       this.#appends--;
     }
-    // In a later microtask: the same report of the queue may reject the next append too. That has to
-    // be seen first, so that no block is stored before one that failed.
-    queueMicrotask(() => this.#continue(all));
+    // In a later microtask: the next append may be rejected too, and that has to be seen first, so that
+    // no block is stored before one that failed.
+    queueMicrotask(() => this.#continue());
   }
 
-  #continue(all: boolean): void {
-    if (this.full !== undefined && this.#appends === 0) this.#retry();
-    this.appendReady(all);
+  #setFull(why: "max" | "disk" | undefined): void {
+    this.full = why;
+    // `flush` tries again without a word.
+    if (this.#told === (why !== undefined)) return;
+    this.#told = why !== undefined;
+    this.#options.onFull(why);
+  }
+
+  #continue(): void {
+    if (this.full !== undefined && this.#appends === 0 && this.#on) this.#retryLater();
+    this.appendReady();
     if (this.#appends > 0) return;
     for (const resolve of this.#idle.splice(0)) resolve();
   }
 
-  #retry(): void {
-    if (this.#timer !== undefined) return;
-    this.#timer = setTimeout(() => {
-      this.#timer = undefined;
-      const block = this.#options.blocks.after(this.#handed);
-      // One at a time until an append succeeds.
-      if (this.#on && block !== undefined) void this.#append(block, false);
-    }, RETRY_MS);
+  #retryLater(): void {
+    if (this.#options.makeRoom !== undefined) void this.#retry();
+    else this.#later(RETRY_MS);
+  }
+
+  /** Tries one block: the others follow once it is stored. */
+  async #retry(): Promise<void> {
+    const { makeRoom, blocks, onError } = this.#options;
+    if (this.#appends > 0 || this.#preparing) return;
+    if (makeRoom !== undefined) {
+      this.#preparing = true;
+      const made = await makeRoom().catch((error) => {
+        onError(error as Error);
+        return false;
+      });
+      this.#preparing = false;
+      if (!made) return this.#later(RETRY_MS);
+    }
+    const block = blocks.after(this.#handed);
+    if (this.#on && block !== undefined) void this.#append(block);
+    else if (block === undefined) this.#setFull(undefined);
   }
 }

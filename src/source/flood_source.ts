@@ -24,7 +24,7 @@ export interface FloodSourceOptions {
 /** Limit for the bytes of one push, unless a single message is longer. */
 const LONGEST_PIECE = LONGEST_WRITE;
 
-/** Its positions count messages. */
+/** Its positions are those of bytes, like all. */
 export class FloodSource implements Source {
   readonly replayable = true;
   readonly #options: FloodSourceOptions;
@@ -42,14 +42,15 @@ export class FloodSource implements Source {
   }
 
   async run(sink: Sink, from: number): Promise<void> {
-    const { rate, durationMs = Infinity, ticker = new Ticker() } = this.#options;
+    const { rate, durationMs = Infinity, ticker = new Ticker(), message } = this.#options;
+    const first = Math.ceil(from / message.size);
     const startMs = performance.now();
     const endMs = startMs + durationMs;
     const schedule = new Schedule(rate, startMs, endMs);
     const unlimited = rate === Infinity;
     // Computed without the schedule, whose rounded start and end can make it one message more or less.
     const all = unlimited ? Infinity : Math.floor(durationMs * rate / 1000);
-    const piece = this.#pieces(from, startMs);
+    const piece = this.#pieces(first, startMs);
     let due = unlimited ? Infinity : 0;
     let over = false;
     let pushed = 0;
@@ -68,7 +69,7 @@ export class FloodSource implements Source {
         }
         const count = Math.min(due - pushed, this.#most);
         const bytes = piece(pushed, count);
-        const pushing = sink.push(bytes, count, from + pushed);
+        const pushing = sink.push(bytes, count, (first + pushed) * message.size);
         pushed += count;
         turn += bytes.length;
         if (pushing instanceof Promise) await pushing;
@@ -95,7 +96,7 @@ export class FloodSource implements Source {
   }
 
   /** Returns a function that makes `count` messages, of which `before` precede in this run. */
-  #pieces(from: number, startMs: number): (before: number, count: number) => Uint8Array {
+  #pieces(first: number, startMs: number): (before: number, count: number) => Uint8Array {
     const { message, rate } = this.#options;
     const { size } = message;
     if (!("numbered" in message)) {
@@ -110,7 +111,7 @@ export class FloodSource implements Source {
       // At an unlimited rate the planned time of a message is the time at which it is made.
       const sinceMs = rate === Infinity ? performance.now() : startMs + before * everyMs;
       const plannedMs = performance.timeOrigin + sinceMs;
-      fillNumbered(bytes, { first: from + before, count, size, plannedMs, everyMs });
+      fillNumbered(bytes, { first: first + before, count, size, plannedMs, everyMs });
       return bytes;
     };
   }

@@ -14,7 +14,7 @@ export interface Sink {
    * after the promise has settled. The bytes are a view of a buffer that the source reuses: it is
    * valid until the call returns or its promise settles. Copy what must be kept.
    *
-   * `position`: the source's position before these bytes; 0 if the source is not replayable.
+   * `position`: the source's position before these bytes, in bytes; 0 if the source is not replayable.
    */
   push(bytes: Uint8Array, messages: number, position: number): void | Promise<void>;
   note(event: SourceEvent): void;
@@ -32,8 +32,8 @@ export type OnBadFrame = "stop" | "skip" | "reconnect";
 export type SourceEvent =
   /**
    * A TCP source has connected. Only with acknowledgement: `stream` identifies the stream in which
-   * positions count, and has to be stored with them; `position` is that of the next byte delivered;
-   * `missed` bytes before it are lost.
+   * positions count from now on; `position` is that of the next byte delivered; `missed` bytes before it
+   * are lost.
    */
   | {
     event: "connected";
@@ -65,9 +65,10 @@ export interface Source {
   readonly connects?: boolean;
   /**
    * Delivers from a position on (0: from the beginning) until there are no more messages, or until
-   * `stop`. Rejects with an Error of one line, or with an error of the sink. To be called once.
+   * `stop`. `stream`: that of an earlier `connected` event, in which the position counts. Rejects with an
+   * Error of one line, or with an error of the sink. To be called once.
    */
-  run(sink: Sink, from: number): Promise<void>;
+  run(sink: Sink, from: number, stream?: string): Promise<void>;
   /** Ends `run`, once the push in progress has settled. */
   stop(): void;
   /** Everything before `position` is safe: the source need not send it again. Cheap to call often. */
@@ -85,8 +86,6 @@ export interface OpenSourceOptions {
   rate?: Rate | undefined;
   /** The source is to acknowledge what is safe; only where it can. */
   acknowledged?: boolean | undefined;
-  /** The stream to resume, of a source that acknowledges. */
-  stream?: string | undefined;
   /** A source that has sent nothing for this time is connected anew; only where it can; ms. */
   idleMs?: number | undefined;
 }

@@ -34,11 +34,6 @@ export interface TcpSourceOptions {
   acknowledged?: boolean | undefined;
   /** The reader's name for a server with `--reader-id hello`; default: no name is sent. */
   hello?: string | undefined;
-  /**
-   * The stream that `from` refers to, from an earlier `connected` event. Default: unknown; the server
-   * chooses the start, and `from` is ignored.
-   */
-  stream?: string | undefined;
   /** A server that has sent nothing for this time is connected anew; ms, default never. */
   idleMs?: number | undefined;
   /** Default: the adapter of this runtime. */
@@ -73,13 +68,14 @@ export class TcpSource implements Source {
   constructor(options: TcpSourceOptions) {
     this.#options = options;
     this.#name = `tcp://${formatHostPort(options)}`;
-    this.#stream = options.stream;
     this.replayable = options.acknowledged === true;
   }
 
-  async run(sink: Sink, from: number): Promise<void> {
+  /** Without a stream the server chooses the start, and `from` is ignored. */
+  async run(sink: Sink, from: number, stream?: string): Promise<void> {
     const adapter = this.#options.adapter ?? await loadAdapter();
     if (this.replayable) this.#position = this.#safe = from;
+    this.#stream = stream;
     const bad = new BadFrames(this.#options.onBadFrame ?? "reconnect", (event) => sink.note(event));
     try {
       await this.#runUntilStopped(adapter, sink, bad);
@@ -219,7 +215,12 @@ export class TcpSource implements Source {
       if (this.#stopped) return undefined;
       connection.close();
       const what = `cannot resume the stream of ${this.#name}`;
-      if (error instanceof ProtocolError || error instanceof OtherStreamError) {
+      if (error instanceof OtherStreamError) {
+        // The server was replaced. What it has is a stream of its own, from its beginning on.
+        this.#stream = undefined;
+        throw new NetError(what, "ESTALE", error);
+      }
+      if (error instanceof ProtocolError) {
         throw new Error(`${what}: ${error.message}`, { cause: error });
       }
       const { errno = "EOF" } = await connection.closed;
@@ -298,10 +299,8 @@ export const TCP_KIND: SourceKind = {
         acknowledges: true,
         reconnects: true,
         onBadFrame: ["reconnect", "skip", "stop"],
-        open: ({ frame, maxMessage, onBadFrame, acknowledged, stream, idleMs }) =>
-          new TcpSource({
-            ...{ host, port, frame, maxMessage, onBadFrame, acknowledged, stream, idleMs },
-          }),
+        open: ({ frame, maxMessage, onBadFrame, acknowledged, idleMs }) =>
+          new TcpSource({ host, port, frame, maxMessage, onBadFrame, acknowledged, idleMs }),
       };
     } catch (error) {
       if (!(error instanceof UnitError)) throw error;

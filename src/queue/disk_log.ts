@@ -1,0 +1,503 @@
+/** A log in a folder of segment files. */
+import { existsSync } from "node:fs";
+import { unlink } from "node:fs/promises";
+import { join } from "node:path";
+import { checkName, DiskCursor } from "./disk_cursor.ts";
+import { explain } from "./file_errors.ts";
+import {
+  type Batch,
+  type Cursor,
+  type Damage,
+  endOf,
+  type Log,
+  type Origin,
+  QueueError,
+  QueueFull,
+  type StoredBatch,
+  wallClockMs,
+} from "./queue.ts";
+import { Segment, type SegmentDamage } from "./segment.ts";
+import { FILE_HEADER, formatRecordHeader, recordSize, streamCrc } from "./segment_format.ts";
+import type { QueueState } from "./state.ts";
+import { createStreamFolder, findSegments, syncFolder } from "./stream_folder.ts";
+import type { CursorState, LogState } from "./state_database.ts";
+
+/** What the logs of a queue share. */
+export interface DiskLogContext {
+  folder: string;
+  state: QueueState;
+  space: DiskSpace;
+  /** `always`: an append resolves once it is synced; `later`: once it is written; `never`: never synced. */
+  sync: "always" | "later" | "never";
+  /** How often written records are synced, with `later`; ms. */
+  syncEveryMs: number;
+  segmentBytes: number;
+  largestBatch: number;
+  onDamage: (damage: Damage) => void;
+  onSync: (seconds: number) => void;
+  /** The disk failed: what was stored may be lost. */
+  onFailed: (error: Error) => void;
+}
+
+/** The space that all logs of a queue take together. */
+export class DiskSpace {
+  used = 0;
+  readonly #most: number;
+
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  fits(bytes: number): boolean {
+    return this.used + bytes <= this.#most;
+  }
+}
+
+interface PendingAppend {
+  batch: StoredBatch;
+  /** Of its record, with the CRC: made while earlier records are written. */
+  header: Uint8Array;
+  resolve: () => void;
+  reject: (error: Error) => void;
+}
+
+/** Segments of a log that are kept open for readers. */
+const MOST_OPEN = 16;
+/** Limits of one write. */
+const MOST_WRITTEN_BYTES = 8 << 20;
+const MOST_WRITTEN = 64;
+
+export class DiskLog implements Log {
+  readonly key: string;
+  readonly stream: string;
+  readonly epoch: number;
+  reserved: number;
+  origin: Origin;
+  end = 0;
+  durableEnd = 0;
+  readonly #context: DiskLogContext;
+  readonly #folder: string;
+  readonly #crc: number;
+  readonly #cursors: Map<string, DiskCursor> = new Map();
+  readonly #segments: Segment[] = [];
+  /** Those that were read last, in that order. */
+  readonly #read: Segment[] = [];
+  /** Records can be added to the last segment. */
+  #active = false;
+  #pending: PendingAppend[] = [];
+  #writing: Promise<void> | undefined;
+  /** Why nothing can be appended or read any more. */
+  #over: QueueError | undefined;
+  #failed: QueueError | undefined;
+  /** Written and not yet synced. */
+  #unsynced: { segment: Segment; end: number }[] = [];
+  /** Appends that wait for the sync. */
+  #unresolved: { end: number; resolve: () => void; reject: (error: Error) => void }[] = [];
+  #syncing: Promise<void> | undefined;
+  #syncTimer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(context: DiskLogContext, row: LogState) {
+    this.#context = context;
+    this.key = row.key;
+    this.stream = row.stream;
+    this.epoch = row.epoch;
+    this.reserved = row.reserved;
+    const { originStream, shift, since } = row;
+    this.origin = { shift, since, ...(originStream === null ? {} : { stream: originStream }) };
+    this.#crc = streamCrc(row.stream);
+    this.#folder = join(context.folder, row.stream);
+  }
+
+  /** Finds what is stored, and cuts off an incomplete last record. */
+  async recover(cursors: readonly CursorState[]): Promise<void> {
+    if (!existsSync(this.#folder)) {
+      const offset = Math.min(...cursors.map(({ offset }) => offset));
+      if (cursors.length > 0) this.#report({ offset, bytes: 0, reason: NO_FOLDER });
+      await createStreamFolder(this.#folder, this.key);
+    }
+    for (const { name, offset, acknowledges } of cursors) {
+      this.#cursors.set(name, new DiskCursor(this, name, offset, acknowledges === 1));
+    }
+    for (const segment of findSegments(this.#folder, this.#crc)) {
+      this.#segments.push(segment);
+      this.#context.space.used += segment.size;
+    }
+    while (this.#segments.length > 0) {
+      const last = this.#segments.at(-1)!;
+      await last.index(this.stream, (damage) => this.#report(damage), true);
+      if (last.records > 0) {
+        const before = last.size;
+        await last.reopen();
+        this.#context.space.used -= before - last.size;
+        this.end = this.durableEnd = last.end;
+        this.#active = true;
+        return;
+      }
+      await this.#delete(last);
+    }
+    // Nothing is stored: what comes after the least of them may still be needed.
+    const offsets = cursors.map(({ offset }) => offset);
+    this.end = this.durableEnd = offsets.length === 0 ? 0 : Math.min(...offsets);
+  }
+
+  get largestBatch(): number {
+    return this.#context.largestBatch;
+  }
+
+  get start(): number {
+    return this.#segments[0]?.start ?? this.end;
+  }
+
+  get bytes(): number {
+    return this.#segments.reduce((sum, { size }) => sum + size, 0);
+  }
+
+  get segments(): number {
+    return this.#segments.length;
+  }
+
+  get oldestMs(): number | undefined {
+    return this.#segments[0]?.oldestMs;
+  }
+
+  get oldestSegmentMs(): number | undefined {
+    return this.#segments[0]?.newestMs;
+  }
+
+  get cursors(): readonly DiskCursor[] {
+    return [...this.#cursors.values()];
+  }
+
+  append({ offset, bytes, messages }: Batch): Promise<void> {
+    if (this.#over !== undefined) return Promise.reject(this.#over);
+    const wrong = batchError({ offset, bytes, messages });
+    if (wrong !== undefined) {
+      return Promise.reject(new QueueError(`a batch cannot be stored: ${wrong}`));
+    }
+    const pending = Promise.withResolvers<void>();
+    const batch = { offset, bytes, messages, storedAtMs: wallClockMs() };
+    const header = formatRecordHeader(batch, this.#crc);
+    this.#pending.push({ batch, header, resolve: pending.resolve, reject: pending.reject });
+    this.#writing ??= this.#write();
+    return pending.promise;
+  }
+
+  /** Writes what is pending. Never rejects. */
+  async #write(): Promise<void> {
+    while (this.#pending.length > 0) {
+      const group = this.#takeGroup();
+      try {
+        await this.#store(group);
+      } catch (error) {
+        // Those that were appended after it must not be stored before it.
+        const all = [...group, ...this.#pending.splice(0)];
+        const why = explain(error, `cannot write the queue ${this.#context.folder}`);
+        for (const { reject } of all) reject(why);
+      }
+    }
+    this.#writing = undefined;
+  }
+
+  /**
+   * The next appends for one segment, up to one that is to fail: those before it must not fail with it.
+   */
+  #takeGroup(): PendingAppend[] {
+    const { space, segmentBytes } = this.#context;
+    const size = this.#rolls ? 0 : this.#segments.at(-1)!.size;
+    let bytes = 0;
+    let count = 0;
+    let end = 0;
+    for (const { batch } of this.#pending) {
+      const isFull = size + bytes >= segmentBytes;
+      bytes += recordSize(batch);
+      const fits = !isFull && bytes <= MOST_WRITTEN_BYTES && space.fits(bytes + FILE_HEADER);
+      if (count === MOST_WRITTEN || (count > 0 && (!fits || batch.offset < end))) break;
+      count++;
+      end = endOf(batch);
+    }
+    return this.#pending.splice(0, count);
+  }
+
+  async #store(group: readonly PendingAppend[]): Promise<void> {
+    if (this.#failed !== undefined) throw this.#failed;
+    const { space, folder, sync } = this.#context;
+    const batches = group.map(({ batch }) => batch);
+    const first = batches[0]!;
+    if (first.offset < this.end) {
+      throw new QueueError(
+        `a batch at ${first.offset} cannot be stored: the log ends at ${this.end}`,
+      );
+    }
+    const size = batches.reduce((sum, batch) => sum + recordSize(batch), 0);
+    const rolls = this.#rolls;
+    if (!space.fits(size + (rolls ? FILE_HEADER : 0))) {
+      throw new QueueFull(`the queue ${folder} holds as much as it may`, "max");
+    }
+    const segment = rolls ? await this.#roll(first.offset) : this.#segments.at(-1)!;
+    try {
+      await segment.write(batches, group.map(({ header }) => header));
+    } catch (error) {
+      if (segment.records === 0) {
+        this.#active = false;
+        await this.#delete(segment);
+      }
+      throw error;
+    }
+    space.used += size;
+    if (this.#failed !== undefined) throw this.#failed;
+    this.end = endOf(batches.at(-1)!);
+    if (sync === "never") {
+      this.durableEnd = this.end;
+    } else {
+      this.#unsynced.push({ segment, end: this.end });
+    }
+    if (sync === "always") {
+      for (const { batch, resolve, reject } of group) {
+        this.#unresolved.push({ end: endOf(batch), resolve, reject });
+      }
+      this.#syncSoon(0);
+    } else {
+      for (const { resolve } of group) resolve();
+      if (sync === "later") this.#syncSoon(this.#context.syncEveryMs);
+    }
+  }
+
+  /** The next record is the first of a new segment. */
+  get #rolls(): boolean {
+    return !this.#active || this.#segments.at(-1)!.size >= this.#context.segmentBytes;
+  }
+
+  /** Begins a new segment. */
+  async #roll(start: number): Promise<Segment> {
+    const segment = await Segment.create(this.#folder, start, this.stream, this.#crc);
+    this.#context.space.used += segment.size;
+    this.#segments.push(segment);
+    this.#active = true;
+    if (this.#context.sync !== "never") await syncFolder(this.#folder);
+    return segment;
+  }
+
+  #syncSoon(ms: number): void {
+    if (this.#syncing !== undefined || this.#syncTimer !== undefined) return;
+    if (ms === 0) void this.#sync();
+    else this.#syncTimer = setTimeout(() => void this.#sync(), ms);
+  }
+
+  /** Syncs all that is written. Never rejects. */
+  async #sync(): Promise<void> {
+    clearTimeout(this.#syncTimer);
+    this.#syncTimer = undefined;
+    if (this.#unsynced.length > 0) this.#syncing ??= this.#syncWritten();
+    await this.#syncing;
+  }
+
+  async #syncWritten(): Promise<void> {
+    while (this.#unsynced.length > 0) {
+      const written = this.#unsynced.splice(0);
+      const startMs = performance.now();
+      try {
+        for (const segment of new Set(written.map(({ segment }) => segment))) await segment.sync();
+      } catch (error) {
+        this.#fail(error);
+        break;
+      }
+      this.#context.onSync((performance.now() - startMs) / 1000);
+      // Full ones are not needed until they are read.
+      for (const { segment } of written) if (!this.#read.includes(segment)) this.#putAside(segment);
+      this.#setDurable(written.at(-1)!.end);
+      if (this.#context.sync === "later") break;
+    }
+    // At once: what is written from now on needs a sync of its own.
+    this.#syncing = undefined;
+    if (this.#unsynced.length > 0) this.#syncSoon(this.#context.syncEveryMs);
+  }
+
+  #setDurable(end: number): void {
+    this.durableEnd = end;
+    while ((this.#unresolved[0]?.end ?? Infinity) <= end) this.#unresolved.shift()!.resolve();
+  }
+
+  /** Nobody knows what is on the disk, and another fsync would not tell (fsync(2)). */
+  #fail(error: unknown): void {
+    const { message } = explain(error, `cannot sync the queue ${this.#context.folder}`);
+    const why = new QueueError(message, { cause: error });
+    this.#over = this.#failed = why;
+    this.#unsynced = [];
+    for (const { reject } of this.#unresolved.splice(0)) reject(why);
+    this.#context.onFailed(why);
+  }
+
+  batchEnd(offset: number): number | undefined {
+    return this.#segments.findLast(({ start }) => start <= offset)?.recordEnd(offset);
+  }
+
+  async read(offset: number, into?: ArrayBufferLike): Promise<StoredBatch | null> {
+    if (this.#over !== undefined) throw this.#over;
+    // The last segment that begins at or before it, or else the first.
+    let at = this.#segments.findLastIndex(({ start }) => start <= offset);
+    if (at < 0) at = 0;
+    for (; at < this.#segments.length; at++) {
+      const segment = this.#segments[at]!;
+      try {
+        this.#touch(segment);
+        const report = (damage: SegmentDamage) => this.#report(damage);
+        const batch = await segment.read(offset, this.stream, report, into);
+        if (batch !== null) return batch;
+      } catch (error) {
+        // It was deleted meanwhile: those after it are still there. Or the queue was closed.
+        if (this.#over !== undefined || !this.#segments.includes(segment)) {
+          return await this.read(offset);
+        }
+        throw explain(error, `cannot read the queue ${this.#context.folder}`);
+      }
+    }
+    return null;
+  }
+
+  /** Only those that were read last, and the last one, keep their files open and their index. */
+  #touch(segment: Segment): void {
+    if (this.#read.at(-1) === segment) return;
+    const known = this.#read.indexOf(segment);
+    if (known >= 0) this.#read.splice(known, 1);
+    this.#read.push(segment);
+    while (this.#read.length > MOST_OPEN) this.#putAside(this.#read.shift()!);
+  }
+
+  #putAside(segment: Segment): void {
+    if (segment === this.#segments.at(-1)) return;
+    segment.putAside().catch((error) => this.#fail(error));
+  }
+
+  async reserve(offset: number): Promise<void> {
+    if (offset === this.reserved) return;
+    this.#putLog({ reserved: offset });
+    await this.#context.state.recorded();
+    this.reserved = offset;
+  }
+
+  async setOrigin(origin: Origin): Promise<void> {
+    const { stream = null, shift, since } = origin;
+    this.#putLog({ originStream: stream, shift, since });
+    await this.#context.state.recorded();
+    this.origin = origin;
+  }
+
+  #putLog(change: Partial<LogState>): void {
+    const { stream = null, shift, since } = this.origin;
+    const { key, epoch, reserved } = this;
+    const row = { key, stream: this.stream, epoch, reserved, originStream: stream, shift, since };
+    this.#context.state.putLog({ ...row, ...change });
+  }
+
+  async openCursor(name: string, offset: number): Promise<Cursor> {
+    checkName(name);
+    let cursor = this.#cursors.get(name);
+    if (cursor === undefined) {
+      cursor = new DiskCursor(this, name, offset, false);
+      this.#cursors.set(name, cursor);
+      this.putCursor(cursor);
+    }
+    await this.#context.state.recorded();
+    return cursor;
+  }
+
+  /** Records a cursor, soon. */
+  putCursor({ name, offset, acknowledges }: DiskCursor): void {
+    this.#context.state.putCursor({
+      key: this.key,
+      name,
+      offset,
+      acknowledges: acknowledges ? 1 : 0,
+    });
+  }
+
+  recorded(): Promise<void> {
+    return this.#context.state.recorded();
+  }
+
+  async forget(name: string): Promise<void> {
+    this.#cursors.delete(name);
+    this.#context.state.forget(this.key, name);
+    await this.settled();
+    if (this.#cursors.size === 0) await this.#trim(Infinity);
+  }
+
+  async settled(): Promise<void> {
+    const offsets = this.cursors.map((cursor) => ({ cursor, offset: cursor.offset }));
+    await this.#context.state.recorded();
+    // One that was moved back meanwhile needs more.
+    for (const { cursor, offset } of offsets) cursor.durable = Math.min(offset, cursor.offset);
+    await this.#trim();
+  }
+
+  /** Offset from which on some cursor needs what is stored. */
+  get #needed(): number {
+    // Readers of a shared stream may be unknown: its database was made anew.
+    if (this.#cursors.size === 0 && this.key === "") return -Infinity;
+    return Math.min(...this.cursors.map(({ durable }) => durable));
+  }
+
+  /** Deletes the segments that no cursor needs. */
+  async #trim(upTo?: number): Promise<void> {
+    while (this.#segments.length > 1 && this.#segments[1]!.start <= (upTo ?? this.#needed)) {
+      await this.#delete(this.#segments[0]!);
+    }
+    await this.#syncing;
+    if (this.#segments.length !== 1 || this.end > (upTo ?? this.#needed)) return;
+    if (this.#writing !== undefined) return;
+    // It need not be synced any more.
+    this.#unsynced = [];
+    this.#setDurable(this.end);
+    this.#active = false;
+    await this.#delete(this.#segments[0]!);
+  }
+
+  async dropOldest(): Promise<number> {
+    const [oldest, next] = this.#segments;
+    if (oldest === undefined) return this.end;
+    if (next === undefined) {
+      if (this.#writing !== undefined || this.#unsynced.length > 0) return oldest.start;
+      this.#active = false;
+    }
+    await this.#delete(oldest);
+    return this.start;
+  }
+
+  async #delete(segment: Segment): Promise<void> {
+    const at = this.#segments.indexOf(segment);
+    if (at < 0) return;
+    this.#segments.splice(at, 1);
+    this.#context.space.used -= segment.size;
+    await segment.close();
+    await unlink(segment.path);
+  }
+
+  #report({ offset, bytes, reason }: SegmentDamage): void {
+    this.#context.onDamage({ key: this.key, offset, bytes, reason });
+  }
+
+  /** Stores what was appended so far, and syncs it. */
+  async close(): Promise<void> {
+    this.#over ??= new QueueError(`the queue ${this.#context.folder} is closed`);
+    await this.#writing;
+    while (this.#unsynced.length > 0) await this.#sync();
+    await this.#syncing;
+    clearTimeout(this.#syncTimer);
+    for (const segment of this.#segments) await segment.close();
+  }
+}
+
+/** Why nobody can append this; undefined: it can be appended. */
+function batchError(batch: Batch): string | undefined {
+  const { offset, bytes, messages } = batch;
+  if (bytes.length === 0) return "it has no bytes";
+  if (!Number.isSafeInteger(offset) || offset < 0 || !Number.isSafeInteger(endOf(batch))) {
+    return `its offset must be a whole number from 0 to 2^53 - 1, is ${offset}`;
+  }
+  if (!Number.isInteger(messages) || messages < 0 || messages >= 2 ** 32) {
+    return `its messages must be a whole number below 2^32, is ${messages}`;
+  }
+  return undefined;
+}
+
+const NO_FOLDER = "the folder of its stream is missing";

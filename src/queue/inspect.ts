@@ -1,0 +1,212 @@
+/** Looks into a queue from outside, also while a server has it open. Changes nothing. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { findSegments } from "./stream_folder.ts";
+import { identify } from "./disk_queue.ts";
+import { QueueError, type StoredBatch } from "./queue.ts";
+import { INCOMPLETE, type Segment, type SegmentDamage } from "./segment.ts";
+import { streamCrc } from "./segment_format.ts";
+import type { Sqlite } from "./sqlite.ts";
+import { type CursorState, isLocked, type LogState, readQueueState } from "./state_database.ts";
+
+/** What a queue stores. */
+export interface QueueStatus {
+  folder: string;
+  /** A server has it open. */
+  open: boolean;
+  /** On disk. */
+  bytes: number;
+  streams: StreamStatus[];
+  readers: ReaderStatus[];
+}
+
+export interface StreamStatus {
+  /** "": shared by all readers; else the name of its only reader. */
+  key: string;
+  stream: string;
+  /** Offsets of the first byte and after the last byte on disk. */
+  start: number;
+  end: number;
+  bytes: number;
+  segments: number;
+  /** When its oldest message was stored: ISO 8601; null: nothing is stored. */
+  oldest: string | null;
+  /** The upstream's stream, of a source that is acknowledged. */
+  upstream: string | null;
+}
+
+export interface ReaderStatus {
+  name: string;
+  stream: string;
+  /** Everything before this offset is delivered. */
+  delivered: number;
+  /** On disk and not delivered. */
+  bytes: number;
+  messages: number;
+  acknowledges: boolean;
+}
+
+/** A log as it is on disk, with its segments indexed. */
+interface OpenedLog {
+  log: LogState;
+  cursors: CursorState[];
+  segments: Segment[];
+  damages: SegmentDamage[];
+}
+
+/** The logs of a queue. Throws a QueueError. */
+async function openLogs(sqlite: Sqlite, folder: string, check: boolean): Promise<OpenedLog[]> {
+  if (identify(folder) === "nothing") throw new QueueError(`there is no queue ${folder}`);
+  const { logs, cursors } = readQueueState(sqlite, folder);
+  const opened: OpenedLog[] = [];
+  try {
+    for (const log of logs) {
+      const path = join(folder, log.stream);
+      const damages: SegmentDamage[] = [];
+      const segments = existsSync(path) ? await openSegments(path, log.stream, check, damages) : [];
+      const own = cursors.filter(({ key }) => key === log.key);
+      opened.push({ log, cursors: own, segments, damages });
+    }
+    return opened;
+  } catch (error) {
+    await closeLogs(opened);
+    throw error;
+  }
+}
+
+/** How often all segments may be deleted while they are opened. */
+const MOST_ATTEMPTS = 20;
+
+/** The segments of a stream, indexed. A running server deletes what is delivered, oldest first. */
+async function openSegments(
+  path: string,
+  stream: string,
+  check: boolean,
+  damages: SegmentDamage[],
+): Promise<Segment[]> {
+  for (let attempt = 1;; attempt++) {
+    const found = findSegments(path, streamCrc(stream));
+    const opened: Segment[] = [];
+    for (const segment of found) {
+      try {
+        const torn = await segment.index(stream, (damage) => damages.push(damage), check);
+        opened.push(segment);
+        if (torn > 0 && segment !== found.at(-1)) {
+          damages.push({ offset: segment.end, bytes: torn, reason: INCOMPLETE });
+        }
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+        // Those before it are deleted as well.
+        for (const segment of opened.splice(0)) await segment.close();
+        damages.length = 0;
+      }
+    }
+    if (opened.length > 0 || found.length === 0 || attempt === MOST_ATTEMPTS) return opened;
+  }
+}
+
+async function closeLogs(logs: readonly OpenedLog[]): Promise<void> {
+  for (const { segments } of logs) for (const segment of segments) await segment.close();
+}
+
+/** What a queue stores. Rejects with a QueueError. */
+export async function queueStatus(sqlite: Sqlite, folder: string): Promise<QueueStatus> {
+  const logs = await openLogs(sqlite, folder, false);
+  try {
+    const streams = logs.map(({ log, segments }) => ({
+      key: log.key,
+      stream: log.stream,
+      start: segments[0]?.start ?? 0,
+      end: segments.at(-1)?.end ?? 0,
+      bytes: segments.reduce((sum, { size }) => sum + size, 0),
+      segments: segments.length,
+      oldest: segments[0]?.oldestMs === undefined
+        ? null
+        : new Date(segments[0].oldestMs).toISOString(),
+      upstream: log.originStream,
+    }));
+    const readers = logs.flatMap(({ log, cursors, segments }) =>
+      cursors.map(({ name, offset, acknowledges }) => ({
+        name,
+        stream: log.stream,
+        delivered: offset,
+        bytes: segments.reduce((sum, segment) => sum + segment.bytesAfter(offset), 0),
+        messages: segments.reduce((sum, segment) => sum + segment.messagesAfter(offset), 0),
+        acknowledges: acknowledges === 1,
+      }))
+    );
+    const bytes = streams.reduce((sum, stream) => sum + stream.bytes, 0);
+    return { folder, open: isLocked(sqlite, folder), bytes, streams, readers };
+  } finally {
+    await closeLogs(logs);
+  }
+}
+
+/** Damage in a stream. */
+export interface FoundDamage extends SegmentDamage {
+  key: string;
+}
+
+export interface CheckResult {
+  damages: FoundDamage[];
+  /** What is intact. */
+  batches: number;
+  bytes: number;
+}
+
+/** Checks every byte. Rejects with a QueueError where the queue cannot be read at all. */
+export async function checkQueue(sqlite: Sqlite, folder: string): Promise<CheckResult> {
+  const logs = await openLogs(sqlite, folder, true);
+  try {
+    const segments = logs.flatMap(({ segments }) => segments);
+    return {
+      damages: logs.flatMap(({ log, damages }) =>
+        damages.map((damage) => ({ key: log.key, ...damage }))
+      ),
+      batches: segments.reduce((sum, { records }) => sum + records, 0),
+      bytes: segments.reduce((sum, segment) => sum + segment.bytesAfter(0), 0),
+    };
+  } finally {
+    await closeLogs(logs);
+  }
+}
+
+/** Names of all readers. Throws a QueueError. */
+export function readerNames(sqlite: Sqlite, folder: string): string[] {
+  if (identify(folder) === "nothing") throw new QueueError(`there is no queue ${folder}`);
+  return readQueueState(sqlite, folder).cursors.map(({ name }) => name);
+}
+
+/**
+ * What is stored for a reader, from the first byte that is not delivered on. `onMissing`: bytes that are
+ * missing. Rejects with a QueueError.
+ */
+export async function* storedFor(
+  sqlite: Sqlite,
+  folder: string,
+  name: string,
+  onMissing: (offset: number, bytes: number, reason: string) => void,
+): AsyncGenerator<StoredBatch> {
+  const logs = await openLogs(sqlite, folder, false);
+  try {
+    for (const { log, cursors, segments, damages } of logs) {
+      const cursor = cursors.find((cursor) => cursor.name === name);
+      if (cursor === undefined) continue;
+      const report = ({ offset, bytes, reason }: SegmentDamage) => onMissing(offset, bytes, reason);
+      damages.forEach(report);
+      let at = cursor.offset;
+      let first = true;
+      for (const segment of segments) {
+        for (let batch; (batch = await segment.read(at, log.stream, report)) !== null;) {
+          if (batch.offset > at && !first) onMissing(at, batch.offset - at, "they are not stored");
+          const skip = Math.max(0, at - batch.offset);
+          at = batch.offset + batch.bytes.length;
+          first = false;
+          yield { ...batch, offset: batch.offset + skip, bytes: batch.bytes.subarray(skip) };
+        }
+      }
+    }
+  } finally {
+    await closeLogs(logs);
+  }
+}

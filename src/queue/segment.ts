@@ -1,0 +1,445 @@
+/** One segment file of a log: what records it has, and how they are read, added and recovered. */
+import { constants, lstatSync } from "node:fs";
+import { type FileHandle, open, unlink } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { QueueError, type StoredBatch } from "./queue.ts";
+import {
+  beginsRecord,
+  FILE_HEADER,
+  fileHeaderError,
+  formatFileHeader,
+  formatRecordHeader,
+  parseRecordHeader,
+  RECORD_HEADER,
+  RECORD_MAGIC,
+  recordCrc,
+  type RecordHeader,
+} from "./segment_format.ts";
+
+/** Where a record is in its file. */
+interface IndexEntry {
+  offset: number;
+  length: number;
+  messages: number;
+  /** Of its header; bytes from the start of the file. */
+  at: number;
+}
+
+/** Something in a segment that is no record. */
+export interface SegmentDamage {
+  /** Offset from which bytes are missing. */
+  offset: number;
+  /** Bytes of the file that are no record. */
+  bytes: number;
+  reason: string;
+}
+
+/** The name of the segment that begins at this offset. */
+export const segmentName = (start: number): string => `${String(start).padStart(16, "0")}.segment`;
+
+/** The start in the name of a segment; undefined: the name is none of a segment. */
+export function segmentStart(name: string): number | undefined {
+  const start = /^\d{16}\.segment$/.test(name) ? Number(name.slice(0, 16)) : undefined;
+  return Number.isSafeInteger(start) ? start : undefined;
+}
+
+/** Only the last segment can end so after a kill: its last record was never needed. */
+export const INCOMPLETE = "the last record of a segment is incomplete";
+
+/** How many bytes are searched at once for the next record after damage. */
+const SEARCH_BYTES = 1 << 20;
+
+export class Segment {
+  readonly path: string;
+  /** Offset of its first record. */
+  readonly start: number;
+  /** Bytes of the file that are in use. */
+  size: number;
+  /** When its first and last records were stored; ms since 1970, undefined where not known yet. */
+  oldestMs: number | undefined;
+  newestMs: number | undefined;
+  readonly #crcOfStream: number;
+  readonly #index: IndexEntry[] = [];
+  /** Where its last record ends; bytes from the start of the file. Only once it is indexed. */
+  #recordsEnd = FILE_HEADER;
+  #indexed = false;
+  /** Its damage was reported. */
+  #reported = false;
+  /** Records whose CRC is wrong, by their places in the file. */
+  readonly #damaged: Set<number> = new Set();
+  #indexing: Promise<number> | undefined;
+  #handle: Promise<FileHandle> | undefined;
+  /** What uses the handle now. */
+  readonly #uses: Set<Promise<unknown>> = new Set();
+  #closed = false;
+  #writable: boolean;
+
+  private constructor(path: string, start: number, size: number, crcOfStream: number) {
+    this.path = path;
+    this.start = start;
+    this.size = size;
+    this.#crcOfStream = crcOfStream;
+    this.#writable = false;
+  }
+
+  /** Creates the file, which must not exist. */
+  static async create(
+    folder: string,
+    start: number,
+    stream: string,
+    crcOfStream: number,
+  ): Promise<Segment> {
+    const path = join(folder, segmentName(start));
+    const handle = await open(path, "wx+", 0o600);
+    const header = formatFileHeader(stream);
+    const segment = new Segment(path, start, FILE_HEADER, crcOfStream);
+    segment.#handle = Promise.resolve(handle);
+    segment.#writable = segment.#indexed = true;
+    try {
+      await writeAll(handle, [header], 0);
+    } catch (error) {
+      // The next attempt creates it anew.
+      await segment.close();
+      await unlink(path);
+      throw error;
+    }
+    return segment;
+  }
+
+  /** A file that is there; undefined: it is not. Throws a QueueError where it is no file. */
+  static find(path: string, start: number, crcOfStream: number): Segment | undefined {
+    const stat = lstatSync(path, { throwIfNoEntry: false });
+    if (stat === undefined) return undefined;
+    if (!stat.isFile()) throw new QueueError(`${path} is not a regular file`);
+    const segment = new Segment(path, start, stat.size, crcOfStream);
+    segment.newestMs = stat.mtimeMs;
+    return segment;
+  }
+
+  /** Offset after its last record. Only once it is indexed. */
+  get end(): number {
+    const last = this.#index.at(-1);
+    return last === undefined ? this.start : last.offset + last.length;
+  }
+
+  get records(): number {
+    return this.#index.length;
+  }
+
+  /** The messages of its records that end after `offset`. Only once it is indexed. */
+  messagesAfter(offset: number): number {
+    return this.#index.reduce(
+      (sum, entry) => entry.offset + entry.length > offset ? sum + entry.messages : sum,
+      0,
+    );
+  }
+
+  /** The bytes of its records from `offset` on. Only once it is indexed. */
+  bytesAfter(offset: number): number {
+    return this.#index.reduce(
+      (sum, entry) =>
+        sum + Math.min(entry.length, Math.max(0, entry.offset + entry.length - offset)),
+      0,
+    );
+  }
+
+  /**
+   * Reads its records' headers, or with `check` all of its bytes, and reports what is no record. Returns
+   * the length of an incomplete last record, which a kill in the middle of a write leaves. Rejects where
+   * the file cannot be read.
+   */
+  async index(
+    stream: string,
+    onDamage: (damage: SegmentDamage) => void,
+    check = false,
+  ): Promise<number> {
+    if (this.#indexed) return 0;
+    // Several readers may need it at the same time.
+    if (this.#indexing !== undefined) return await this.#indexing.then(() => 0);
+    const report = this.#reported ? () => {} : onDamage;
+    this.#reported = true;
+    this.#indexing = this.#use((handle) => this.#readIndex(handle, stream, report, check));
+    try {
+      return await this.#indexing;
+    } finally {
+      this.#indexing = undefined;
+    }
+  }
+
+  async #readIndex(
+    handle: FileHandle,
+    stream: string,
+    onDamage: (damage: SegmentDamage) => void,
+    check: boolean,
+  ): Promise<number> {
+    const head = await readAt(handle, 0, FILE_HEADER);
+    const wrong = fileHeaderError(head, stream);
+    // Records have CRCs of their own: with a damaged header they are searched for.
+    if (wrong !== undefined && this.size > 0) {
+      onDamage({ offset: this.start, bytes: Math.min(FILE_HEADER, this.size), reason: wrong });
+    }
+    check ||= wrong !== undefined;
+    let scan = await this.#scan(handle, check);
+    // A header that is damaged misleads about the records after it.
+    if (!check && (scan.damages.length > 0 || scan.torn > 0)) scan = await this.#scan(handle, true);
+    scan.damages.forEach(onDamage);
+    this.#recordsEnd = scan.end;
+    this.#indexed = true;
+    return scan.torn;
+  }
+
+  /** Makes the index. `torn`: length of an incomplete last record; `end`: of the last whole one. */
+  async #scan(
+    handle: FileHandle,
+    check: boolean,
+  ): Promise<{ damages: SegmentDamage[]; torn: number; end: number }> {
+    const damages: SegmentDamage[] = [];
+    this.#index.length = 0;
+    this.oldestMs = undefined;
+    let at = FILE_HEADER;
+    while (at < this.size) {
+      const record = await this.#recordAt(handle, at, check);
+      if (typeof record !== "string") {
+        this.#add(record, at);
+        at += RECORD_HEADER + record.length;
+        continue;
+      }
+      const next = await this.#search(handle, at + 1);
+      if (next === undefined) {
+        const rest = this.size - at;
+        if (await this.#isIncomplete(handle, at)) return { damages, torn: rest, end: at };
+        damages.push({ offset: this.end, bytes: rest, reason: record });
+        return { damages, torn: 0, end: at };
+      }
+      damages.push({ offset: this.end, bytes: next - at, reason: record });
+      at = next;
+    }
+    return { damages, torn: 0, end: at };
+  }
+
+  /** Whether a kill can have left these last bytes: the beginning of the next record. */
+  async #isIncomplete(handle: FileHandle, at: number): Promise<boolean> {
+    const head = await readAt(handle, at, RECORD_HEADER);
+    if (head.length < RECORD_HEADER) return beginsRecord(head);
+    const record = parseRecordHeader(head);
+    const rest = this.size - at - RECORD_HEADER;
+    if (record === undefined || record.offset < this.end || rest >= record.length) return false;
+    // It may be whole, and its length damaged.
+    new DataView(head.buffer, head.byteOffset).setUint32(8, rest);
+    const bytes = await readAt(handle, at + RECORD_HEADER, rest);
+    return recordCrc(head, bytes, this.#crcOfStream) !== record.crc;
+  }
+
+  /** Prepares a recovered file for more records: cuts off what is after the last one. */
+  async reopen(): Promise<void> {
+    const handle = await open(this.path, constants.O_RDWR | (constants.O_NOFOLLOW ?? 0));
+    await (await this.#handle)?.close();
+    this.#handle = Promise.resolve(handle);
+    this.#writable = true;
+    this.size = this.#recordsEnd;
+    await handle.truncate(this.size);
+  }
+
+  #add({ offset, length, messages, storedAtMs }: RecordHeader, at: number): void {
+    if (this.#damaged.has(at)) return;
+    this.#index.push({ offset, length, messages, at });
+    this.oldestMs ??= storedAtMs;
+    this.newestMs = storedAtMs;
+  }
+
+  /** The record at this place of the file, or why there is none. */
+  async #recordAt(
+    handle: FileHandle,
+    at: number,
+    check: boolean,
+  ): Promise<RecordHeader | string> {
+    const head = await readAt(handle, at, RECORD_HEADER);
+    const record = parseRecordHeader(head);
+    if (record === undefined) return "no record begins there";
+    if (record.offset < this.end) return `its offset ${record.offset} is before ${this.end}`;
+    if (at + RECORD_HEADER + record.length > this.size) return "its last bytes are missing";
+    if (!check) return record;
+    const bytes = await readAt(handle, at + RECORD_HEADER, record.length);
+    return bytes.length === record.length &&
+        recordCrc(head, bytes, this.#crcOfStream) === record.crc
+      ? record
+      : "its CRC-32 is wrong";
+  }
+
+  /** The next place from `from` on with an intact record. */
+  async #search(handle: FileHandle, from: number): Promise<number | undefined> {
+    for (let at = from; at < this.size; at += SEARCH_BYTES) {
+      const bytes = await readAt(handle, at, SEARCH_BYTES + 3);
+      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+      for (let i = 0; i + 4 <= bytes.length; i++) {
+        if (bytes[i] !== RECORD_MAGIC >>> 24 || view.getUint32(i) !== RECORD_MAGIC) continue;
+        if (typeof await this.#recordAt(handle, at + i, true) !== "string") return at + i;
+      }
+    }
+    return undefined;
+  }
+
+  /** Adds records at the end; `headers`: theirs, where they are made already. After a failure the file ends where it did before. */
+  async write(
+    batches: readonly StoredBatch[],
+    headers: readonly Uint8Array[] = batches.map((batch) =>
+      formatRecordHeader(batch, this.#crcOfStream)
+    ),
+  ): Promise<void> {
+    const parts: Uint8Array[] = [];
+    let size = this.size;
+    const entries: { record: RecordHeader; at: number }[] = [];
+    for (const [i, batch] of batches.entries()) {
+      const header = headers[i]!;
+      parts.push(header, batch.bytes);
+      entries.push({ record: parseRecordHeader(header)!, at: size });
+      size += RECORD_HEADER + batch.bytes.length;
+    }
+    const handle = await this.#open();
+    try {
+      await writeAll(handle, parts, this.size);
+    } catch (error) {
+      // Whole records among these bytes would be found at the next opening. If this fails as well, the
+      // next write is at the same place.
+      await handle.truncate(this.size).catch(() => {});
+      throw error;
+    }
+    for (const { record, at } of entries) this.#add(record, at);
+    this.size = size;
+  }
+
+  async sync(): Promise<void> {
+    // One that was deleted meanwhile is not needed.
+    if (!this.#closed) await this.#use((handle) => handle.datasync());
+  }
+
+  /** The end of the record that contains `offset`; undefined: none, or it is not indexed now. */
+  recordEnd(offset: number): number | undefined {
+    const entry = this.#entry(offset);
+    return entry !== undefined && entry.offset <= offset ? entry.offset + entry.length : undefined;
+  }
+
+  /** The first record that ends after `offset`. Only once it is indexed. */
+  #entry(offset: number): IndexEntry | undefined {
+    let low = 0;
+    let high = this.#index.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      const { offset: from, length } = this.#index[middle]!;
+      if (from + length > offset) high = middle;
+      else low = middle + 1;
+    }
+    return this.#index[low];
+  }
+
+  /**
+   * The first intact record that ends after `offset`; null: none. What is damaged is removed from the
+   * index, and reported.
+   */
+  async read(
+    offset: number,
+    stream: string,
+    onDamage: (damage: SegmentDamage) => void,
+    into?: ArrayBufferLike,
+  ): Promise<StoredBatch | null> {
+    while (true) {
+      if (!this.#indexed) {
+        const torn = await this.index(stream, onDamage);
+        if (torn > 0) onDamage({ offset: this.end, bytes: torn, reason: INCOMPLETE });
+        // It may have been put aside again meanwhile.
+        continue;
+      }
+      const entry = this.#entry(offset);
+      if (entry === undefined) return null;
+      const { at, length } = entry;
+      const all = await this.#use((handle) => readAt(handle, at, RECORD_HEADER + length, into));
+      const header = all.subarray(0, RECORD_HEADER);
+      const bytes = all.subarray(RECORD_HEADER);
+      const record = parseRecordHeader(header);
+      if (
+        record !== undefined && bytes.length === record.length && record.offset === entry.offset &&
+        recordCrc(header, bytes, this.#crcOfStream) === record.crc
+      ) {
+        const { messages, storedAtMs } = record;
+        return { offset: record.offset, bytes, messages, storedAtMs };
+      }
+      const index = this.#index.indexOf(entry);
+      // Another read may have found it first.
+      if (index < 0) continue;
+      this.#index.splice(index, 1);
+      this.#damaged.add(at);
+      const reason = `the record at byte ${entry.at} of ${
+        basename(this.path)
+      }: its CRC-32 is wrong`;
+      onDamage({ offset: entry.offset, bytes: entry.length, reason });
+    }
+  }
+
+  /** Runs what needs the file, which is not closed meanwhile. */
+  async #use<T>(work: (handle: FileHandle) => Promise<T>): Promise<T> {
+    const using = this.#open().then(work);
+    this.#uses.add(using);
+    try {
+      return await using;
+    } finally {
+      this.#uses.delete(using);
+    }
+  }
+
+  #open(): Promise<FileHandle> {
+    if (this.#closed) return Promise.reject(new Error(`${this.path} is closed`));
+    return this.#handle ??= open(this.path, constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0));
+  }
+
+  /** Forgets where its records are, and closes its file, until it is read again; not while it is used. */
+  async putAside(): Promise<void> {
+    if (this.#uses.size > 0 || this.#indexing !== undefined || this.#closed) return;
+    this.#index.length = 0;
+    this.#indexed = false;
+    const handle = this.#handle;
+    this.#handle = undefined;
+    await (await handle)?.close();
+  }
+
+  /** Closes its file once nothing uses it; nothing can use it from now on. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.allSettled(this.#uses);
+    const handle = this.#handle;
+    this.#handle = undefined;
+    await (await handle)?.close();
+  }
+}
+
+/** Up to `length` bytes from this place on, in `into` if they fit, else in a buffer of their own. */
+async function readAt(
+  handle: FileHandle,
+  at: number,
+  length: number,
+  into?: ArrayBufferLike,
+): Promise<Uint8Array> {
+  const fits = into !== undefined && into.byteLength >= length;
+  const bytes = fits ? new Uint8Array(into, 0, length) : new Uint8Array(length);
+  let filled = 0;
+  while (filled < length) {
+    const { bytesRead } = await handle.read(bytes, filled, length - filled, at + filled);
+    if (bytesRead === 0) break;
+    filled += bytesRead;
+  }
+  return filled === length ? bytes : bytes.subarray(0, filled);
+}
+
+/** One by one: Deno 2.9.5 copies what `writev` is given into one buffer, which it then leaves behind. */
+async function writeAll(
+  handle: FileHandle,
+  parts: readonly Uint8Array[],
+  at: number,
+): Promise<void> {
+  for (const part of parts) {
+    for (let from = 0; from < part.length;) {
+      const { bytesWritten } = await handle.write(part, from, part.length - from, at);
+      from += bytesWritten;
+      at += bytesWritten;
+    }
+  }
+}

@@ -1,0 +1,94 @@
+/**
+ * Records on disk how far each reader of a stream has come, and so knows what the source may discard.
+ */
+import type { StreamCursor } from "./stream_cursor.ts";
+import type { StreamOptions, StreamState } from "./stream_options.ts";
+
+/** How long what readers acknowledge is gathered before it is recorded; ms. */
+const RECORD_MS = 50;
+
+export class Records {
+  readonly #options: StreamOptions;
+  readonly #state: StreamState;
+  /** Start of the last part that was stored without a gap. */
+  runStart: number;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #stopped = false;
+
+  constructor(options: StreamOptions, state: StreamState) {
+    this.#options = options;
+    this.#state = state;
+    this.runStart = options.log?.start ?? 0;
+  }
+
+  /** Offset before which no reader will need the source again; undefined: nothing tells. */
+  get safe(): number | undefined {
+    const { log, durable, policy } = this.#options;
+    const { cursors, tail } = this.#state;
+    const durableEnd = log?.durableEnd ?? 0;
+    // Without readers nothing records how far the source has come.
+    if (cursors.size === 0 && !durable) return undefined;
+    let safe = durable ? durableEnd : tail;
+    for (const { stored, delivered, connected } of cursors) {
+      if (!connected && !policy.keepsForAbsentReaders) continue;
+      const recorded = stored?.durable ?? delivered;
+      safe = Math.min(safe, recorded < this.runStart ? recorded : Math.max(recorded, durableEnd));
+    }
+    return safe;
+  }
+
+  /**
+   * A part is about to be stored that does not continue what is stored. All readers have what is between:
+   * were they not recorded beyond it, they would miss it after a restart.
+   */
+  async beginRun(start: number): Promise<void> {
+    await this.now();
+    this.runStart = start;
+  }
+
+  /** Records within some 50 ms. */
+  soon(): void {
+    if (this.#stopped) return;
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined;
+      this.now().then(() => this.awaitSync(), this.#options.onError);
+    }, RECORD_MS);
+  }
+
+  /** What is written becomes safe only with the next sync, and nothing else may come after it. */
+  awaitSync(): void {
+    const { log } = this.#options;
+    if (log !== undefined && log.durableEnd < log.end) this.soon();
+  }
+
+  /** Records now; resolves once that is durable. */
+  async now(): Promise<void> {
+    const { log, onSafe } = this.#options;
+    if (log === undefined) return;
+    for (const cursor of this.#state.cursors) {
+      const offset = this.#offsetOf(cursor);
+      if (offset !== undefined) cursor.stored?.release(offset);
+    }
+    await log.settled();
+    onSafe();
+  }
+
+  /** From now on only `now` records. */
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+
+  /**
+   * Where this reader continues after a restart. What is not on disk then comes from the source again,
+   * which can only continue at the start of a message. Undefined: unchanged.
+   */
+  #offsetOf({ delivered }: StreamCursor): number | undefined {
+    const { tail, blocks } = this.#state;
+    if (delivered >= tail || delivered < this.#options.log!.end) return delivered;
+    const block = blocks.at(delivered);
+    if (block === undefined) return undefined;
+    return block.offset + this.#options.floor(block.bytes, delivered - block.offset);
+  }
+}

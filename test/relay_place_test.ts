@@ -1,0 +1,394 @@
+/** Where a reader continues: what it claims, what is recorded of it, and who it is. */
+import { describe, test } from "node:test";
+import { assert, assertEquals, assertGreater, assertLess, assertMatch } from "#std/assert";
+import { formatAck, formatResume } from "../src/message/protocol.ts";
+import type { ServeOptions } from "../src/relay/serve_options.ts";
+import type { Sink, Source } from "../src/source/source.ts";
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  numbered,
+  numberIn,
+  type Reader,
+  relaying,
+  SIZE,
+  StoredFor,
+  TestSource,
+  withQueues,
+} from "./relaying.ts";
+import { until, within } from "./within.ts";
+
+const MIB = 1 << 20;
+const STREAM_OF_OTHERS = 9_007_199_254_740_991;
+
+/** A source that acknowledges, as another server is: it is told what is safe, and can be replaced. */
+class Upstream implements Source {
+  readonly replayable = true;
+  safe = 0;
+  from: number | undefined;
+  #sink: Sink | undefined;
+  readonly #over = Promise.withResolvers<void>();
+
+  get running(): boolean {
+    return this.#sink !== undefined;
+  }
+
+  async run(sink: Sink, from: number): Promise<void> {
+    this.from = from;
+    this.#sink = sink;
+    await this.#over.promise;
+  }
+
+  connected(stream: string, position: number): void {
+    this.#sink!.note({
+      event: "connected",
+      host: "127.0.0.1",
+      port: 1,
+      stream,
+      position,
+      missed: 0,
+    });
+  }
+
+  push(first: number, count: number, position: number): void | Promise<void> {
+    return this.#sink!.push(numbered(first, first + count), count, position);
+  }
+
+  acknowledge(position: number): void {
+    this.safe = position;
+  }
+
+  stop(): void {
+    this.#over.resolve();
+  }
+}
+
+describe("a reader that claims more than it was sent", () => {
+  const spilling = async (use: (reader: Reader, stream: string) => Promise<string>) => {
+    await withQueues(async (open) => {
+      const queue = await open();
+      const options: Partial<ServeOptions> = { overflow: "spill", queue, ack: "reader" };
+      await relaying(options, async ({ connect, saw }) => {
+        const first = await connect();
+        const { stream } = await first.resume();
+        await first.take(100 * SIZE);
+        await first.ack();
+        const stored = new StoredFor(queue, "reader");
+        await until("its place", 5000, () => stored.delivered === 100 * SIZE);
+        first.connection.close();
+        await saw("closed");
+        const liar = await connect(100);
+        const says = await use(liar, stream);
+        assertMatch((await saw("protocol")).error, new RegExp(says));
+        assertEquals((await liar.rest()).reason, "reset");
+        await saw("closed", 2);
+        assertEquals(stored.delivered, 100 * SIZE);
+        const next = await connect(100);
+        assertEquals(await next.resume(stream), { offset: 100 * SIZE, stream });
+        await next.take(10 * SIZE);
+        next.assertUnbroken();
+      });
+    });
+  };
+
+  test("in its resume line is disconnected, and nothing is forgotten", () =>
+    spilling(async (reader, stream) => {
+      await reader.say(formatResume({ offset: STREAM_OF_OTHERS, stream }));
+      return `claims to have ${STREAM_OF_OTHERS} bytes`;
+    }));
+
+  test("in an acknowledgement that comes with its first line, too", () =>
+    spilling(async (reader, stream) => {
+      await reader.say(formatResume({ offset: 100 * SIZE, stream }) + formatAck(STREAM_OF_OTHERS));
+      await reader.line();
+      return `acknowledges ${STREAM_OF_OTHERS} bytes`;
+    }));
+
+  test("also when the server was started again", () =>
+    withQueues(async (open) => {
+      let stream = "";
+      for (const life of [1, 2]) {
+        const queue = await open();
+        const options: Partial<ServeOptions> = { overflow: "spill", queue, ack: "reader" };
+        await relaying(options, async ({ connect, saw }) => {
+          if (life === 1) {
+            const reader = await connect();
+            ({ stream } = await reader.resume());
+            await reader.take(10 * SIZE);
+            return;
+          }
+          const liar = await connect();
+          await liar.say(formatResume({ offset: 2 ** 40, stream }));
+          assertMatch((await saw("protocol")).error, /claims to have 1099511627776 bytes/);
+        });
+        await queue.close();
+      }
+    }));
+});
+
+test("a reader that has acknowledged once may say `resume` late: it is waited for", () =>
+  withQueues(async (open) => {
+    const queue = await open();
+    await relaying({ overflow: "spill", queue }, async ({ connect, saw }) => {
+      const first = await connect();
+      const { stream } = await first.resume();
+      await first.take(100 * SIZE);
+      await first.ack();
+      first.connection.close();
+      await saw("closed");
+      const late = await connect(100);
+      // A plain reader would be sent its messages by now, and what its kernel takes would be delivered.
+      await sleep(400);
+      assertEquals((await late.resume(stream)).stream, stream);
+      await late.take(10 * SIZE);
+      late.assertUnbroken();
+    });
+  }));
+
+describe("with one source for all readers", () => {
+  const hello = { overflow: "spill", readerId: "hello", ack: "reader" } as const;
+
+  async function named(reader: Reader, name: string) {
+    await reader.say(`${name}\n`);
+    return await reader.resume();
+  }
+
+  test("a new reader's place is recorded before anything is delivered", () =>
+    withQueues(async (open) => {
+      const source = new Upstream();
+      const queue = await open();
+      await relaying({ ...hello, queue, source }, async ({ connect }) => {
+        const anna = await connect();
+        await named(anna, "anna");
+        await until("the source", 5000, () => source.running);
+        await source.push(0, 100, 0);
+        await anna.take(100 * SIZE);
+        const bert = await connect();
+        assertEquals((await named(bert, "bert")).offset, 100 * SIZE);
+        const [, place] = queue.logs[0]!.cursors;
+        assertEquals([place!.name, place!.durable], ["bert", 100 * SIZE]);
+      });
+    }));
+
+  test("it is stored once, however many readers are away", () =>
+    withQueues(async (open) => {
+      const source = new TestSource();
+      const queue = await open();
+      await relaying({ ...hello, queue, source }, async ({ connect, all }) => {
+        const names = Array.from({ length: 50 }, (_, i) => `reader-${i}`);
+        for (const name of names) {
+          const reader = await connect();
+          await named(reader, name);
+          // Only a reset tells at once that it is away.
+          reader.connection.reset();
+        }
+        await until("all are away", 10_000, () => all("closed").length === 50);
+        for (let i = 0; i < 64; i++) await (await source.push(1024)).waiting;
+        await until("on disk", 10_000, () => queue.logs[0]!.end >= 4 * MIB);
+        assertLess(queue.logs[0]!.bytes, 4.5 * MIB);
+        const reader = await connect();
+        const at = await named(reader, "reader-7");
+        assertEquals(at.offset, 0);
+        await reader.take(65_536 * SIZE);
+        reader.assertWhole(65_536);
+      });
+    }));
+
+  test("readers with more names than are kept are refused, and the others are served", () =>
+    withQueues(async (open) => {
+      const source = new TestSource();
+      const queue = await open();
+      const options = { ...hello, queue, source, maxReaderNames: 3 };
+      await relaying(options, async ({ connect, all, saw }) => {
+        for (const name of ["a", "b", "c"]) {
+          const reader = await connect();
+          await named(reader, name);
+          // Only a reset tells at once that it is away.
+          reader.connection.reset();
+        }
+        await saw("closed", 3);
+        const fourth = await connect();
+        await fourth.say("d\nresume - -\n");
+        await fourth.rest();
+        const { refused } = await saw("closed", 4);
+        assertMatch(refused ?? "", /3 names of readers are known, and more are not accepted/);
+        const known = await connect();
+        await named(known, "b");
+        await source.push(10);
+        await known.take(10 * SIZE);
+        known.assertUnbroken();
+        assertEquals(all("closed").length, 4);
+      });
+    }));
+
+  test("--start oldest: a new reader gets what is still there, else only what is new", () =>
+    withQueues(async (open) => {
+      for (const start of ["oldest", "now"] as const) {
+        const source = new TestSource();
+        const queue = await open({ sync: "off" }, start);
+        await relaying({ ...hello, queue, source, start }, async ({ connect, saw }) => {
+          const away = await connect();
+          await named(away, "away");
+          away.connection.reset();
+          await saw("closed");
+          await source.push(1000);
+          const fresh = await connect(start === "oldest" ? 0 : 1000);
+          assertEquals((await named(fresh, "fresh")).offset, start === "oldest" ? 0 : 1000 * SIZE);
+          await source.push(10);
+          await fresh.take((start === "oldest" ? 1010 : 10) * SIZE);
+          fresh.assertUnbroken();
+        });
+      }
+    }));
+
+  test("an upstream is told only what is recorded here, and one that is replaced is followed", () =>
+    withQueues(async (open) => {
+      const [one, other] = ["0000000000000001", "0000000000000002"];
+      const queue = await open({ sync: "always" });
+      const source = new Upstream();
+      await relaying({ ...hello, queue, source }, async ({ connect, saw, all }) => {
+        const reader = await connect();
+        const { stream } = await named(reader, "anna");
+        await until("the source", 5000, () => source.running);
+        source.connected(one, 0);
+        await source.push(0, 100, 0);
+        await reader.take(100 * SIZE);
+        await sleep(100);
+        // Neither acknowledged nor on disk.
+        assertEquals(source.safe, 0);
+        await reader.ack();
+        await until("safe", 5000, () => source.safe === 100 * SIZE);
+        assertEquals(new StoredFor(queue, "anna").log.cursors[0]!.durable, 100 * SIZE);
+        // Its positions begin anew.
+        source.connected(other, 0);
+        const { before, now } = await saw("source-replaced");
+        assertEquals([before, now], [one, other]);
+        await source.push(100, 50, 0);
+        await reader.take(50 * SIZE);
+        await reader.ack();
+        await until("safe", 5000, () => source.safe === 50 * SIZE);
+        reader.assertUnbroken();
+        assertEquals([queue.logs[0]!.origin.stream, all("gap")], [other, []]);
+        assertEquals(queue.logs[0]!.stream, stream);
+      });
+      await queue.close();
+      const again = new Upstream();
+      await relaying({ ...hello, queue: await open(), source: again }, async () => {
+        await until("the source", 5000, () => again.running);
+        assertEquals(again.from, 50 * SIZE);
+      });
+    }));
+});
+
+test("an orderly restart loses nothing of a source that cannot repeat it", () =>
+  withQueues(async (open) => {
+    let stream: string | undefined;
+    let offset = 0;
+    const source = new TestSource();
+    for (let life = 1; life <= 3; life++) {
+      const queue = await open({ sync: { intervalMs: 50 } });
+      const part = new TestSource();
+      part.messages = source.messages;
+      const options: Partial<ServeOptions> = {
+        overflow: "spill",
+        queue,
+        source: part,
+        ack: "reader",
+      };
+      await relaying(options, async ({ connect, all, server }) => {
+        await part.push(100);
+        const reader = await connect(offset / SIZE);
+        const at = await reader.resume(stream);
+        assertEquals(at.offset, offset);
+        stream = at.stream;
+        await reader.take(50 * SIZE);
+        await reader.ack();
+        offset = reader.offset;
+        reader.assertUnbroken();
+        await within("its end", 5000, server.stop());
+        assertEquals(all("gap"), []);
+      });
+      source.messages = part.messages;
+      await queue.close();
+    }
+    assertEquals(offset, 150 * SIZE);
+  }));
+
+test("single: a reader that acknowledges replaces one that is silent, and no other", () =>
+  withQueues(async (open) => {
+    const queue = await open();
+    const source = new TestSource();
+    const options = { overflow: "spill", queue, source, ack: "reader" } as const;
+    await relaying(options, async ({ connect, saw }) => {
+      const silent = await connect();
+      const { stream } = await silent.resume();
+      await source.push(10);
+      await silent.take(10 * SIZE);
+      await silent.ack();
+      const early = await connect();
+      await early.say(formatResume({ offset: 0, stream }));
+      await early.rest();
+      assertEquals((await saw("closed")).refused, "another reader is connected already");
+      await sleep(1200);
+      const next = await connect(10);
+      assertEquals(await next.resume(stream), { offset: 10 * SIZE, stream });
+      await source.push(10);
+      await next.take(10 * SIZE);
+      next.assertUnbroken();
+      assertEquals((await saw("closed", 2)).reader, 1);
+    });
+  }));
+
+test("what a kill can destroy is bounded: the source waits while nobody keeps up and the queue is full", () =>
+  withQueues(async (open) => {
+    const queue = await open({ sync: "off", maxBytes: MIB });
+    const source = new TestSource();
+    const options = { overflow: "spill", queue, source, backlog: 65_536, ack: "reader" } as const;
+    await relaying(options, async ({ saw, all }) => {
+      let waiting: Promise<void> | undefined;
+      while (waiting === undefined || all("queue-full").length === 0) {
+        if (waiting === undefined) ({ waiting } = await source.push(256));
+        await sleep(1);
+        assertLess(source.messages * SIZE, 64 * MIB);
+      }
+      await saw("queue-full");
+      // Once it is full; until then it may have taken 16 MiB more.
+      assertLess(source.messages * SIZE - queue.logs[0]!.end, 17.5 * MIB);
+      assertGreater(queue.logs[0]!.end, 0);
+    });
+  }));
+
+test("--durable: nothing is delivered before it is on disk", () =>
+  withQueues(async (open) => {
+    const queue = await open({ sync: "always" });
+    const source = new TestSource();
+    const options = { overflow: "spill", queue, source, durable: true, ack: "tcp" } as const;
+    await relaying(options, async ({ connect }) => {
+      const reader = await connect();
+      for (let i = 0; i < 20; i++) {
+        await source.push(10);
+        const end = (i + 1) * 10 * SIZE;
+        while (reader.bytes < end) {
+          await reader.read();
+          assert(queue.logs[0]!.durableEnd >= reader.bytes, "delivered before it was stored");
+        }
+      }
+      assertEquals(numberIn(reader.head), 0);
+      reader.assertUnbroken();
+    });
+  }));
+
+test("--retain: what is too old is deleted, and its reader is told of the gap", () =>
+  withQueues(async (open) => {
+    const queue = await open({ sync: "off", maxBytes: 8 * MIB });
+    const source = new TestSource();
+    const options = { overflow: "spill", queue, source, retainMs: 1500, ack: "reader" } as const;
+    await relaying(options, async ({ connect, saw }) => {
+      for (let i = 0; i < 64; i++) await (await source.push(1024)).waiting;
+      await until("on disk", 5000, () => queue.logs[0]!.end >= 4 * MIB);
+      const { from, to } = await saw("gap");
+      assertEquals(from, 0);
+      const reader = await connect(to / SIZE);
+      const at = await reader.resume();
+      assertGreater(at.offset, 0);
+    });
+  }));
