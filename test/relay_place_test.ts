@@ -323,14 +323,27 @@ test("single: a reader that acknowledges replaces one that is silent, and no oth
       const { stream } = await silent.resume();
       await source.push(10);
       await silent.take(10 * SIZE);
-      await silent.ack();
+      // It is never silent for a second until it has been told to stop.
+      let stopped = false;
+      const moving = (async () => {
+        while (!stopped) {
+          await silent.ack();
+          await source.push(1);
+          await silent.take(SIZE);
+          await sleep(100);
+        }
+        await silent.ack();
+      })();
       const early = await connect();
       await early.say(formatResume({ offset: 0, stream }));
       await early.rest();
       assertEquals((await saw("closed")).refused, "another reader is connected already");
+      stopped = true;
+      await moving;
+      const had = silent.offset;
       await sleep(1200);
-      const next = await connect(10);
-      assertEquals(await next.resume(stream), { offset: 10 * SIZE, stream });
+      const next = await connect(had / SIZE);
+      assertEquals(await next.resume(stream), { offset: had, stream });
       await source.push(10);
       await next.take(10 * SIZE);
       next.assertUnbroken();
