@@ -117,17 +117,10 @@ function speedTable(): string {
   return `${markdown([[...ROW_HEAD], ...rows])}\n\n${machineLine(results)}`;
 }
 
-/** A row's name, also in files that were written before it was reworded. */
-const presentName = (what: string) =>
-  what.replace("what waits, nothing of it in memory", "the backlog, nothing in the page cache")
-    .replace("what waits", "the backlog");
-
 function spillTable(): string {
   if (!existsSync(new URL("bench/results/spill.json", ROOT))) return "Not measured yet.";
   const results = read<SpillRow>("spill");
-  const rows = results.rows.map(({ what, ...row }) =>
-    formatSpillRow({ ...row, what: presentName(what) })
-  );
+  const rows = results.rows.map(formatSpillRow);
   return `${markdown([[...ROW_HEAD], ...rows])}\n\n${machineLine(results)}`;
 }
 

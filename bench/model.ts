@@ -2,7 +2,7 @@
  * Compares a stream with its model for millions of random operations: append, deliver, acknowledge, leave,
  * return, spill, a full disk, kills at any step, restarts, upstreams that are replaced.
  *
- *     npx node --no-warnings bench/model.ts --steps 10M
+ *     npx node --no-warnings bench/model.ts --steps 10000000
  */
 import { option, parseCommandLine } from "../src/cli/command_line.ts";
 import { printLine, runMain } from "../src/cli/program.ts";

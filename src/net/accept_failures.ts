@@ -3,9 +3,9 @@
  *
  * The last descriptors are not for connections: one that gets such a descriptor is closed at once. So the
  * program can still open its files, and accept(2) does not fail. Where it fails, each runtime does something
- * else: Deno (2.9.5) throws, so that deno.ts can wait and try again; Bun (1.4.5) is told of the same waiting
- * connection again and again, which keeps a core busy, and tells nobody; Node (26.10) accepts and closes
- * every further connection, and tells nobody either.
+ * else: Deno (2.9.5) throws, so that deno.ts can wait and try again; Bun (1.4.5) tries the
+ * same connection again and again, which keeps a core busy, and reports nothing; Node (26.10) accepts and
+ * closes every further connection, and reports nothing either.
  */
 import { descriptorLimit } from "../kernel/descriptor_limit.ts";
 import type { Connection } from "./net.ts";
@@ -21,7 +21,7 @@ const TELL_EVERY_MS = 1000;
 export interface AcceptFailure {
   /** The name of the errno: `EMFILE`, too many descriptors of this process, or `ENFILE`, of all. */
   errno: string;
-  /** Connections that were closed, and calls of accept(2) that failed, since the last failure told of. */
+  /** Connections that were closed, and calls of accept(2) that failed, since the last report. */
   count: number;
 }
 

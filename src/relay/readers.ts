@@ -99,7 +99,7 @@ export class Readers {
       for (const cursor of stream.cursors) {
         // A reader with a stream of its own and a place in the shared one is sent its own first.
         if (key === SHARED && this.streams.has(cursor.name)) continue;
-        this.#byName.set(cursor.name, Promise.resolve(this.#add(key, cursor)));
+        this.#byName.set(cursor.name, Promise.resolve(this.#add(key, cursor, false)));
       }
     }
     if (readerId === "single" && queue !== undefined) await this.open(SINGLE);
@@ -137,7 +137,7 @@ export class Readers {
     this.#options.onEvent({ reader, name, ...event });
   }
 
-  #add(key: string, cursor: StreamCursor): RelayReader {
+  #add(key: string, cursor: StreamCursor, isNew: boolean): RelayReader {
     const { name } = cursor;
     const { stream, deliveries } = this.streams.get(key)!;
     const delivery = new Delivery(stream, cursor, {
@@ -152,15 +152,10 @@ export class Readers {
       reader: 0,
       sentFin: false,
       acknowledges: cursor.stored?.acknowledges ?? false,
-      isNew: cursor.stored === undefined,
+      isNew,
     };
     this.all.push(reader);
     return reader;
-  }
-
-  /** Whether this name is known. */
-  has(name: string): boolean {
-    return this.#byName.has(name);
   }
 
   /** What is known of the reader so far. */
@@ -193,8 +188,7 @@ export class Readers {
     const key = shared ? SHARED : name;
     const { stream } = await this.#openStream(key);
     const cursor = await stream.addCursor(name, start === "oldest" ? stream.oldest : stream.tail);
-    const reader = this.#add(key, cursor);
-    reader.isNew = true;
+    const reader = this.#add(key, cursor, true);
     if (!shared) this.#onOwnStream(stream);
     return reader;
   }

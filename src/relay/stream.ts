@@ -125,11 +125,6 @@ export class Stream {
     return joins ? Math.min(first, Math.max(log.start, this.#records.runStart)) : first;
   }
 
-  /** Bytes in memory. */
-  get memoryBytes(): number {
-    return this.#state.blocks.bytes;
-  }
-
   get #storedEnd(): number {
     return this.#options.log?.end ?? 0;
   }
@@ -502,20 +497,15 @@ export class Stream {
     this.#retention.finish();
   }
 
-  /**
-   * Stores what is in memory, and records how far each reader has come. Returns the bytes that some
-   * reader misses because the queue is full.
-   */
-  async store(): Promise<number> {
+  /** Stores what is in memory, as far as the queue has room, and records how far each reader has come. */
+  async store(): Promise<void> {
     const { log } = this.#options;
     this.#records.stop();
-    if (log === undefined) return 0;
+    if (log === undefined) return;
     await this.#spiller!.flush();
     await this.#records.now();
     // After an orderly end nothing is lost. A reader can have more than that only if a server was killed,
     // and the source is not there again.
     await log.reserve(Math.max(this.tail, ...[...this.cursors].map(({ offered }) => offered)));
-    const least = Math.min(...[...this.cursors].map(({ delivered }) => delivered));
-    return Math.max(0, this.tail - Math.max(log.end, least));
   }
 }
