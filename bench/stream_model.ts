@@ -10,6 +10,7 @@ import {
   endOf,
   type Log,
   type Origin,
+  QueueError,
   QueueFull,
   type StoredBatch,
 } from "../src/queue/queue.ts";
@@ -147,8 +148,6 @@ class ModelLog implements Log {
   readonly disk: Disk;
   readonly #steps: (() => void)[] = [];
   readonly #live: Map<string, ModelCursor> = new Map();
-  #appends = 0;
-  #failing = false;
 
   constructor(disk: Disk) {
     this.disk = disk;
@@ -204,15 +203,12 @@ class ModelLog implements Log {
     return promise;
   }
 
-  append(batch: Batch): Promise<void> {
+  append(batch: Batch, after: number): Promise<void> {
     const stored = { ...batch, bytes: batch.bytes.slice(), storedAtMs: 0 };
-    this.#appends++;
     return this.#step(() => {
-      this.#appends--;
       const { disk } = this;
-      const fails = this.#failing || disk.used + stored.bytes.length > disk.most;
-      this.#failing = fails && this.#appends > 0;
-      if (fails) throw new QueueFull("full", "max");
+      if (after !== this.end) throw new QueueError("one before it failed");
+      if (disk.used + stored.bytes.length > disk.most) throw new QueueFull("full", "max");
       assertGreaterOrEqual(stored.offset, this.end, "appended before the end");
       disk.records.push(stored);
       disk.stored += stored.bytes.length;

@@ -22,6 +22,9 @@ import {
 import { until, within } from "./within.ts";
 import { setTimeout as sleep } from "node:timers/promises";
 
+/** What comes in a second at 20,000/s. Its reader has the time to reply before the overflow. */
+const SECOND = 20_000 * SIZE;
+
 describe("a reader that stops", () => {
   test("close, nothing unread: it gets all that was accepted, then EOF", async (t) => {
     if (withoutSmallBuffers(t)) return;
@@ -43,20 +46,28 @@ describe("a reader that stops", () => {
 
   test("close with its reply unread: ECONNRESET, as in the article", async (t) => {
     if (withoutSmallBuffers(t)) return;
-    await serving({ sendBuffer: SMALL, rate: 20_000 }, async ({ connect, saw }) => {
-      const reader = await connect();
-      assertGreater((await within("the first", 5000, reader.read(10)))!.length, 0);
-      assertEquals(await reader.write(new TextEncoder().encode("Hi i got the data")), 17);
-      const closed = await saw("closed");
-      assertEquals(closed.reason, "local");
-      const read = await readAfterReset(reader);
-      assertEquals(read, { reason: "reset", errno: "ECONNRESET" });
-    });
+    await serving(
+      { sendBuffer: SMALL, rate: 20_000, backlog: SECOND },
+      async ({ connect, saw }) => {
+        const reader = await connect();
+        assertGreater((await within("the first", 5000, reader.read(10)))!.length, 0);
+        assertEquals(await reader.write(new TextEncoder().encode("Hi i got the data")), 17);
+        const closed = await saw("closed");
+        assertEquals(closed.reason, "local");
+        const read = await readAfterReset(reader);
+        assertEquals(read, { reason: "reset", errno: "ECONNRESET" });
+      },
+    );
   });
 
   test("close with its replies drained: EOF", async (t) => {
     if (withoutSmallBuffers(t)) return;
-    const options = { sendBuffer: SMALL, rate: 20_000, replies: "drain" } as const;
+    const options = {
+      sendBuffer: SMALL,
+      rate: 20_000,
+      backlog: SECOND,
+      replies: "drain",
+    } as const;
     await serving(options, async ({ net, connect, saw }) => {
       const reader = await connect();
       assertEquals(await reader.write(new TextEncoder().encode("Hi i got the data")), 17);

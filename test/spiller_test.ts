@@ -147,6 +147,34 @@ test("what comes behind a block that found no room is not stored before it", () 
     },
   ));
 
+test("nor is what is appended just when that block is refused", () =>
+  spilling(
+    { sync: "off", maxBytes: 3.5 * SIZE },
+    async ({ log, cursor, push, end, spiller, told }) => {
+      const { append } = log;
+      // Between the refusal and the spiller's knowledge of it, the source brings another message.
+      log.append = (batch, after) => {
+        const appended = append.call(log, batch, after);
+        if (batch.offset === 3 * SIZE) {
+          appended.catch(() => {
+            push(1000);
+            spiller.appendReady();
+          });
+        }
+        return appended;
+      };
+      for (let i = 0; i < 4; i++) push(SIZE);
+      spiller.start();
+      await until("full", 10_000, () => told.length > 0);
+      assertEquals([log.end, end()], [3 * SIZE, 4 * SIZE + 1000]);
+      log.append = append;
+      cursor.release(2 * SIZE);
+      await log.settled();
+      await until("all is stored", 10_000, () => spiller.stored === end());
+      assertEquals([told, log.end], [["max", undefined], end()]);
+    },
+  ));
+
 test("a queue that is full has room after the oldest segment is dropped", () =>
   spilling({ sync: "off", maxBytes: 8.5 * SIZE }, async ({ log, push, end, spiller, told }) => {
     for (let i = 0; i < 40; i++) push(SIZE);

@@ -55,11 +55,16 @@ export class DiskSpace {
 
 interface PendingAppend {
   batch: StoredBatch;
+  /** Where the batch before it ends; undefined: wherever the log ends. */
+  after: number | undefined;
   /** Of its record, with the CRC: made while earlier records are written. */
   header: Uint8Array;
   resolve: () => void;
   reject: (error: Error) => void;
 }
+
+/** A batch that does not come after what is stored. Others that are pending may. */
+class OutOfOrder extends QueueError {}
 
 /** Segments of a log that are kept open for readers. */
 const MOST_OPEN = 16;
@@ -168,7 +173,7 @@ export class DiskLog implements Log {
     return [...this.#cursors.values()];
   }
 
-  append({ offset, bytes, messages }: Batch): Promise<void> {
+  append({ offset, bytes, messages }: Batch, after?: number): Promise<void> {
     if (this.#over !== undefined) return Promise.reject(this.#over);
     const wrong = batchError({ offset, bytes, messages });
     if (wrong !== undefined) {
@@ -177,7 +182,7 @@ export class DiskLog implements Log {
     const pending = Promise.withResolvers<void>();
     const batch = { offset, bytes, messages, storedAtMs: wallClockMs() };
     const header = formatRecordHeader(batch, this.#crc);
-    this.#pending.push({ batch, header, resolve: pending.resolve, reject: pending.reject });
+    this.#pending.push({ batch, after, header, ...pending });
     this.#writing ??= this.#write();
     return pending.promise;
   }
@@ -190,7 +195,7 @@ export class DiskLog implements Log {
         await this.#store(group);
       } catch (error) {
         // Those that were appended after it must not be stored before it.
-        const all = [...group, ...this.#pending.splice(0)];
+        const all = error instanceof OutOfOrder ? group : [...group, ...this.#pending.splice(0)];
         const why = explain(error, `cannot write the queue ${this.#context.folder}`);
         for (const { reject } of all) reject(why);
       }
@@ -207,11 +212,12 @@ export class DiskLog implements Log {
     let bytes = 0;
     let count = 0;
     let end = 0;
-    for (const { batch } of this.#pending) {
+    for (const { batch, after = end } of this.#pending) {
       const isFull = size + bytes >= segmentBytes;
       bytes += recordSize(batch);
       const fits = !isFull && bytes <= MOST_WRITTEN_BYTES && space.fits(bytes + FILE_HEADER);
-      if (count === MOST_WRITTEN || (count > 0 && (!fits || batch.offset < end))) break;
+      const follows = batch.offset >= end && after === end;
+      if (count === MOST_WRITTEN || (count > 0 && !(fits && follows))) break;
       count++;
       end = endOf(batch);
     }
@@ -221,19 +227,17 @@ export class DiskLog implements Log {
   async #store(group: readonly PendingAppend[]): Promise<void> {
     if (this.#failed !== undefined) throw this.#failed;
     const { space, folder, sync } = this.#context;
-    const batches = group.map(({ batch }) => batch);
-    const first = batches[0]!;
-    if (first.offset < this.end) {
-      throw new QueueError(
-        `a batch at ${first.offset} cannot be stored: the log ends at ${this.end}`,
-      );
+    const { batch: { offset }, after = this.end } = group[0]!;
+    if (after !== this.end || offset < this.end) {
+      throw new OutOfOrder(`a batch at ${offset} cannot be stored: the log ends at ${this.end}`);
     }
+    const batches = group.map(({ batch }) => batch);
     const size = batches.reduce((sum, batch) => sum + recordSize(batch), 0);
     const rolls = this.#rolls;
     if (!space.fits(size + (rolls ? FILE_HEADER : 0))) {
       throw new QueueFull(`the queue ${folder} holds as much as it may`, "max");
     }
-    const segment = rolls ? await this.#roll(first.offset) : this.#segments.at(-1)!;
+    const segment = rolls ? await this.#roll(offset) : this.#segments.at(-1)!;
     try {
       await segment.write(batches, group.map(({ header }) => header));
     } catch (error) {

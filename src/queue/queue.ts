@@ -69,9 +69,11 @@ export interface Log {
   /**
    * Stores a batch after the last one; resolves once it is as safe as the sync mode promises. The
    * bytes must not change until then. Several appends may be in progress, in order. If one fails, those
-   * after it fail too, until all have settled. Rejects with QueueFull, Unavailable or QueueError.
+   * pending after it fail too. `after`: where the batch before it ends. If the log does not end there
+   * when this batch is to be stored, it is rejected: so none is stored in the place of one that failed.
+   * Rejects with QueueFull, Unavailable or QueueError.
    */
-  append(batch: Batch): Promise<void>;
+  append(batch: Batch, after?: number): Promise<void>;
   /**
    * The stored batch that contains `offset`, or else the first one after it; null: none. What is
    * damaged is reported through `onDamage`, and skipped. The bytes are the caller's; they may be in

@@ -34,6 +34,8 @@ export class Spiller {
   /** Offset up to which blocks have been handed to the log. */
   #handed: number;
   #appends = 0;
+  /** How often one has failed: those handed over before that fail with it. */
+  #attempt = 0;
   #on = false;
   /** Blocks that are not full are stored at once. */
   #flushing = false;
@@ -133,7 +135,9 @@ export class Spiller {
   }
 
   async #append(block: Block): Promise<void> {
-    const { log, onStored, onError } = this.#options;
+    const { log, onStored } = this.#options;
+    const after = this.#handed;
+    const attempt = this.#attempt;
     block.sealed = true;
     this.#handed = block.end;
     this.#appends++;
@@ -141,28 +145,32 @@ export class Spiller {
     try {
       const { offset, bytes, messages } = block;
       // Before it is released: so its buffer is used again.
-      await log.append({ offset, bytes, messages }).finally(() => block.pins--);
+      await log.append({ offset, bytes, messages }, after).finally(() => block.pins--);
       this.stored += block.length;
       if (this.full !== undefined || this.#told) this.#setFull(undefined);
       onStored();
     } catch (error) {
-      // The appends after it fail as well; all are tried again in order.
-      this.#handed = Math.min(this.#handed, block.offset);
-      if (error instanceof QueueFull) {
-        if (this.full === undefined) this.#setFull(error.reason);
-      } else if (error instanceof Unavailable) {
-        if (this.full === undefined) this.full = "disk";
-      } else if (!this.#failed) {
-        this.#failed = true;
-        this.#on = false;
-        onError(error as Error);
-      }
+      // Those handed over after it fail as well, whatever their errors say.
+      if (attempt === this.#attempt) this.#refused(error as Error, after);
     } finally {
       this.#appends--;
     }
-    // In a later microtask: the next append may be rejected too, and that has to be seen first, so that
-    // no block is stored before one that failed.
-    queueMicrotask(() => this.#continue());
+    this.#continue();
+  }
+
+  /** The log did not store the block that begins after `after`: it and those after it are tried again. */
+  #refused(error: Error, after: number): void {
+    this.#attempt++;
+    this.#handed = after;
+    if (error instanceof QueueFull) {
+      if (this.full === undefined) this.#setFull(error.reason);
+    } else if (error instanceof Unavailable) {
+      if (this.full === undefined) this.full = "disk";
+    } else if (!this.#failed) {
+      this.#failed = true;
+      this.#on = false;
+      this.#options.onError(error);
+    }
   }
 
   #setFull(why: "max" | "disk" | undefined): void {
