@@ -102,6 +102,17 @@ describe("the search for a limit", () => {
     assertEquals(little.trials[3], "saturate 140800 falls-behind");
   });
 
+  test("goes on to the middle of what is known, where the ramp's estimate was too low", async () => {
+    const { trials, outcome, bounds } = await search((rate, purpose, before) =>
+      purpose === "ramp" && rate > LIMIT ? falls(150_000) : upTo(LIMIT)(rate, purpose, before)
+    );
+    // 1.1 times the estimate; then the geometric mean of that and 256,000.
+    assertEquals(trials.slice(3, 6), [
+      ...["saturate 165000 keeps-up", "saturate 205524 falls-behind", "inconclusive fresh"],
+    ]);
+    assertEquals([outcome, bounds], ["found", [199_500, 200_500]]);
+  });
+
   test("asks fresh readers for a little more, where it sees how they work", async () => {
     /** How long it goes on working; `fresh`: what fresh readers keep up with. */
     const seen = (worked: (rate: number) => number, fresh: number): Answer => (rate, purpose) => {

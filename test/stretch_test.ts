@@ -210,6 +210,18 @@ describe("a stretch", () => {
     assertEquals(looks.slice(0, 2), [usual, 10]);
   });
 
+  test("is not the reader's where most of the backlog is its own in a part of the samples only", () => {
+    // Of each 0.3 s there is a sample that is the reader's: of eight, as many as that.
+    const sometimes = (of: number) =>
+      feed(20, (time) => 1e5 + 0.1 * RATE * time, {}, (time, backlog) => ({
+        waiting: time * 128 % 8 < of ? backlog : 0,
+      }));
+    const path = sometimes(5);
+    assertEquals([path.estimate, path.caughtUp, path.blame], [undefined, false, "path"]);
+    assertEquals([path.stretch.drift, path.time], [undefined, BEGAN + 4]);
+    assertAlmostEquals(sometimes(7).estimate!.mean, 0.9 * RATE, 0.01 * RATE);
+  });
+
   test("tells a collapse after 2 s, and after eight of the reader's pauses", () => {
     const kept = 0.5 * RATE;
     const drains = (share: number, pause: number) =>

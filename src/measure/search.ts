@@ -271,7 +271,9 @@ class Search {
           this.#kept = Math.max(this.#kept, rate);
           if (rate >= maxRate) return this.#limited("sender");
           if (attempt > 0) return undefined;
-          estimate = rate;
+          // The ramp's estimate was too low: on to the middle of what is known by now.
+          estimate = this.#failed < Infinity ? Math.sqrt(rate * this.#failed) / above : rate;
+          estimate = Math.max(rate, estimate);
         }
       }
       if (this.#trials.left < RESERVE) break;

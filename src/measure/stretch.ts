@@ -49,6 +49,11 @@ const GIVE_UP = { seconds: 2, pauses: 12 };
  * BBR sends hardly anything for 0.2 s each 10 s (PROBE_RTT, draft-cardwell-iccrg-bbr-congestion-control-00).
  */
 const OTHERS = { seconds: 0.3, pauses: 1.5 };
+/**
+ * And in so many of a stretch's samples most of the backlog must be the reader's: of one that is behind it
+ * is in all of them, however it reads.
+ */
+const READERS = 0.75;
 /** It has collapsed if it drains so little of what it had kept up with; after so long. */
 const COLLAPSE = { share: 0.5, seconds: 2, pauses: 8 };
 /** The last look is worth one of its own if it comes so much later than the one before. */
@@ -64,6 +69,9 @@ export class Stretch {
   #rate = new ServiceRate();
   #looks: number[] = [];
   #look = 0;
+  /** Samples of the stretch, and those in which most of the backlog was the reader's. */
+  #samples = 0;
+  #readers = 0;
   /** When most of the backlog last waited for the reader; seconds. */
   #lastReaders = -1;
   #began: number | undefined;
@@ -106,7 +114,8 @@ export class Stretch {
       this.result.stopped = true;
       return this.#over = true;
     }
-    if (whose(sample) === "reader") this.#lastReaders = time;
+    const isReaders = whose(sample) === "reader";
+    if (isReaders) this.#lastReaders = time;
     const others = time - this.#lastReaders > Math.max(OTHERS.seconds, OTHERS.pauses * pause);
     if (sample.backlog < this.#need || others) {
       if (this.#began !== undefined) {
@@ -115,6 +124,7 @@ export class Stretch {
         this.#rate = new ServiceRate();
         this.#look = 0;
         this.#trend = 0;
+        this.#samples = this.#readers = 0;
       }
       if (time > Math.max(GIVE_UP.seconds, SETTLE + GIVE_UP.pauses * pause)) this.#giveUp();
       return this.#over;
@@ -126,6 +136,8 @@ export class Stretch {
     }
     this.#began ??= time;
     this.#rate.add(time, sample.drained);
+    this.#samples++;
+    if (isReaders) this.#readers++;
     if (time - this.#began >= this.#looks[this.#look]!) this.#lookAtRate();
     return this.#over;
   }
@@ -158,6 +170,7 @@ export class Stretch {
 
   #lookAtRate(): void {
     const { error, halfWidth, onLook } = this.#options;
+    if (this.#readers < READERS * this.#samples) return this.#giveUp();
     const estimate = this.#rate.estimate(error * this.#errorShare());
     this.result.estimate = estimate;
     onLook?.();
