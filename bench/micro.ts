@@ -300,7 +300,7 @@ async function chart(
         })
       ));
   }
-  for (const { name, run } of benches) add(name, run);
+  if (!quick) { for (const { name, run } of benches) add(name, run); }
   await run({ throw: true, colors: Boolean(process.stdout.isTTY), print: printLine });
 }
 
