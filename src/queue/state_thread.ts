@@ -122,7 +122,7 @@ async function serve(): Promise<void> {
   const early: Request[] = [];
   let folder = "";
   let database: StateDatabase | undefined;
-  let sqlite: Awaited<ReturnType<typeof loadSqlite>> | QueueError | undefined;
+  let sqlite: Awaited<ReturnType<typeof loadSqlite>> | QueueError | undefined = undefined;
   const answerTo = (request: Request): PostedAnswer => {
     if ("open" in request) {
       folder = request.open.folder;
