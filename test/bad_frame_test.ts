@@ -250,7 +250,7 @@ describe(`a file on ${runtime}`, () => {
         Error,
         `invalid data in "${path}": ${REASON}`,
       );
-      assertEquals([sink.text, sink.names], ["one\n", ["bad-frame"]]);
+      assertEquals([sink.text, sink.names], ["one\n", ["opened", "bad-frame"]]);
       const skipping = new Collector();
       const other = new FileSource({ path, frame: LINE, maxMessage: MOST, onBadFrame: "skip" });
       await within("its end", 5000, other.run(skipping, 0));

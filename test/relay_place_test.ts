@@ -1,8 +1,12 @@
 /** Where a reader continues: what it claims, what is recorded of it, and who it is. */
 import { describe, test } from "node:test";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { Buffer } from "node:buffer";
 import { assert, assertEquals, assertGreater, assertLess, assertMatch } from "#std/assert";
 import { formatAck, formatResume } from "../src/message/protocol.ts";
 import type { ServeOptions } from "../src/relay/serve_options.ts";
+import { FileSource } from "../src/source/file_source.ts";
 import type { Sink, Source } from "../src/source/source.ts";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
@@ -276,6 +280,36 @@ describe("with one source for all readers", () => {
         await until("the source", 5000, () => again.running);
         assertEquals(again.from, 50 * SIZE);
       });
+    }));
+
+  test("a file that has grown goes on where it was; another one begins anew, and is told of", () =>
+    withQueues(async (open, folder) => {
+      const path = join(folder, "feed");
+      const first = numbered(0, 100);
+      let expected = 0;
+      for (
+        const [content, fresh, replaced] of [
+          [first, 100, 0],
+          [Buffer.concat([first, numbered(100, 150)]), 50, 0],
+          [numbered(150, 180), 30, 1],
+        ] as const
+      ) {
+        writeFileSync(path, content);
+        const queue = await open({ sync: "off" });
+        const source = new FileSource({ path, frame: { kind: "fixed", size: SIZE } });
+        await relaying({ ...hello, queue, source }, async ({ connect, all }) => {
+          const connected = await connect(expected);
+          const { offset } = await named(connected, "anna");
+          assertEquals(offset, expected * SIZE);
+          await connected.take(fresh * SIZE);
+          connected.assertUnbroken();
+          await connected.ack();
+          expected += fresh;
+          assertEquals(all("source-replaced").length, replaced);
+          assertEquals(all("gap"), []);
+        });
+        await queue.close();
+      }
     }));
 });
 

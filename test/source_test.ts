@@ -35,7 +35,9 @@ interface Push {
 /** Keeps a copy of what it gets. `onPush` may make the source wait. */
 class Collector implements Sink {
   readonly pushes: Push[] = [];
+  /** All but `opened`. */
   readonly events: SourceEvent[] = [];
+  opened: SourceEvent & { event: "opened" } | undefined;
   bytes = 0;
   messages = 0;
   readonly #parts: Uint8Array[] = [];
@@ -65,7 +67,8 @@ class Collector implements Sink {
   }
 
   note(event: SourceEvent): void {
-    this.events.push(event);
+    if (event.event === "opened") this.opened = event;
+    else this.events.push(event);
   }
 
   get text(): string {
@@ -556,6 +559,42 @@ describe(`file source on ${runtime}`, () => {
       }
     }));
 
+  test("another file under the same name is read from its beginning", () =>
+    withFolder(async (folder) => {
+      const path = join(folder, "feed");
+      const LONG = "x".repeat(99_999) + "\n";
+      const read = async (content: string, from: number, stream?: string) => {
+        writeFileSync(path, content);
+        const sink = new Collector();
+        await runToEnd(new FileSource({ path, frame: LINE }), sink, from, stream);
+        const { opened } = sink;
+        assertEquals(opened?.position ?? 0, sink.pushes[0]?.position ?? opened?.position ?? 0);
+        return { text: sink.text, stream: opened?.stream, position: opened?.position };
+      };
+      const first = await read("one\ntwo\n", 0);
+      assertMatch(first.stream!, /^0008[0-9a-f]{12}$/);
+      // It has grown.
+      assertEquals(await read("one\ntwo\nthree\n", 8, first.stream), {
+        ...{ text: "three\n", stream: first.stream, position: 8 },
+      });
+      for (const other of ["One\ntwo\nthree\n", "one\n", "x\n"]) {
+        const { text, stream, position } = await read(other, 8, first.stream);
+        assertEquals([text, position, stream === first.stream], [other, 0, false]);
+      }
+      // That of a source of another kind.
+      assertEquals((await read("one\ntwo\n", 8, "0123456789abcdef")).text, "one\ntwo\n");
+      // An earlier version of this program recorded none.
+      assertEquals(await read("one\ntwo\n", 4), { ...first, text: "two\n", position: 4 });
+      assertEquals(await read("", 8, first.stream), {
+        ...{ text: "", stream: undefined, position: undefined },
+      });
+      const long = await read(LONG + "end\n", 0);
+      assertMatch(long.stream!, /^ffff/);
+      assertEquals((await read(LONG + "END\n", LONG.length, long.stream)).text, "END\n");
+      assertEquals((await read(LONG.slice(1), 5, long.stream)).position, 5);
+      assertEquals((await read("y" + LONG, 5, long.stream)).position, 0);
+    }));
+
   test("what cannot be read is told in one line", () =>
     withFolder(async (folder) => {
       const short = join(folder, "short");
@@ -564,7 +603,11 @@ describe(`file source on ${runtime}`, () => {
         [join(folder, "missing"), 0, "there is no such file"],
         [folder, 0, "it is a directory"],
         ["/dev/null", 0, "it is not a regular file; use standard input (-) instead"],
-        [short, 4, "it has 3 bytes but was read up to 4 before: is it a different file?"],
+        [
+          short,
+          4,
+          "it has 3 bytes but was read up to 4 before: was it cut, or is it another file?",
+        ],
       ];
       for (const [path, from, expected] of cases) {
         const source = new FileSource({ path, frame: LINE });

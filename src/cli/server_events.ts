@@ -135,6 +135,9 @@ function printSourceEvent(event: SourceEvent, name: string): void {
         `${name}: connected: it no longer has ${formatBytes(event.missed)}, which are lost`,
         "error",
       );
+    case "opened":
+      // Of another file than before there is an event of its own.
+      return;
     case "disconnected":
       return logLine(
         event.reason === "local"

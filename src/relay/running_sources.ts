@@ -66,7 +66,8 @@ export class RunningSources {
   #note(stream: Stream, what: SourceEvent): void {
     const { onEvent } = this.#options;
     onEvent({ event: "source", what });
-    if (what.event !== "connected" || what.stream === undefined) return;
+    if (what.event !== "connected" && what.event !== "opened") return;
+    if (what.stream === undefined) return;
     const before = stream.originStream;
     const replaced = stream.follow(what.stream, what.position ?? 0);
     if (replaced) onEvent({ event: "source-replaced", before: before!, now: what.stream });

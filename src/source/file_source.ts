@@ -2,8 +2,9 @@
  * Reads messages from a file or from standard input, as fast as the sink accepts them or by a
  * schedule, so that a recorded feed can be replayed at a given rate.
  */
+import { createHash } from "node:crypto";
 import { closeSync, openSync, statSync } from "node:fs";
-import { open, stat } from "node:fs/promises";
+import { type FileHandle, open, stat } from "node:fs/promises";
 import process from "node:process";
 import { createFramer, type Frame, FrameError, type Framer } from "../message/frame.ts";
 import { Schedule, Ticker } from "../send/pacer.ts";
@@ -29,6 +30,9 @@ export interface FileSourceOptions {
 /** Bytes that one read of a file requests. */
 const BLOCK_BYTES = 1 << 20;
 
+/** A file is known by so many of its first bytes; what is appended to it later changes nothing. */
+const BEGINNING_BYTES = 0xffff;
+
 type Deliver = (bytes: Uint8Array, messages: number) => void | Promise<void>;
 
 export class FileSource implements Source {
@@ -47,9 +51,10 @@ export class FileSource implements Source {
     this.#name = this.replayable ? JSON.stringify(options.path) : "standard input";
   }
 
-  async run(sink: Sink, from: number): Promise<void> {
+  async run(sink: Sink, from: number, stream?: string): Promise<void> {
     const { frame, maxMessage, onBadFrame = "stop", rate = "max", ticker } = this.#options;
-    let position = this.replayable ? from : 0;
+    const file = this.replayable ? await this.#open() : undefined;
+    let position = file === undefined ? 0 : await this.#start(file, sink, from, stream);
     let deliver: Deliver = (bytes, messages) => {
       const before = position;
       if (this.replayable) position += bytes.length;
@@ -65,7 +70,7 @@ export class FileSource implements Source {
       if (this.replayable) position += bytes;
     });
     const messages = new Reassembly(createFramer(frame, maxMessage), deliver, skipping);
-    const chunks = this.replayable ? this.#file(from) : this.#standardInput();
+    const chunks = file === undefined ? this.#standardInput() : this.#read(file, position);
     try {
       for await (const chunk of chunks) {
         if (this.#stopped) return;
@@ -96,10 +101,33 @@ export class FileSource implements Source {
     this.#pacing?.stop();
   }
 
-  async *#file(from: number): AsyncGenerator<Uint8Array> {
+  async #open(): Promise<FileHandle> {
     const { path } = this.#options;
-    await this.#try(checkFile(path, from));
-    const file = await this.#try(open(path));
+    await this.#try(checkIsFile(path));
+    return await this.#try(open(path));
+  }
+
+  /** Where to begin in the file: at `from`, if it is the one of that stream, else at its beginning. */
+  async #start(file: FileHandle, sink: Sink, from: number, stream?: string): Promise<number> {
+    try {
+      const known = stream !== undefined && stream === await identify(file, stream);
+      const now = known ? stream : await identify(file);
+      const position = known || stream === undefined ? from : 0;
+      const { size } = await file.stat();
+      if (position > size) {
+        throw new Error(
+          `it has ${size} bytes but was read up to ${position} before: was it cut, or is it another file?`,
+        );
+      }
+      if (now !== undefined) sink.note({ event: "opened", stream: now, position });
+      return position;
+    } catch (error) {
+      await file.close();
+      return await this.#try(Promise.reject(error));
+    }
+  }
+
+  async *#read(file: FileHandle, from: number): AsyncGenerator<Uint8Array> {
     try {
       const block = new Uint8Array(BLOCK_BYTES);
       for (let at = from; !this.#stopped;) {
@@ -169,15 +197,24 @@ const MEANINGS: Record<string, string> = {
   EISDIR: "it is a directory",
 };
 
-/** Throws an Error if the path is not a regular file that reaches up to `from`. */
-async function checkFile(path: string, from: number): Promise<void> {
+/** Throws an Error if the path is not a regular file. */
+async function checkIsFile(path: string): Promise<void> {
   const found = await stat(path);
   if (found.isDirectory()) throw new Error(MEANINGS["EISDIR"]);
   if (!found.isFile()) throw new Error("it is not a regular file; use standard input (-) instead");
-  if (from <= found.size) return;
-  throw new Error(
-    `it has ${found.size} bytes but was read up to ${from} before: is it a different file?`,
-  );
+}
+
+/**
+ * Identifies a file by its beginning, as 16 hex digits: the length of that, and 48 bits of its SHA-256.
+ * `like`: with as long a beginning as there. Undefined: the file is empty.
+ */
+async function identify(file: FileHandle, like?: string): Promise<string | undefined> {
+  const length = like === undefined ? BEGINNING_BYTES : parseInt(like.slice(0, 4), 16);
+  const bytes = new Uint8Array(length);
+  const { bytesRead } = await file.read(bytes, 0, length, 0);
+  if (bytesRead === 0) return undefined;
+  const hash = createHash("sha256").update(bytes.subarray(0, bytesRead)).digest("hex");
+  return bytesRead.toString(16).padStart(4, "0") + hash.slice(0, 12);
 }
 
 /** Delivers messages by an absolute schedule; messages that the sink did not accept stay due. */

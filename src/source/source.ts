@@ -43,6 +43,8 @@ export type SourceEvent =
     position?: number;
     missed?: number;
   }
+  /** A file is open. `stream` identifies its beginning; `position` is that of the first byte delivered. */
+  | { event: "opened"; stream: string; position: number }
   /** `discarded`: bytes of an incomplete message; with acknowledgement they are sent again. */
   | { event: "disconnected"; reason: Closed["reason"]; errno?: string; discarded: number }
   /**
@@ -65,7 +67,7 @@ export interface Source {
   readonly connects?: boolean;
   /**
    * Delivers from a position on (0: from the beginning) until there are no more messages, or until
-   * `stop`. `stream`: that of an earlier `connected` event, in which the position counts. Rejects with an
+   * `stop`. `stream`: that of an earlier `connected` or `opened` event, in which the position counts. Rejects with an
    * Error of one line, or with an error of the sink. To be called once.
    */
   run(sink: Sink, from: number, stream?: string): Promise<void>;
