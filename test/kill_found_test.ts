@@ -148,6 +148,44 @@ describe("a server that ends before its source is where a killed one was", () =>
     }));
 });
 
+describe("what bench/model.ts found: a server that is killed", () => {
+  test("has recorded which offsets it may have sent, also while it records more", () =>
+    withFolder(async (folder) => {
+      const queue = await openDiskQueue(folder, { sync: "off" });
+      const log = await queue.openLog("");
+      await log.reserve(1990);
+      const stream = streamOf(log, false);
+      assertEquals(stream.tail, 1990);
+      // Its record is on its way then.
+      void stream.push(new Uint8Array(20), 2, 0);
+      const waits = stream.reserve(2000);
+      assertEquals([log.reserved, waits instanceof Promise], [1990, true]);
+      await within("the record", 5000, waits);
+      assertGreaterOrEqual(log.reserved, 2000);
+      await queue.close();
+    }));
+
+  test("continues at the start of a message, where a reader has more than came again", () =>
+    withFolder(async (folder) => {
+      const queue = await openDiskQueue(folder, { sync: "off" });
+      const log = await queue.openLog("");
+      await log.openCursor("reader", 320);
+      // The server before had sent more, and had not recorded it.
+      await log.reserve(5000);
+      const stream = streamOf(log, true);
+      const cursor = stream.cursorOf("reader")!;
+      stream.acknowledge(cursor, 1047);
+      await stream.push(new Uint8Array(100), 10, stream.position);
+      await stream.record();
+      assertEquals([stream.tail, log.cursors[0]!.durable], [420, 420]);
+      await stream.push(new Uint8Array(680), 68, stream.position);
+      await stream.record();
+      assertEquals([stream.tail, log.cursors[0]!.durable], [1100, 1047]);
+      await stream.store();
+      await queue.close();
+    }));
+});
+
 describe("a reader that comes while the queue is being opened", () => {
   test("gets what is stored for it", () =>
     withFolder(async (folder) => {

@@ -86,7 +86,9 @@ export class Records {
    */
   #offsetOf({ delivered }: StreamCursor): number | undefined {
     const { tail, blocks } = this.#state;
-    if (delivered >= tail || delivered < this.#options.log!.end) return delivered;
+    // After a kill, a reader may have more than has come from the source again.
+    if (delivered > tail) return tail;
+    if (delivered === tail || delivered < this.#options.log!.end) return delivered;
     const block = blocks.at(delivered);
     if (block === undefined) return undefined;
     return block.offset + this.#options.floor(block.bytes, delivered - block.offset);

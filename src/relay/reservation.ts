@@ -25,7 +25,8 @@ export class Reservation {
   /** If it returns a promise, bytes up to `end` may be sent only once it has resolved. */
   reserve(end: number): void | Promise<void> {
     const { reserved } = this.#log;
-    if (end <= reserved - (reserved - this.#beganAt) / 2) return;
+    // While the next record is being written, `beganAt` is already beyond what is reserved.
+    if (end <= Math.min(reserved, (reserved + this.#beganAt) / 2)) return;
     if (this.#reserving === undefined) {
       this.#reserving = this.#advance(end);
       // Who has to wait gets the error.
