@@ -165,6 +165,20 @@ describe("what bench/model.ts found: a server that is killed", () => {
       await queue.close();
     }));
 
+  test("has not told the source that it may delete what only a reader not yet recorded has passed", () =>
+    withFolder(async (folder) => {
+      const queue = await openDiskQueue(folder, { sync: "off" });
+      const log = await queue.openLog("");
+      const stream = streamOf(log, true);
+      await stream.push(new Uint8Array(350), 35, 0);
+      assertEquals(stream.safePosition, undefined);
+      const adding = stream.addCursor("reader", stream.tail);
+      assertEquals(stream.safePosition, undefined);
+      await adding;
+      assertEquals(stream.safePosition, 350);
+      await queue.close();
+    }));
+
   test("continues at the start of a message, where a reader has more than came again", () =>
     withFolder(async (folder) => {
       const queue = await openDiskQueue(folder, { sync: "off" });

@@ -26,15 +26,16 @@ export class Records {
     const { log, durable, policy } = this.#options;
     const { cursors, tail } = this.#state;
     const durableEnd = log?.durableEnd ?? 0;
-    // Without readers nothing records how far the source has come.
-    if (cursors.size === 0 && !durable) return undefined;
+    // Without readers that are on disk, nothing records how far the source has come.
+    let isKnown = durable || (log === undefined && cursors.size > 0);
     let safe = durable ? durableEnd : tail;
     for (const { stored, delivered, connected } of cursors) {
       if (!connected && !policy.keepsForAbsentReaders) continue;
+      isKnown ||= stored !== undefined;
       const recorded = stored?.durable ?? delivered;
       safe = Math.min(safe, recorded < this.runStart ? recorded : Math.max(recorded, durableEnd));
     }
-    return safe;
+    return isKnown ? safe : undefined;
   }
 
   /**
