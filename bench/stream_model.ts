@@ -249,8 +249,9 @@ class ModelLog implements Log {
         this.disk.cursors.set(cursor.name, { offset, acknowledges: cursor.acknowledges });
         cursor.durable = offset;
       }
+      // Without a reader that is recorded, nobody would know after a kill where the stream was.
+      if (this.disk.cursors.size === 0) return;
       const needed = Math.min(...[...this.#live.values()].map(({ durable }) => durable));
-      if (needed === Infinity) return;
       this.disk.records = this.disk.records.filter((batch) => endOf(batch) > needed);
     });
   }

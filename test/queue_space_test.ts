@@ -147,6 +147,19 @@ describe("segments", () => {
       }
     }));
 
+  test("stay until a first reader that needs none of them is recorded", () =>
+    withQueue(async (queue) => {
+      const log = await queue.openLog("");
+      await fillSlowly(log, 4);
+      const settling = log.settled();
+      const opening = log.openCursor("new", log.end);
+      await settling;
+      assertEquals([log.start, log.segments > 0], [0, true]);
+      await opening;
+      await log.settled();
+      assertEquals([log.start, log.segments], [log.end, 0]);
+    }, SHORT));
+
   test("that are being written are not deleted, whatever is delivered meanwhile", () =>
     withQueue(async (queue) => {
       const log = await queue.openLog("");

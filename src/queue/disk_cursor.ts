@@ -15,13 +15,22 @@ export class DiskCursor implements Cursor {
   offset: number;
   durable: number;
   acknowledges: boolean;
+  /** A kill leaves it, wherever it is then. */
+  recorded: boolean;
   readonly #log: CursorLog;
 
-  constructor(log: CursorLog, name: string, offset: number, acknowledges: boolean) {
+  constructor(
+    log: CursorLog,
+    name: string,
+    offset: number,
+    acknowledges: boolean,
+    recorded: boolean,
+  ) {
     this.#log = log;
     this.name = name;
     this.offset = this.durable = offset;
     this.acknowledges = acknowledges;
+    this.recorded = recorded;
   }
 
   release(offset: number): void {

@@ -121,7 +121,7 @@ export class DiskLog implements Log {
       await createStreamFolder(this.#folder, this.key);
     }
     for (const { name, offset, acknowledges } of cursors) {
-      this.#cursors.set(name, new DiskCursor(this, name, offset, acknowledges === 1));
+      this.#cursors.set(name, new DiskCursor(this, name, offset, acknowledges === 1, true));
     }
     for (const segment of findSegments(this.#folder, this.#crc)) {
       this.#segments.push(segment);
@@ -397,11 +397,12 @@ export class DiskLog implements Log {
     checkName(name);
     let cursor = this.#cursors.get(name);
     if (cursor === undefined) {
-      cursor = new DiskCursor(this, name, offset, false);
+      cursor = new DiskCursor(this, name, offset, false, false);
       this.#cursors.set(name, cursor);
       this.putCursor(cursor);
     }
     await this.#context.state.recorded();
+    cursor.recorded = true;
     return cursor;
   }
 
@@ -436,8 +437,8 @@ export class DiskLog implements Log {
 
   /** Offset from which on some cursor needs what is stored. */
   get #needed(): number {
-    // Readers of a shared stream may be unknown: its database was made anew.
-    if (this.#cursors.size === 0 && this.key === "") return -Infinity;
+    // Readers of a shared stream may be unknown: its database was made anew, or they are not recorded yet.
+    if (this.key === "" && !this.cursors.some(({ recorded }) => recorded)) return -Infinity;
     return Math.min(...this.cursors.map(({ durable }) => durable));
   }
 
