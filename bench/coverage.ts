@@ -13,7 +13,8 @@ import { option, parseCommandLine } from "../src/cli/command_line.ts";
 import { parseOutFile } from "../src/cli/out_file.ts";
 import { printLine, runMain } from "../src/cli/program.ts";
 import { writeResult } from "./rows.ts";
-import { randomFrom, type Simulated, SimulatedLab, simulatedReaders } from "./simulated.ts";
+import { type Simulated, SimulatedLab, simulatedReaders } from "./simulated.ts";
+import { randomFrom } from "./random.ts";
 
 const spec = {
   name: "coverage",

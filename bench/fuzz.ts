@@ -7,7 +7,7 @@ import { option, parseCommandLine } from "../src/cli/command_line.ts";
 import { printLine, runMain } from "../src/cli/program.ts";
 import { parseCount } from "../src/text/units.ts";
 import { Fuzz, PARSERS } from "./fuzzing.ts";
-import { randomFrom } from "./stream_model.ts";
+import { randomFrom } from "./random.ts";
 
 const spec = {
   name: "fuzz",

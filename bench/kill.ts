@@ -20,11 +20,12 @@ import {
   parseDuration,
   UnitError,
 } from "../src/text/units.ts";
-import { ACKS, cellName, type KillCell, parseCell, randomFrom, SOURCES } from "./kill_cells.ts";
+import { ACKS, cellName, type KillCell, parseCell, SOURCES } from "./kill_cells.ts";
 import { NO_FIGURES } from "./kill_check.ts";
 import { killRound, type RoundFigures } from "./kill_rounds.ts";
 import { RUNTIMES } from "./programs.ts";
 import { describeMachine, writeResult } from "./rows.ts";
+import { randomFrom } from "./random.ts";
 
 const spec = {
   name: "kill",

@@ -28,7 +28,7 @@ export interface KillCell {
 export const cellName = ({ source, ack, readers, runtime }: KillCell): string =>
   `${source}/${ack}/${readers}/${runtime}`;
 
-/** The cell with this name; undefined: there is none. */
+/** The cell with this name; undefined if no cell has it. */
 export function parseCell(text: string): KillCell | undefined {
   const [source, ack, readers, runtime] = text.split("/");
   const count = Number(readers);
@@ -45,20 +45,6 @@ export function parseCell(text: string): KillCell | undefined {
 }
 
 export type Random = () => number;
-
-/** Numbers from 0 to 1 that depend on the text alone (FNV-1a, then mulberry32). */
-export function randomFrom(text: string): Random {
-  let state = 0x811c9dc5;
-  for (const character of text) {
-    state = Math.imul(state ^ character.codePointAt(0)!, 0x01000193);
-  }
-  return () => {
-    state = state + 0x6d2b79f5 | 0;
-    let mixed = Math.imul(state ^ state >>> 15, 1 | state);
-    mixed = mixed + Math.imul(mixed ^ mixed >>> 7, 61 | mixed) ^ mixed;
-    return ((mixed ^ mixed >>> 14) >>> 0) / 2 ** 32;
-  };
-}
 
 export const pick = <T>(random: Random, items: readonly T[]): T =>
   items[Math.floor(random() * items.length)]!;

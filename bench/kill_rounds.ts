@@ -8,14 +8,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { queueStatus, storedFor } from "../src/queue/inspect.ts";
 import { loadSqlite } from "../src/queue/sqlite.ts";
-import {
-  cellName,
-  type KillCell,
-  type Plan,
-  planRound,
-  randomFrom,
-  type Victim,
-} from "./kill_cells.ts";
+import { cellName, type KillCell, type Plan, planRound, type Victim } from "./kill_cells.ts";
 import {
   checkReader,
   type Growth,
@@ -28,6 +21,7 @@ import { Feed } from "./kill_feed.ts";
 import { lastNumber, numberAt, writeMessages } from "./kill_messages.ts";
 import { commandOn, Program } from "./programs.ts";
 import { type KeeperConfig, readConnections } from "./readers/keeper.ts";
+import { randomFrom } from "./random.ts";
 
 export interface RoundOptions {
   cell: KillCell;

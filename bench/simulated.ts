@@ -3,6 +3,7 @@ import type { Sample } from "../src/measure/backlog.ts";
 import type { Judged, Lab, Offered } from "../src/measure/lab.ts";
 import type { SearchResult } from "../src/measure/search_result.ts";
 import type { HiddenBacklog } from "../src/measure/hidden_backlog.ts";
+import { randomFrom } from "./random.ts";
 
 /** A kind of reader. */
 export interface Simulated {
@@ -23,17 +24,6 @@ export interface Simulated {
   /** Of the sender and of the network, bytes a second. */
   senderLimit?: number;
   pathLimit?: number;
-}
-
-/** A generator of numbers from 0 to 1, the same ones on every runtime (mulberry32, public domain). */
-export function randomFrom(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
 }
 
 const STEP = 0.001;

@@ -14,7 +14,7 @@ import { formatMachine } from "../src/report/machine.ts";
 import { ProgressLine } from "../src/text/progress.ts";
 import { formatTable } from "../src/text/table.ts";
 import { formatBytes, formatSeconds, UnitError } from "../src/text/units.ts";
-import { randomFrom } from "./kill_cells.ts";
+import { randomFrom } from "./random.ts";
 import { Feed } from "./kill_feed.ts";
 import { RUNTIMES } from "./programs.ts";
 import { describeMachine, writeResult } from "./rows.ts";

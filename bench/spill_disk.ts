@@ -61,7 +61,7 @@ function filesIn(path: string): string[] {
   return readdirSync(path).flatMap((name) => filesIn(join(path, name)));
 }
 
-/** Length of a file, or of all files in a folder; 0 if there is none. */
+/** Length of a file, or of all files in a folder; 0 if it does not exist. */
 export function bytesIn(path: string): number {
   // A running server may delete a file meanwhile.
   return filesIn(path).reduce(

@@ -25,7 +25,7 @@ export interface SpillRow {
   /** The median of `runs`. */
   value: number;
   runs: number[];
-  /** Name of the reference; absent if there is none. */
+  /** Name of the reference; absent if the row has no reference. */
   against?: string;
   /** The median of `referenceRuns`. */
   reference?: number;

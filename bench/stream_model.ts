@@ -19,6 +19,7 @@ import { policyOf } from "../src/send/overflow.ts";
 import { Stream } from "../src/relay/stream.ts";
 import type { StreamCursor } from "../src/relay/stream_cursor.ts";
 import type { WhenFull } from "../src/relay/stream_event.ts";
+import { randomFrom } from "./random.ts";
 
 /** Bytes of a message. */
 const SIZE = 10;
@@ -71,17 +72,6 @@ export interface ModelRun {
   restarts: number;
   stored: number;
   gaps: number;
-}
-
-/** Reproducible random numbers from 0 to 1 (mulberry32). */
-export function randomFrom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
 
 /** What survives a kill. */
@@ -184,7 +174,7 @@ class ModelLog implements Log {
     return [...this.#live.values()];
   }
 
-  /** Does the next step; false: there is none. */
+  /** Does the next step; false if no step is left. */
   turn(): boolean {
     const step = this.#steps.shift();
     step?.();

@@ -1,7 +1,7 @@
 /** Whether a reader keeps up, from samples of its backlog: simulated, so nothing here depends on chance. */
 import { describe, test } from "node:test";
 import { assert, assertAlmostEquals, assertEquals } from "#std/assert";
-import { randomFrom } from "../bench/simulated.ts";
+import { randomFrom } from "../bench/random.ts";
 import { Backlog, type BacklogOptions, type Sample, whose } from "../src/measure/backlog.ts";
 import { samplesOf } from "./samples.ts";
 

@@ -1,7 +1,7 @@
 /** Random input for the parsers of what comes from outside: only clear errors. */
 import { describe, test } from "node:test";
 import { Fuzz, PARSERS } from "../bench/fuzzing.ts";
-import { randomFrom } from "../bench/stream_model.ts";
+import { randomFrom } from "../bench/random.ts";
 
 /** For each parser: some 20,000 in all. */
 const INPUTS = 3500;

@@ -8,13 +8,14 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { assert, assertEquals, assertGreater } from "#std/assert";
-import { type KillCell, parseCell, planRound, randomFrom } from "../bench/kill_cells.ts";
+import { type KillCell, parseCell, planRound } from "../bench/kill_cells.ts";
 import { checkReader, missingIn, type ReaderRecord, without } from "../bench/kill_check.ts";
 import { killRound } from "../bench/kill_rounds.ts";
 import type { KeeperConnection } from "../bench/readers/keeper.ts";
 import { runtime } from "../src/kernel/runtime.ts";
 import { fillNumbered } from "../src/message/numbered.ts";
 import { within } from "./within.ts";
+import { randomFrom } from "../bench/random.ts";
 
 const CELLS: Omit<KillCell, "runtime">[] = [
   { source: "flood", ack: "reader", readers: 1 },

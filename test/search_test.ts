@@ -1,7 +1,7 @@
 /** The search over readers without sockets that do one thing each. */
 import { describe, test } from "node:test";
 import { assert, assertEquals, assertLessOrEqual } from "#std/assert";
-import { randomFrom } from "../bench/simulated.ts";
+import { randomFrom } from "../bench/random.ts";
 import type { Sample } from "../src/measure/backlog.ts";
 import type { HiddenBacklog } from "../src/measure/hidden_backlog.ts";
 import type { Judged, Lab, Offered, SearchPhase } from "../src/measure/lab.ts";

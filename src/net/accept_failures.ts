@@ -52,7 +52,7 @@ export class AcceptFailures {
     if (this.#timer === undefined) this.#tell();
   }
 
-  /** Tells of what was not told of yet. */
+  /** Reports the failures that are not reported yet. */
   stop(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;

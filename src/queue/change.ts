@@ -1,7 +1,7 @@
 /** Changes a queue that no server has open. */
 import { readdirSync, readFileSync, renameSync } from "node:fs";
 import { join } from "node:path";
-import { identify } from "./disk_queue.ts";
+import { requireQueue } from "./disk_queue.ts";
 import { findSegments, KEY_FILE } from "./stream_folder.ts";
 import { QueueError } from "./queue.ts";
 import { streamCrc } from "./segment_format.ts";
@@ -36,7 +36,7 @@ export async function seekReader(
   name: string,
   to: SeekTo,
 ): Promise<number> {
-  if (identify(folder) === "nothing") throw new QueueError(`there is no queue ${folder}`);
+  requireQueue(folder);
   const { logs, cursors } = readQueueState(sqlite, folder);
   const cursor = cursorOf({ cursors }, folder, name);
   const { stream } = logs.find(({ key }) => key === cursor.key)!;
@@ -79,7 +79,7 @@ function change(
   name: string,
   apply: (database: StateDatabase, cursor: CursorState) => void,
 ): void {
-  if (identify(folder) === "nothing") throw new QueueError(`there is no queue ${folder}`);
+  requireQueue(folder);
   const database = new StateDatabase(sqlite, folder, true);
   try {
     apply(database, cursorOf(database.initial, folder, name));
@@ -90,7 +90,7 @@ function change(
 
 /** Why the database of a queue cannot be used; undefined: it can. */
 export function databaseError(sqlite: Sqlite, folder: string): string | undefined {
-  if (identify(folder) === "nothing") throw new QueueError(`there is no queue ${folder}`);
+  requireQueue(folder);
   try {
     readQueueState(sqlite, folder);
     return undefined;

@@ -15,7 +15,7 @@ export class DiskCursor implements Cursor {
   offset: number;
   durable: number;
   acknowledges: boolean;
-  /** A kill leaves it, wherever it is then. */
+  /** It is in the database: it is still known after a kill. */
   recorded: boolean;
   readonly #log: CursorLog;
 

@@ -450,7 +450,7 @@ export class DiskLog implements Log {
     await this.#syncing;
     if (this.#segments.length !== 1 || this.end > (upTo ?? this.#needed)) return;
     if (this.#writing !== undefined) return;
-    // It need not be synced any more.
+    // A segment that is deleted is not synced.
     this.#unsynced = [];
     this.#setDurable(this.end);
     this.#active = false;

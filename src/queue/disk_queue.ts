@@ -136,6 +136,11 @@ export function identify(folder: string): "queue" | "nothing" {
   }
 }
 
+/** Throws a QueueError unless there is a queue in this folder. */
+export function requireQueue(folder: string): void {
+  if (identify(folder) === "nothing") throw new QueueError(`there is no queue ${folder}`);
+}
+
 /** Whether it exists; true where Deno has permission for the queue alone: making its folder tells then. */
 function isThere(folder: string): boolean {
   try {

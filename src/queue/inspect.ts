@@ -2,8 +2,8 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { findSegments } from "./stream_folder.ts";
-import { identify } from "./disk_queue.ts";
-import { QueueError, type StoredBatch } from "./queue.ts";
+import { requireQueue } from "./disk_queue.ts";
+import type { StoredBatch } from "./queue.ts";
 import { INCOMPLETE, type Segment, type SegmentDamage } from "./segment.ts";
 import { streamCrc } from "./segment_format.ts";
 import type { Sqlite } from "./sqlite.ts";
@@ -56,7 +56,7 @@ interface OpenedLog {
 
 /** The logs of a queue. Throws a QueueError. */
 async function openLogs(sqlite: Sqlite, folder: string, check: boolean): Promise<OpenedLog[]> {
-  if (identify(folder) === "nothing") throw new QueueError(`there is no queue ${folder}`);
+  requireQueue(folder);
   const { logs, cursors } = readQueueState(sqlite, folder);
   const opened: OpenedLog[] = [];
   try {
@@ -173,7 +173,7 @@ export async function checkQueue(sqlite: Sqlite, folder: string): Promise<CheckR
 
 /** Names of all readers. Throws a QueueError. */
 export function readerNames(sqlite: Sqlite, folder: string): string[] {
-  if (identify(folder) === "nothing") throw new QueueError(`there is no queue ${folder}`);
+  requireQueue(folder);
   return readQueueState(sqlite, folder).cursors.map(({ name }) => name);
 }
 

@@ -37,7 +37,7 @@ export interface SegmentDamage {
 /** The name of the segment that begins at this offset. */
 export const segmentName = (start: number): string => `${String(start).padStart(16, "0")}.segment`;
 
-/** The start in the name of a segment; undefined: the name is none of a segment. */
+/** The start in the name of a segment; undefined if it is another file's name. */
 export function segmentStart(name: string): number | undefined {
   const start = /^\d{16}\.segment$/.test(name) ? Number(name.slice(0, 16)) : undefined;
   return Number.isSafeInteger(start) ? start : undefined;

@@ -166,11 +166,14 @@ export class Spiller {
       if (this.full === undefined) this.#setFull(error.reason);
     } else if (error instanceof Unavailable) {
       if (this.full === undefined) this.full = "disk";
-    } else if (!this.#failed) {
-      this.#failed = true;
-      this.#on = false;
-      this.#options.onError(error);
-    }
+    } else this.#fail(error);
+  }
+
+  #fail(error: Error): void {
+    if (this.#failed) return;
+    this.#failed = true;
+    this.#on = false;
+    this.#options.onError(error);
   }
 
   #setFull(why: "max" | "disk" | undefined): void {

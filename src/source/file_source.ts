@@ -41,6 +41,8 @@ export class FileSource implements Source {
   readonly #options: FileSourceOptions;
   /** The source's name in error messages. */
   readonly #name: string;
+  /** Of the next message; 0 where it is not replayable. */
+  #position = 0;
   #pacing: Pacing | undefined;
   #stopped = false;
   #interrupt: (() => void) | undefined;
@@ -53,11 +55,9 @@ export class FileSource implements Source {
 
   async run(sink: Sink, from: number, stream?: string): Promise<void> {
     const { frame, maxMessage, onBadFrame = "stop", rate = "max", ticker } = this.#options;
-    const file = this.replayable ? await this.#open() : undefined;
-    let position = file === undefined ? 0 : await this.#start(file, sink, from, stream);
     let deliver: Deliver = (bytes, messages) => {
-      const before = position;
-      if (this.replayable) position += bytes.length;
+      const before = this.#position;
+      if (this.replayable) this.#position += bytes.length;
       return sink.push(bytes, messages, before);
     };
     if (rate !== "max") {
@@ -67,10 +67,10 @@ export class FileSource implements Source {
     }
     const bad = new BadFrames(onBadFrame, (event) => sink.note(event));
     const skipping = bad.skipping((bytes) => {
-      if (this.replayable) position += bytes;
+      if (this.replayable) this.#position += bytes;
     });
     const messages = new Reassembly(createFramer(frame, maxMessage), deliver, skipping);
-    const chunks = file === undefined ? this.#standardInput() : this.#read(file, position);
+    const chunks = this.replayable ? this.#file(sink, from, stream) : this.#standardInput();
     try {
       for await (const chunk of chunks) {
         if (this.#stopped) return;
@@ -101,36 +101,16 @@ export class FileSource implements Source {
     this.#pacing?.stop();
   }
 
-  async #open(): Promise<FileHandle> {
+  async *#file(sink: Sink, from: number, known?: string): AsyncGenerator<Uint8Array> {
     const { path } = this.#options;
     await this.#try(checkIsFile(path));
-    return await this.#try(open(path));
-  }
-
-  /** Where to begin in the file: at `from`, if it is the one of that stream, else at its beginning. */
-  async #start(file: FileHandle, sink: Sink, from: number, stream?: string): Promise<number> {
+    const file = await this.#try(open(path));
     try {
-      const known = stream !== undefined && stream === await identify(file, stream);
-      const now = known ? stream : await identify(file);
-      const position = known || stream === undefined ? from : 0;
-      const { size } = await file.stat();
-      if (position > size) {
-        throw new Error(
-          `it has ${size} bytes but was read up to ${position} before: was it cut, or is it another file?`,
-        );
-      }
-      if (now !== undefined) sink.note({ event: "opened", stream: now, position });
-      return position;
-    } catch (error) {
-      await file.close();
-      return await this.#try(Promise.reject(error));
-    }
-  }
-
-  async *#read(file: FileHandle, from: number): AsyncGenerator<Uint8Array> {
-    try {
+      const { stream, position } = await this.#try(findPlace(file, from, known));
+      this.#position = position;
+      if (stream !== undefined) sink.note({ event: "opened", stream, position });
       const block = new Uint8Array(BLOCK_BYTES);
-      for (let at = from; !this.#stopped;) {
+      for (let at = position; !this.#stopped;) {
         const { bytesRead } = await this.#try(file.read(block, 0, block.length, at));
         if (bytesRead === 0) return;
         at += bytesRead;
@@ -202,6 +182,25 @@ async function checkIsFile(path: string): Promise<void> {
   const found = await stat(path);
   if (found.isDirectory()) throw new Error(MEANINGS["EISDIR"]);
   if (!found.isFile()) throw new Error("it is not a regular file; use standard input (-) instead");
+}
+
+/**
+ * Where to begin in a file: at `from`, if it is the one of the stream `known`, or none is known; else at
+ * its beginning. Throws an Error if it does not reach up to there.
+ */
+async function findPlace(
+  file: FileHandle,
+  from: number,
+  known: string | undefined,
+): Promise<{ stream: string | undefined; position: number }> {
+  const isKnown = known !== undefined && known === await identify(file, known);
+  const stream = isKnown ? known : await identify(file);
+  const position = isKnown || known === undefined ? from : 0;
+  const { size } = await file.stat();
+  if (position <= size) return { stream, position };
+  throw new Error(
+    `it has ${size} bytes but was read up to ${position} before: was it cut, or is it another file?`,
+  );
 }
 
 /**

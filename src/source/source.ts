@@ -67,8 +67,8 @@ export interface Source {
   readonly connects?: boolean;
   /**
    * Delivers from a position on (0: from the beginning) until there are no more messages, or until
-   * `stop`. `stream`: that of an earlier `connected` or `opened` event, in which the position counts. Rejects with an
-   * Error of one line, or with an error of the sink. To be called once.
+   * `stop`. `stream`: that of an earlier `connected` or `opened` event, in which the position counts.
+   * Rejects with an Error of one line, or with an error of the sink. To be called once.
    */
   run(sink: Sink, from: number, stream?: string): Promise<void>;
   /** Ends `run`, once the push in progress has settled. */
