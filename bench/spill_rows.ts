@@ -163,7 +163,7 @@ export function sustainedRows(
   return [...spilling, ...beside];
 }
 
-/** `how`: the rate at which the backlog was stored, in words. */
+/** `how`: the rate at which the backlog was stored, as a text for people. */
 export function awayRows(results: ReadonlyMap<Runtime, AwayRun>, how: string): SpillRow[] {
   const rows = [...results].map(([runtime, run]): SpillRow[] => {
     const memory = (what: string, memory: Memory) =>

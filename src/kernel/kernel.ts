@@ -53,7 +53,7 @@ export class ConnectionLookup {
   /** `bytesReceived` of our end when its receive queue was last seen empty. */
   #emptyAt = 0;
 
-  /** `fd`: the descriptor of our end, undefined once it is closed. Default: there is none. */
+  /** `fd`: the descriptor of our end, undefined once it is closed. Default: it is not known. */
   constructor(local: Address, remote: Address, fd: () => number | undefined = NO_DESCRIPTOR) {
     this.#local = local;
     this.#remote = remote;

@@ -39,7 +39,7 @@ export interface Libc {
   ): number;
   setsockopt(fd: number, level: number, name: number, value: Uint8Array, length: number): number;
   ioctl(fd: number, request: number, value: Memory): number;
-  /** The number of a network interface, 0 if there is none; the name ends with a NUL. */
+  /** The number of a network interface, 0 if no interface has that name; the name ends with a NUL. */
   if_nametoindex(name: Uint8Array): number;
   /** Writes the name of an interface into 16 bytes, with a NUL at its end; nothing where it fails. */
   if_indextoname(index: number, name: Uint8Array): void;

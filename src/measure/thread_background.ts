@@ -243,7 +243,7 @@ export class ThreadBackground {
       cpuNs > 2 * scale * ceiling(this.#idle.cpuNs, length) + 2e6;
   }
 
-  /** In words: `wakes up 100 times a second`, or `uses 30 % of a core`. */
+  /** For people: `wakes up 100 times a second`, or `uses 30 % of a core`. */
   describe(windowMs: number): string {
     const share = this.cpuNs / (windowMs * 1e6);
     if (share > 0.1) return `uses ${Math.round(100 * share)} % of a core`;

@@ -105,16 +105,14 @@ export class Spiller {
   }
 
   async #prepare(block: Block): Promise<void> {
-    const { beforeRun, onError } = this.#options;
+    const { beforeRun } = this.#options;
     this.#preparing = true;
     try {
       while (this.#appends > 0) await this.#settled();
       await beforeRun(block.offset);
       this.#prepared = block;
     } catch (error) {
-      this.#failed = true;
-      this.#on = false;
-      onError(error as Error);
+      this.#fail(error as Error);
     }
     this.#preparing = false;
     this.#continue();
