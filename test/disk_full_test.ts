@@ -1,4 +1,4 @@
-/** A server whose disk gets full while it spills: real processes, a real disk, a reader that checks all. */
+/** A server whose disk fails it while it spills, or that is stopped: real processes, a real disk, a reader that checks all. */
 import { describe, test, type TestContext } from "node:test";
 import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -13,7 +13,7 @@ import { type Program, run, type RunOptions, SERVE_PERMISSIONS, start } from "./
 import { setTimeout as sleep } from "node:timers/promises";
 import { numbered, SIZE } from "./relaying.ts";
 import { skip } from "./skip.ts";
-import { within } from "./within.ts";
+import { until, within } from "./within.ts";
 
 const MIB = 1 << 20;
 const MS = 20_000;
@@ -236,3 +236,49 @@ describe("a disk that gets full while a server spills", () => {
       }));
   }
 });
+
+test("a server whose queue is removed ends with one line", () =>
+  staged(async ({ disk, serve }) => {
+    const { server } = await serve("--rate", "1MB/s");
+    await within("spilling", MS, server.saw(/storing to disk/));
+    await until("the queue is gone", MS, () => {
+      try {
+        rmSync(join(disk, "queue"), { recursive: true, force: true });
+        return true;
+      } catch {
+        // The server has just begun a segment in it.
+        return false;
+      }
+    });
+    assertEquals((await within("its end", MS, server.ended)).status, 1);
+    assertMatch(
+      server.stderr,
+      /^(reader: .*\n)*server: .*(was removed while|a file or folder is missing).*\n$/,
+    );
+  }));
+
+test("a server and a reader that are stopped in turn (SIGSTOP) lose nothing", () =>
+  staged(async ({ feed, serve }) => {
+    const { server, port } = await serve(...FILE, feed, "--ack", "reader", "--json");
+    const reader = start(
+      ["client.ts", `127.0.0.1:${port}`, "--ack", "--verify", "--json", ...SLOW],
+      { timeoutMs: 40_000 },
+    );
+    try {
+      await within("a reader", MS, server.saw(/"event":"reader"/));
+      for (let round = 1; round <= 2; round++) {
+        server.kill("SIGSTOP");
+        await sleep(300);
+        reader.kill("SIGSTOP");
+        server.kill("SIGCONT");
+        await sleep(300);
+        reader.kill("SIGCONT");
+      }
+      const { stdout } = await within("the reader's end", 40_000, reader.ended);
+      assertWhole(JSON.parse(stdout));
+    } finally {
+      reader.kill("SIGKILL");
+      await within("its end", MS, reader.ended);
+    }
+    assertEquals((await within("the server's end", MS, server.ended)).status, 0);
+  }));

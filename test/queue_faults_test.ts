@@ -355,6 +355,35 @@ describe("a disk that is full", () => {
     }));
 });
 
+describe("a queue that somebody removes while it is open ends: nothing is said to be stored", () => {
+  for (
+    const [what, remove] of [
+      ["the folder", (folder: string) => rmSync(folder, { recursive: true })],
+      ["a segment", (folder: string, log: Log) => rmSync(segmentFiles(folder, log)[0]!)],
+      ["the database", (folder: string) => rmSync(join(folder, "queue.db"))],
+    ] as const
+  ) {
+    test(what, () =>
+      withFolder(async (parent) => {
+        const folder = join(parent, "queue");
+        const opened = await openDiskQueue(folder);
+        const log = await opened.openLog("");
+        const cursor = await log.openCursor("a", 0);
+        await fill(log, 2, 1000);
+        remove(folder, log);
+        const use = async () => {
+          await log.append(batchAt(2000, 1000));
+          cursor.release(1000);
+          await log.settled();
+        };
+        const why = "was removed";
+        await assertRejects(() => within("use", MS, use()), QueueError, why);
+        await assertRejects(() => opened.openLog("other"), QueueError, why);
+        await assertRejects(() => within("close", MS, opened.close()), QueueError, why);
+      }));
+  }
+});
+
 test("a disk that fails to sync ends the queue: nothing is said to be stored", (t) =>
   withFolder(async (parent) => {
     const handle = await open(join(parent, "any"), "w");

@@ -308,9 +308,16 @@ export class Segment {
     this.size = size;
   }
 
+  /** Throws a QueueError where somebody else has removed the file: what it holds would be lost. */
   async sync(): Promise<void> {
     // One that was deleted meanwhile is not needed.
-    if (!this.#closed) await this.#use((handle) => handle.datasync());
+    if (this.#closed) return;
+    await this.#use(async (handle) => {
+      await handle.datasync();
+      if ((await handle.stat()).nlink === 0) {
+        throw new QueueError(`${this.path} was removed while it was in use`);
+      }
+    });
   }
 
   /** The end of the record that contains `offset`; undefined: none, or it is not indexed now. */

@@ -6,7 +6,15 @@
  * process at a time may write: it holds a lock on a second, empty database, which the system releases
  * when the process ends, even if it is killed.
  */
-import { closeSync, constants, existsSync, lstatSync, openSync, readdirSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  existsSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  statSync,
+} from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { DatabaseSync, StatementSync } from "node:sqlite";
@@ -88,6 +96,8 @@ const upsert = (table: string, columns: readonly string[]): string =>
 /** A database for one writer. */
 export class StateDatabase {
   readonly #folder: string;
+  /** Of its file. */
+  readonly #inode: number;
   readonly #database: DatabaseSync;
   readonly #lock: DatabaseSync;
   readonly #putLog: StatementSync;
@@ -126,6 +136,7 @@ export class StateDatabase {
       this.#putCursor = database.prepare(upsert("cursors", CURSOR_COLUMNS));
       this.#forget = database.prepare("DELETE FROM cursors WHERE key = ? AND name = ?");
       this.#database = database;
+      this.#inode = statSync(join(folder, DATABASE)).ino;
       allocate(database);
     } catch (error) {
       database?.close();
@@ -137,6 +148,7 @@ export class StateDatabase {
   /** Records all of it, or nothing. Throws a QueueError or QueueFull. */
   change({ logs, cursors, forgotten }: StateChange): void {
     try {
+      this.#checkInPlace();
       this.#database.exec("BEGIN IMMEDIATE");
       try {
         for (const log of logs) {
@@ -156,6 +168,13 @@ export class StateDatabase {
     } catch (error) {
       throw explainSqlite(this.#folder, error);
     }
+  }
+
+  /** SQLite goes on to write a file that somebody has removed: it is gone with the last who has it open. */
+  #checkInPlace(): void {
+    const path = join(this.#folder, DATABASE);
+    if (statSync(path, { throwIfNoEntry: false })?.ino === this.#inode) return;
+    throw new QueueError(`${path} was removed while it was in use`);
   }
 
   close(): void {
