@@ -67,7 +67,7 @@ function assertResult(result: BenchResult): void {
     const what = JSON.stringify(figures);
     assertGreater(keepsUpAt, 0, what);
     if (outcome !== "found") {
-      assertMatch(outcome, /^(irregular|generator-limited)$/, what);
+      assertMatch(outcome, /^(irregular|generator-limited|path-limited)$/, what);
       continue;
     }
     assertEquals(limitedBy, "reader", what);

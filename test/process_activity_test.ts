@@ -1,7 +1,10 @@
 /** What /proc tells of processes and threads, against what they say themselves. */
 import { describe, test } from "node:test";
 import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import net from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { assert, assertEquals, assertGreater, assertLess } from "#std/assert";
@@ -11,33 +14,35 @@ import { procFiles } from "../src/kernel/proc_files.ts";
 import { runtime } from "../src/kernel/runtime.ts";
 import { Program } from "./process.ts";
 import { skip } from "./skip.ts";
-import { within } from "./within.ts";
+import { until, within } from "./within.ts";
 
 /**
- * Waits for 300 ms; then threads that compute for a tenth of a second each, one after the other, and a
- * child that computes for as long, and each stays for 800 ms; says how much CPU time it all took, in ns, and
- * stays for 300 ms.
+ * Threads that compute for a tenth of a second each, one after the other, and a child that computes for as
+ * long; each stays until a file with its number is there. Says how much CPU time it all took, in ns.
  */
 const SCRIPT = `
-import os, threading, time
-def burn():
+import os, sys, threading, time
+def wait_for(name):
+    while not os.path.exists(os.path.join(sys.argv[1], str(name))): time.sleep(0.005)
+def burn(number):
     end = time.thread_time() + 0.1
     while time.thread_time() < end: pass
-    time.sleep(0.8)
-time.sleep(0.3)
+    wait_for(number)
+print("ready", flush=True)
+wait_for("start")
 before = time.process_time()
 for i in range(4):
-    thread = threading.Thread(target=burn)
+    thread = threading.Thread(target=burn, args=[i])
     thread.start()
     thread.join()
 own = time.process_time() - before
 child = os.fork()
 if child == 0:
-    burn()
+    burn(4)
     os._exit(0)
 os.waitpid(child, 0)
 print("burnt", int((own + 0.1) * 1e9), flush=True)
-time.sleep(0.3)
+wait_for("end")
 `;
 
 function hasPython(): boolean {
@@ -52,20 +57,36 @@ function hasPython(): boolean {
 describe(`activity of processes, ${runtime}`, () => {
   test("threads and children that have ended still count, and sums never fall", async (t) => {
     if (!hasPython()) return skip(t, "no python3");
-    const program = new Program("setsid", ["python3", "-c", SCRIPT], {});
-    await sleep(150);
+    const folder = mkdtempSync(join(tmpdir(), "speedlimit-activity-"));
+    t.after(() => rmSync(folder, { recursive: true, force: true }));
+    const go = (name: string | number) => writeFileSync(join(folder, String(name)), "");
+    const program = new Program("setsid", ["python3", "-c", SCRIPT, folder], {});
+    await within("its start", 20_000, program.saw(/ready/));
     const activity = ProcessActivity.find({ group: program.pid });
     if (activity === undefined) {
+      program.kill("SIGKILL");
       await program.ended;
       return skip(t, "no figures of processes here");
     }
     const seen: Activity[] = [activity.read()];
-    let over = false;
-    void program.ended.then(() => over = true);
-    while (!over) {
-      await sleep(20);
-      seen.push(activity.read());
+    const earlier = activity.threads.length;
+    go("start");
+    for (let number = 0; number < 5; number++) {
+      await until(`thread ${number}`, 20_000, () => {
+        seen.push(activity.read());
+        return activity.threads.length > earlier + number &&
+          activity.threads.at(-1)!.cpuNs > 0.99e8;
+      });
+      go(number);
     }
+    await within("all of them", 20_000, program.saw(/burnt/));
+    seen.push(activity.read());
+    go("end");
+    await within("its end", 20_000, program.ended);
+    await until("no threads", 20_000, () => {
+      seen.push(activity.read());
+      return activity.threads.every(({ ended }) => ended);
+    });
     activity.close();
     const burnt = Number(/burnt (\d+)/.exec(program.stdout)![1]);
     seen.slice(1).forEach((now, i) => {
@@ -79,9 +100,8 @@ describe(`activity of processes, ${runtime}`, () => {
     assertLess(cpuNs, burnt + 1e9);
     assertGreater(Math.max(...seen.map(({ processes }) => processes)), 1);
     assertGreater(Math.max(...seen.map(({ threads }) => threads)), 1);
-    // One, four in turn, one of the child; more, where python3 is a script that starts Python.
-    assertGreater(activity.threads.length, 5);
-    assert(activity.threads.every(({ ended }) => ended));
+    // Four in turn, and the one of the child.
+    assertEquals(activity.threads.length, earlier + 5);
   });
 
   test("what was done before is not counted, and memory is", async (t) => {

@@ -297,7 +297,7 @@ describe("a saturated reader that", () => {
     assertEquals([outcome, bounds, reason], [
       ...["irregular", [128_000, 256_000], REASONS.neverBehind],
     ]);
-    const short = await search(saturated(() => lost), { time: 12.5 });
+    const short = await search(saturated(() => lost), { time: 7.5 });
     assertEquals([short.reason, short.trials.length], [REASONS.outOfTime, 4]);
   });
 
@@ -521,7 +521,7 @@ describe("a reader that goes on working", () => {
 test("without time, the search ends with what it has", async () => {
   const { trials, outcome, reason, bounds } = await search(
     (rate, purpose) => purpose === "saturate" ? keeps : upTo(LIMIT)(rate, purpose, 0),
-    { time: 15 },
+    { time: 10 },
   );
   assertEquals(trials, [...RAMP, "saturate 220000 keeps-up", "saturate 242000 keeps-up"]);
   assertEquals([outcome, reason, bounds], ["irregular", REASONS.outOfTime, [242_000, Infinity]]);

@@ -53,6 +53,8 @@ export type Saturation =
 const FIRST_LOOK = { usual: 6, least: 3, pauses: 16, messages: 20 };
 /** Kept for the trials after the stretch; seconds. */
 export const RESERVE = 10;
+/** With less than that left another stretch is not begun: it and the trials after it would take too long. Seconds. */
+export const LEAST_LEFT = 5;
 
 export async function saturate(
   trials: SearchTrials,

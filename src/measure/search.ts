@@ -13,7 +13,7 @@
  */
 import type { Blame } from "./backlog.ts";
 import type { Lab } from "./lab.ts";
-import { RESERVE, saturate, type Saturated } from "./saturation.ts";
+import { LEAST_LEFT, RESERVE, saturate, type Saturated } from "./saturation.ts";
 import { type Plan, SearchTrials } from "./search_trials.ts";
 import { REASONS, type SearchOptions, type SearchResult } from "./search_result.ts";
 import type { ServiceRate } from "./service.ts";
@@ -101,7 +101,7 @@ class Search {
       // It was faster than estimated: its buffers may grow only while it is busy.
       this.#failed = Infinity;
       from = Math.min(maxRate, 2 * this.#kept);
-    } while (this.#trials.left > RESERVE);
+    } while (this.#trials.left > LEAST_LEFT);
     return {
       ...{ outcome: "irregular", lower: this.#kept, upper: Infinity, reason: REASONS.outOfTime },
     };
@@ -276,10 +276,10 @@ class Search {
           estimate = Math.max(rate, estimate);
         }
       }
-      if (this.#trials.left < RESERVE) break;
+      if (this.#trials.left < LEAST_LEFT) break;
     }
     if (this.#failed <= this.#kept) this.#failed = Infinity;
-    const reason = this.#trials.left < RESERVE ? REASONS.outOfTime : REASONS.neverBehind;
+    const reason = this.#trials.left < LEAST_LEFT ? REASONS.outOfTime : REASONS.neverBehind;
     return { outcome: "irregular", lower: this.#kept, upper: this.#failed, reason };
   }
 
