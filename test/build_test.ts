@@ -7,6 +7,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -34,8 +35,22 @@ let dist = "";
 before(async () => {
   folder = mkdtempSync(join(tmpdir(), "speedlimit-build-"));
   dist = join(folder, "dist");
-  // The executable is Bun's: the other two runs of this suite do without.
-  const only = runtime === "bun" ? [] : ["--package"];
+  if (runtime === "node") {
+    // What a package has is built, and tried, on Node. From a copy: nothing is written where somebody works.
+    const copy = join(folder, "copy");
+    cpSync(ROOT, copy, {
+      recursive: true,
+      filter: (from) =>
+        resolve(from) === ROOT || !/^(node_modules|\.git|dist)$/.test(basename(from)),
+    });
+    symlinkSync(join(ROOT, "node_modules"), join(copy, "node_modules"));
+    await npm(["pack", "--pack-destination", folder], copy);
+    renameSync(join(copy, "dist"), dist);
+    rmSync(copy, { recursive: true });
+    return;
+  }
+  // The executable is Bun's.
+  const only = runtime === "bun" ? ["--no-types"] : ["--no-types", "--package"];
   const result = await run(["tools/build.ts", "--out", dist, ...only], {
     runtime: "node",
     timeoutMs: 60_000,
@@ -48,8 +63,15 @@ after(() => rmSync(folder, { recursive: true, force: true }));
 const bundle = (name: string): Starter => (...args) =>
   start([join(dist, name), ...args], { cwd: folder, timeoutMs: LIMIT_MS });
 
-const ended = (what: string, program: Program): Promise<RunResult> =>
-  within(what, LIMIT_MS, program.ended);
+function ended(what: string, program: Program): Promise<RunResult> {
+  return within(what, LIMIT_MS, program.ended);
+}
+
+async function npm(args: string[], cwd: string): Promise<RunResult> {
+  const result = await ended("npm", new Program("npm", args, { cwd, timeoutMs: LIMIT_MS }));
+  assertEquals(result.status, 0, result.stdout + result.stderr);
+  return result;
+}
 
 /** Runs it to its end, which must be a good one; what it said. */
 async function said(program: Program): Promise<string> {
@@ -178,23 +200,8 @@ describe("the package", () => {
   /** Where it is installed; undefined: it is not. */
   let installed: string | undefined;
 
-  async function npm(args: string[], cwd: string): Promise<RunResult> {
-    const result = await ended("npm", new Program("npm", args, { cwd, timeoutMs: LIMIT_MS }));
-    assertEquals(result.status, 0, result.stdout + result.stderr);
-    return result;
-  }
-
   before(async () => {
     if (runtime !== "node") return;
-    // From a copy, so that nothing is written where somebody works.
-    const copy = join(folder, "copy");
-    cpSync(ROOT, copy, {
-      recursive: true,
-      filter: (from) =>
-        resolve(from) === ROOT || !/^(node_modules|\.git|dist)$/.test(basename(from)),
-    });
-    symlinkSync(join(ROOT, "node_modules"), join(copy, "node_modules"));
-    await npm(["pack", "--pack-destination", folder], copy);
     const archive = join(folder, `speedlimit-${manifest.version}.tgz`);
     const place = join(folder, "elsewhere");
     mkdirSync(place);

@@ -42,6 +42,7 @@ const spec = {
       parse: (text) => resolve(text),
     }),
     package: flag("builds only what the npm package contains, and fails if a tool is missing"),
+    "no-types": flag("builds no type declarations"),
   },
 };
 
@@ -162,7 +163,7 @@ function buildExecutable(bundle: string, outfile: string, out: string): boolean 
 }
 
 async function main(args: readonly string[]): Promise<void> {
-  const { out, package: forPackage } = parseCommandLine(spec, args).options;
+  const { out, package: forPackage, "no-types": noTypes } = parseCommandLine(spec, args).options;
   mkdirSync(out, { recursive: true });
   const printBuilt = (name: string) => {
     const { size } = statSync(join(out, name));
@@ -183,8 +184,10 @@ async function main(args: readonly string[]): Promise<void> {
     outfile: join(out, "mod.js"),
   });
   printBuilt("mod.js");
-  if (buildDeclarations(join(out, "types"))) printBuilt("types/mod.d.ts");
-  else skip("types/mod.d.ts", "deno");
+  if (!noTypes) {
+    if (buildDeclarations(join(out, "types"))) printBuilt("types/mod.d.ts");
+    else skip("types/mod.d.ts", "deno");
+  }
   if (forPackage) return;
   if (buildExecutable(join(out, "speedlimit.js"), join(out, "speedlimit"), out)) {
     printBuilt("speedlimit");
