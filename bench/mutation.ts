@@ -30,10 +30,10 @@ import { describeMachine, writeResult } from "./rows.ts";
 
 const spec = {
   name: "mutation",
-  summary: "Changes src/send, and what decides in src/measure, in small ways, one at a\n" +
-    "time, in a copy of the project, and runs the tests that should notice it. Exits\n" +
-    "with 1 if a change that is not explained in bench/mutation_explained.json\n" +
-    "survives. Runs on Node.",
+  summary: "Changes src/send, what decides in src/measure, and what reckons with offsets in\n" +
+    "src/relay, src/queue and src/source in small ways, one at a time, in a copy of\n" +
+    "the project, and runs the tests that should notice it. Exits with 1 if a change\n" +
+    "survives that is not explained in bench/mutation_explained.json. Runs on Node.",
   usage: ["mutation.ts [OPTIONS]"],
   options: {
     only: option({
@@ -88,6 +88,14 @@ const PURE: Record<string, readonly string[]> = {
   work_end: [],
 };
 
+/** Where the offsets and positions of a stream are reckoned with: files of src/relay. */
+const OFFSETS = [
+  ...["blocks", "read_ahead", "records", "reservation", "retention"],
+  ...["spiller", "stream", "stream_cursor"],
+];
+/** Their tests, the first against a model. */
+const MODEL = ["stream_model_test.ts", "kill_found_test.ts", "spiller_test.ts"];
+
 /**
  * The tests of a folder or file; beside them, those that import the file. The first entry counts that
  * the file's path begins with.
@@ -99,9 +107,20 @@ const TESTS: readonly [path: string, tests: readonly string[]][] = [
     tests,
   ]),
   ["src/measure/", ["limit_failures_test.ts", "limit_attach_test.ts", "limit_test.ts"]],
+  ...OFFSETS.map((name): [string, readonly string[]] => [`src/relay/${name}.ts`, MODEL]),
   ["src/relay/", ["relay_source_test.ts", "relay_reader_test.ts", "relay_test.ts"]],
+  ["src/queue/", ["queue_test.ts", "queue_space_test.ts", "queue_fuzz_test.ts"]],
+  ["src/source/", ["source_test.ts", "frame_test.ts", "bad_frame_test.ts", "relay_source_test.ts"]],
+  ["src/message/", ["ack_test.ts", "frame_test.ts", "numbered_test.ts"]],
 ];
-const FILES = ["src/send/*.ts", `src/measure/{${Object.keys(PURE).join(",")}}.ts`];
+const FILES = [
+  "src/send/*.ts",
+  `src/measure/{${Object.keys(PURE).join(",")}}.ts`,
+  `src/relay/{${OFFSETS.join(",")}}.ts`,
+  "src/queue/{disk_cursor,disk_log,segment,segment_format}.ts",
+  "src/source/{ack_sender,file_source,reassembly}.ts",
+  "src/message/protocol.ts",
+];
 
 /** A mutant hangs once a test takes this much longer than without it. */
 const deadlineOf = (seconds: number) => 3 * seconds + 10;

@@ -311,6 +311,46 @@ describe("with one source for all readers", () => {
         await queue.close();
       }
     }));
+
+  test("a file after another source in the same queue is read from its beginning", () =>
+    withQueues(async (open, folder) => {
+      const path = join(folder, "feed");
+      const plain = new TestSource();
+      writeFileSync(path, numbered(20, 50));
+      let offset = 0;
+      // Of the other source there are 20, then 10 more; then the file is read once more.
+      for (
+        const [from, count, first] of [["plain", 20, 0], ["file", 30, 20], ["plain", 10, 20], [
+          "file",
+          30,
+          20,
+        ]] as const
+      ) {
+        const queue = await open({ sync: "off" });
+        let source: Source = new FileSource({ path, frame: { kind: "fixed", size: SIZE } });
+        if (from === "plain") {
+          const part = new TestSource();
+          part.messages = plain.messages;
+          source = part;
+        }
+        await relaying({ ...hello, queue, source }, async ({ connect, all }) => {
+          const reader = await connect(first);
+          assertEquals((await named(reader, "anna")).offset, offset);
+          if (source instanceof TestSource) {
+            await source.push(count);
+            plain.messages = source.messages;
+          }
+          await reader.take(count * SIZE);
+          reader.assertUnbroken();
+          await reader.ack();
+          offset += count * SIZE;
+          const [cursor] = queue.logs[0]!.cursors;
+          await until("acknowledged", 5000, () => cursor!.offset === offset);
+          assertEquals(all("gap"), []);
+        });
+        await queue.close();
+      }
+    }));
 });
 
 test("an orderly restart loses nothing of a source that cannot repeat it", () =>

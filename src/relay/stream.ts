@@ -183,13 +183,17 @@ export class Stream {
       if (offered > this.tail) this.#lost = { from: this.tail, to: offered };
       this.#state.tail = offered;
     }
-    this.#origin = { stream, shift: position - this.tail, since: this.tail };
+    this.#setOrigin({ stream, shift: position - this.tail, since: this.tail });
+    return before !== undefined;
+  }
+
+  #setOrigin(origin: Origin): void {
+    this.#origin = origin;
     const { log, onError } = this.#options;
-    const recording = log?.setOrigin(this.#origin).catch(onError).finally(() => {
+    const recording = log?.setOrigin(origin).catch(onError).finally(() => {
       if (this.#following === recording) this.#following = undefined;
     });
     this.#following = recording;
-    return before !== undefined;
   }
 
   /**
@@ -197,6 +201,10 @@ export class Stream {
    * must await it.
    */
   push(bytes: Uint8Array, messages: number, position: number): void | Promise<void> {
+    if (!this.#options.replayable && this.#origin.stream !== undefined) {
+      // It adds to the stream, so positions of the source before it do not fit any more.
+      this.#setOrigin({ shift: 0, since: this.tail });
+    }
     if (this.#following !== undefined) {
       // Not before it is recorded which offsets are those of this upstream.
       return this.#following.then(() => this.push(bytes, messages, position));

@@ -185,8 +185,8 @@ async function checkIsFile(path: string): Promise<void> {
 }
 
 /**
- * Where to begin in a file: at `from`, if it is the one of the stream `known`, or none is known; else at
- * its beginning. Throws an Error if it does not reach up to there.
+ * Where to begin in a file: at `from`, if it is the one of the stream `known`; else at its beginning.
+ * Throws an Error if it does not reach up to there.
  */
 async function findPlace(
   file: FileHandle,
@@ -195,7 +195,7 @@ async function findPlace(
 ): Promise<{ stream: string | undefined; position: number }> {
   const isKnown = known !== undefined && known === await identify(file, known);
   const stream = isKnown ? known : await identify(file);
-  const position = isKnown || known === undefined ? from : 0;
+  const position = isKnown ? from : 0;
   const { size } = await file.stat();
   if (position <= size) return { stream, position };
   throw new Error(

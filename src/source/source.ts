@@ -67,7 +67,8 @@ export interface Source {
   readonly connects?: boolean;
   /**
    * Delivers from a position on (0: from the beginning) until there are no more messages, or until
-   * `stop`. `stream`: that of an earlier `connected` or `opened` event, in which the position counts.
+   * `stop`. `stream`: that of an earlier `connected` or `opened` event, in which the position counts;
+   * without it the source begins where it likes, a file at its beginning.
    * Rejects with an Error of one line, or with an error of the sink. To be called once.
    */
   run(sink: Sink, from: number, stream?: string): Promise<void>;
