@@ -319,13 +319,13 @@ describe("with one source for all readers", () => {
       writeFileSync(path, numbered(20, 50));
       let offset = 0;
       // Of the other source there are 20, then 10 more; then the file is read once more.
-      for (
-        const [from, count, first] of [["plain", 20, 0], ["file", 30, 20], ["plain", 10, 20], [
-          "file",
-          30,
-          20,
-        ]] as const
-      ) {
+      const parts = [
+        { from: "plain", count: 20, first: 0 },
+        { from: "file", count: 30, first: 20 },
+        { from: "plain", count: 10, first: 20 },
+        { from: "file", count: 30, first: 20 },
+      ];
+      for (const { from, count, first } of parts) {
         const queue = await open({ sync: "off" });
         let source: Source = new FileSource({ path, frame: { kind: "fixed", size: SIZE } });
         if (from === "plain") {
@@ -342,8 +342,8 @@ describe("with one source for all readers", () => {
           }
           await reader.take(count * SIZE);
           reader.assertUnbroken();
-          await reader.ack();
           offset += count * SIZE;
+          await reader.say(formatAck(offset));
           const [cursor] = queue.logs[0]!.cursors;
           await until("acknowledged", 5000, () => cursor!.offset === offset);
           assertEquals(all("gap"), []);
@@ -462,6 +462,45 @@ test("--durable: nothing is delivered before it is on disk", () =>
       assertEquals(numberIn(reader.head), 0);
       reader.assertUnbroken();
     });
+  }));
+
+test("a connected reader misses what is deleted meanwhile: one event, once it is told", () =>
+  withQueues(async (open) => {
+    const queue = await open({ sync: "off", maxBytes: 8 * MIB });
+    const source = new TestSource();
+    const options: Partial<ServeOptions> = {
+      queue,
+      source,
+      ack: "reader",
+      whenFull: "drop-oldest",
+    };
+    await relaying(
+      { ...options, overflow: "spill", memory: 4 * MIB },
+      async ({ connect, all, saw }) => {
+        const reader = await connect();
+        const { stream } = await reader.resume();
+        for (let i = 0; i < 10; i++) await (await source.push(1000)).waiting;
+        await reader.take(5000 * SIZE);
+        await reader.ack();
+        // It stays, and does not read.
+        for (let i = 0; i < 400; i++) await (await source.push(1000)).waiting;
+        await until("all stored", 10_000, () => queue.logs[0]!.end === 410_000 * SIZE);
+        assertEquals(all("gap"), []);
+        reader.connection.reset();
+        await saw("closed");
+        const next = await connect(5000);
+        const at = await next.resume(stream);
+        const { from, to } = await saw("gap");
+        assertEquals([from, to], [5000 * SIZE, at.offset]);
+        assertGreater(at.offset, 10_000 * SIZE);
+        await next.read();
+        next.connection.reset();
+        await saw("closed", 2);
+        const again = await connect(at.offset / SIZE);
+        assertEquals((await again.resume(stream)).offset, at.offset);
+        assertEquals(all("gap").length, 1);
+      },
+    );
   }));
 
 test("--retain: what is too old is deleted, and its reader is told of the gap", () =>

@@ -109,6 +109,38 @@ describe("--reader-id hello", () => {
       });
     }));
 
+  test("of several connections at the same time one is served, and the others are reset", () =>
+    withQueues(async (open) => {
+      const source = new TestSource();
+      const all: Partial<ServeOptions> = { ...options, ack: "reader", queue: await open(), source };
+      await relaying(all, async ({ connect, saw, server }) => {
+        const first = await connect();
+        await first.say("anna\nresume - -\n");
+        await first.line();
+        // More than the kernels hold: it has to wait.
+        for (let i = 0; i < 20; i++) await source.push(5000);
+        for (let round = 1; round <= 3; round++) {
+          const readers: Reader[] = [];
+          for (let i = 0; i < 5; i++) readers.push(await connect());
+          await Promise.all(readers.map((reader) => reader.say("anna\nresume - -\n")));
+          await saw("closed", 5 * round);
+          const served = await Promise.all(readers.map(async (reader) => {
+            try {
+              await reader.line();
+              await reader.take(50_000 * SIZE);
+              reader.assertUnbroken();
+              return true;
+            } catch {
+              return false;
+            }
+          }));
+          assertEquals(served.filter((one) => one).length, 1);
+        }
+        assertEquals(server.figures!().readers.map(({ connected }) => connected), [true]);
+        await within("stop", 10_000, server.stop());
+      });
+    }));
+
   const wrong: [said: string, refused: RegExp][] = [
     ["anna bert\n", /first line "anna bert" must be its name/],
     ["\n", /first line "" must be its name/],

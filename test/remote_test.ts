@@ -105,9 +105,9 @@ test(`nor is a slow loopback, where both ends can be seen, on ${runtime}`, async
   }
 });
 
-/** What the network carries, less its headers. */
+/** What the network carries, less its headers; in a short trial a little more, from its bucket. */
 function assertNear(rate: number): void {
-  assert(rate > 0.7 * RATE && rate < 1.02 * RATE, `${rate}`);
+  assert(rate > 0.7 * RATE && rate < 1.05 * RATE, `${rate}`);
 }
 
 function execute(program: string, args: string[]): Promise<{ status: number; stdout: string }> {

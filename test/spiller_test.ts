@@ -122,6 +122,7 @@ async function spilling(
     });
     spiller.stop();
     await spiller.flush();
+    spiller.end();
   });
 }
 
@@ -207,3 +208,23 @@ test("a part that does not continue what is stored is told of before it is store
     await within("flush", 10_000, spiller.flush());
     assertEquals([log.end, runs.length], [37_501, 2]);
   }));
+
+test("without any room to make, flush ends all the same, with what there is room for", () => {
+  let asked = 0;
+  return spilling(
+    { sync: "off", maxBytes: 3.5 * SIZE },
+    async ({ log, push, spiller, told }) => {
+      for (let i = 0; i < 5; i++) push(SIZE);
+      spiller.start();
+      await until("full", 10_000, () => told.length > 0);
+      await until("room was asked for", 10_000, () => asked > 0);
+      await within("flush", 10_000, spiller.flush());
+      assertEquals([log.end, told], [3 * SIZE, ["max"]]);
+    },
+    async () => {
+      asked++;
+      await new Promise((resolve) => setImmediate(resolve));
+      return false;
+    },
+  );
+});

@@ -48,16 +48,17 @@ export class Delivery implements Overflowing {
     return this.cursor.delivered < this.stream.tail;
   }
 
-  /** How long the reader has neither taken nor acknowledged anything; ms. */
-  get silentMs(): number {
-    return performance.now() - (this.#reader?.progressAtMs ?? -Infinity);
+  /** When the reader has last taken or acknowledged something on this connection; ms of `performance.now()`. */
+  get progressAtMs(): number | undefined {
+    return this.#reader?.progressAtMs;
   }
 
   /**
    * Sends the stream on a connection, from offset `at` on (default: the first undelivered message).
    * Resolves with true once the finished stream is delivered completely, with false if the connection
    * ends before that. Rejects where the queue fails. The caller closes the connection. `hangUp` ends it
-   * in order, after `stopSending`: what the reader acknowledges meanwhile counts.
+   * in order, after `stopSending` or where bytes are missing for a reader that acknowledges: what it
+   * acknowledges meanwhile counts.
    */
   async feed(
     connection: Connection,
@@ -78,13 +79,13 @@ export class Delivery implements Overflowing {
     });
     const stopTicking = this.#options.ticker.add((nowMs) => this.#tick(nowMs));
     try {
-      await this.#send(reader, () => ended || this.#stopped);
+      const atGap = await this.#send(reader, () => ended || this.#stopped);
       // Node and Bun close a connection once both ends have sent FIN: TCP then no longer tells what was
       // acknowledged.
       while (this.#stopped && !ended && ack === "tcp" && cursor.delivered < cursor.sent) {
         await new Promise<void>((resolve) => this.#wake = resolve);
       }
-      if (this.#stopped && !ended) await hangUp();
+      if ((this.#stopped || atGap) && !ended) await hangUp();
       this.#pollAcknowledged();
       return !ended && !this.#stopped && this.#finishing && !this.hasUndelivered;
     } finally {
@@ -96,29 +97,30 @@ export class Delivery implements Overflowing {
     }
   }
 
-  /** Sends until the connection has ended, or sending is to end, or everything is delivered. */
-  async #send(reader: ReaderConnection, ended: () => boolean): Promise<void> {
+  /**
+   * Sends until the connection has ended, or sending is to end, or everything is delivered. True: up to a
+   * gap that only the handshake of another connection can tell the reader.
+   */
+  async #send(reader: ReaderConnection, ended: () => boolean): Promise<boolean> {
     const { stream, cursor } = this;
     let turn = 0;
     while (!ended()) {
       const answer = stream.next(cursor);
       const next = answer instanceof Promise ? await answer : answer;
       if (next === undefined) {
-        if (this.#finishing && !this.hasUndelivered) return;
+        if (this.#finishing && !this.hasUndelivered) return false;
         turn = 0;
         if (!ended()) await new Promise<void>((resolve) => this.#wake = resolve);
       } else if (typeof next === "number") {
         if (next <= cursor.sent) continue;
-        const from = cursor.sent;
+        // This reader counts bytes.
+        if (this.#ack === "reader") return true;
+        reader.skip(cursor.sent, next);
         stream.skip(cursor, next);
-        // This reader counts bytes: only the handshake of a new connection can tell it the offset
-        // after the gap.
-        if (this.#ack === "reader") return;
-        reader.skip(from, next);
       } else {
         const write = this.#write(reader, next);
         const accepted = typeof write === "number" ? write : await write;
-        if (accepted === 0) return;
+        if (accepted === 0) return false;
         turn += accepted;
         if (turn >= TURN_BYTES) {
           turn = 0;
@@ -126,6 +128,7 @@ export class Delivery implements Overflowing {
         }
       }
     }
+    return false;
   }
 
   /** Offers the kernel bytes, once; how many it accepted. */

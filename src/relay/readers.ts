@@ -3,6 +3,7 @@ import { Delivery } from "./delivery.ts";
 import type { DeliveryEvent } from "./delivery_options.ts";
 import { MemoryBudget } from "./memory_budget.ts";
 import { newStream } from "../message/protocol.ts";
+import type { Connection } from "../net/net.ts";
 import { type Log, QueueError } from "../queue/queue.ts";
 import { policyOf } from "../send/overflow.ts";
 import type { RelayOptions } from "./relay_options.ts";
@@ -24,14 +25,23 @@ export interface RelayReader {
   readonly key: string;
   /** Number of its latest connection; 0: none yet. */
   reader: number;
-  /** Settles when its current connection is no longer fed; absent: not connected. */
-  feeding?: Promise<boolean>;
+  /** Its current connection; absent: not connected. */
+  served?: ServedConnection;
   /** It has sent FIN on its current connection. */
   sentFin: boolean;
   /** It has used the acknowledgement protocol. */
   acknowledges: boolean;
   /** It has never connected before. */
   isNew: boolean;
+}
+
+/** A connection that is a reader's. */
+export interface ServedConnection {
+  readonly connection: Connection;
+  /** ms of `performance.now()`. */
+  readonly sinceMs: number;
+  /** Resolves when it is no longer fed. */
+  readonly over: Promise<void>;
 }
 
 /** A stream with its name in the acknowledgement protocol. */
@@ -196,7 +206,7 @@ export class Readers {
   /** Forgets a reader whose messages are not kept while it is away; whether there was one. */
   #evict(): boolean {
     if (policyOf(this.#options.policy).keepsForAbsentReaders) return false;
-    const reader = this.all.find(({ feeding }) => feeding === undefined);
+    const reader = this.all.find(({ served }) => served === undefined);
     if (reader === undefined) return false;
     const { delivery, name, key } = reader;
     this.droppedForForgotten += delivery.cursor.droppedWhileAbsent;

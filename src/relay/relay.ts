@@ -122,9 +122,10 @@ export class Relay implements Feeder {
   }
 
   async #serve(connection: Connection, reader: number): Promise<ConnectionTotals> {
-    const { handshakeTimeoutMs, drainReplies } = this.#options;
+    const { handshakeTimeoutMs } = this.#options;
     let handshake: Handshake;
     let relayReader: RelayReader;
+    let release: () => void;
     // A reader may connect before the queue is loaded. It must not be taken for a new one.
     await this.#loaded.promise;
     if (!this.#started) return await reject(connection, new Error("the queue cannot be loaded"));
@@ -135,10 +136,26 @@ export class Relay implements Feeder {
         handshakeTimeoutMs,
       });
       relayReader = await this.#open(connection, this.#nameOf(connection, handshake.name));
-      await this.#replace(relayReader, handshake);
+      release = await this.#takeOver(relayReader, connection, handshake);
     } catch (error) {
       return await reject(connection, error as Error);
     }
+    try {
+      return await this.#deliver(connection, reader, relayReader, handshake, release);
+    } finally {
+      release();
+    }
+  }
+
+  /** Feeds a reader on a connection that is now its own. `release` is called once it is fed no more. */
+  async #deliver(
+    connection: Connection,
+    reader: number,
+    relayReader: RelayReader,
+    handshake: Handshake,
+    release: () => void,
+  ): Promise<ConnectionTotals> {
+    const { drainReplies } = this.#options;
     const { name } = relayReader;
     relayReader.reader = reader;
     if (this.#ending || this.#stopped) {
@@ -151,7 +168,7 @@ export class Relay implements Feeder {
     let failure: { error: unknown } | undefined;
     const acks = handshake.acknowledges ? new AckParser(handshake.lines) : undefined;
     const begun = Promise.withResolvers<void>();
-    const feeding = relayReader.feeding = this.#feed(
+    const feeding = this.#feed(
       connection,
       relayReader,
       handshake,
@@ -172,13 +189,12 @@ export class Relay implements Feeder {
       ? discardReplies(connection, handshake.reading)
       : undefined;
     this.#connections.set(connection, replies !== undefined);
-    relayReader.sentFin = false;
     void replies?.then(() => {
-      if (relayReader.feeding === feeding) relayReader.sentFin = true;
+      if (relayReader.served?.connection === connection) relayReader.sentFin = true;
     });
     const finished = await feeding;
     stopReporting();
-    delete relayReader.feeding;
+    release();
     // Before the next await: after it the counters may include the reader's next connection.
     const after = countsOf(relayReader);
     const totals = {
@@ -232,20 +248,34 @@ export class Relay implements Feeder {
   }
 
   /**
-   * Ends the reader's earlier connection, if this one may replace it. Rejects with an Error otherwise.
+   * Makes a connection the reader's, once its earlier one, which it may replace, has ended. Returns a
+   * function that ends that. Rejects with an Error where it may not.
    */
-  async #replace(relayReader: RelayReader, { acknowledges }: Handshake): Promise<void> {
-    const { delivery } = relayReader;
-    while (relayReader.feeding !== undefined) {
+  async #takeOver(
+    relayReader: RelayReader,
+    connection: Connection,
+    { acknowledges }: Handshake,
+  ): Promise<() => void> {
+    for (let served; (served = relayReader.served) !== undefined;) {
       // A reader that names itself may replace its earlier connection, which may hang. Any reader may
       // replace one that has sent FIN: whether that one still reads, only a write would show. And one
       // that acknowledges loses nothing when it replaces one that does not move.
+      const movedMs = relayReader.delivery.progressAtMs ?? served.sinceMs;
       const may = this.#options.readerId === "hello" || relayReader.sentFin ||
-        (acknowledges && delivery.silentMs >= SILENT_MS);
+        (acknowledges && performance.now() - movedMs >= SILENT_MS);
       if (!may) throw new Error("another reader is connected already");
-      delivery.connection?.reset();
-      await relayReader.feeding;
+      served.connection.reset();
+      await served.over;
     }
+    // Several may have waited: the next of them finds this one.
+    const over = Promise.withResolvers<void>();
+    const own = { connection, sinceMs: performance.now(), over: over.promise };
+    relayReader.served = own;
+    relayReader.sentFin = false;
+    return () => {
+      if (relayReader.served === own) delete relayReader.served;
+      over.resolve();
+    };
   }
 
   async #feed(
@@ -273,7 +303,8 @@ export class Relay implements Feeder {
     }
     relayReader.acknowledges = true;
     await cursor.stored?.setAcknowledges();
-    const offset = await stream.available(cursor, Math.max(requested, cursor.delivered));
+    const wanted = Math.max(requested, cursor.delivered);
+    const offset = await stream.available(cursor, wanted);
     const line = new TextEncoder().encode(formatAt({ offset, stream: id }));
     if (await connection.write(line) < line.length) return false;
     // Its offset belongs to another stream. The reader has to decide what to do, and disconnects.
@@ -281,6 +312,8 @@ export class Relay implements Feeder {
       await linger(connection);
       return false;
     }
+    // Told now: from here on it counts as delivered.
+    if (offset > wanted) stream.miss(cursor, wanted, offset);
     const feeding = delivery.feed(connection, "reader", hangUp, offset);
     begun();
     return await feeding;
@@ -310,9 +343,10 @@ export class Relay implements Feeder {
     const { queue, replayable, onEvent } = this.#options;
     for (const stop of this.#timers.splice(0)) stop();
     try {
-      await Promise.all(this.#readers.all.map(({ feeding }) => feeding));
+      await Promise.all(this.#readers.all.map(({ served }) => served?.over));
       for (const { stream, log } of this.#readers.streams.values()) {
         await stream.store();
+        stream.end();
         for (const { name, delivered } of stream.cursors) {
           const bytes = stream.tail - Math.max(log?.end ?? 0, delivered);
           if (queue === undefined || replayable || bytes <= 0) continue;
@@ -383,7 +417,7 @@ export class Relay implements Feeder {
     const { all, streams } = this.#readers;
     for (const { stream } of streams.values()) stream.finish();
     for (const { delivery } of all) delivery.finish();
-    if (all.some(({ feeding }) => feeding !== undefined)) return;
+    if (all.some(({ served }) => served !== undefined)) return;
     if (this.#options.queue !== undefined && all.some(({ delivery }) => delivery.hasUndelivered)) {
       for (const { stream } of streams.values()) {
         stream.store().catch((error) => this.#fail(error));

@@ -86,6 +86,12 @@ export class Spiller {
     this.#flushing = false;
   }
 
+  /** Nothing more is stored. */
+  end(): void {
+    this.#on = false;
+    clearTimeout(this.#timer);
+  }
+
   /** Starts appends of blocks that are ready; to be called when a message was added. */
   appendReady(): void {
     if (!this.#on) return;
@@ -124,7 +130,7 @@ export class Spiller {
   }
 
   #later(ms: number): void {
-    if (this.#timer !== undefined) return;
+    if (this.#timer !== undefined || !this.#on) return;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
       if (this.full === undefined) this.appendReady();
@@ -185,6 +191,10 @@ export class Spiller {
   #continue(): void {
     if (this.full !== undefined && this.#appends === 0 && this.#on) this.#retryLater();
     this.appendReady();
+    this.#tellIdle();
+  }
+
+  #tellIdle(): void {
     if (this.#appends > 0) return;
     for (const resolve of this.#idle.splice(0)) resolve();
   }
@@ -205,10 +215,14 @@ export class Spiller {
         return false;
       });
       this.#preparing = false;
-      if (!made) return this.#later(RETRY_MS);
+      if (!made) {
+        this.#later(RETRY_MS);
+        return this.#tellIdle();
+      }
     }
     const block = blocks.after(this.#handed);
     if (this.#on && block !== undefined) void this.#append(block);
     else if (block === undefined) this.#setFull(undefined);
+    this.#tellIdle();
   }
 }

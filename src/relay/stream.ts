@@ -421,12 +421,16 @@ export class Stream {
 
   /** There are no bytes for this reader between `sent` and `to`. */
   skip(cursor: StreamCursor, to: number): void {
-    const from = cursor.sent;
+    this.miss(cursor, cursor.sent, to);
+    cursor.sent = to;
+    cursor.passHoles(to);
+  }
+
+  /** This reader does not get the bytes from `from` to `to`. */
+  miss(cursor: StreamCursor, from: number, to: number): void {
     const lost = from < this.#lost.to && to > this.#lost.from;
     this.#options.onEvent({ event: "gap", from, to, ...(lost ? { atMost: true } : {}) }, cursor);
     cursor.gaps++;
-    cursor.sent = to;
-    cursor.passHoles(to);
   }
 
   /** Everything before `offset` is delivered to this reader. */
@@ -457,15 +461,14 @@ export class Stream {
 
   /** Deletes the oldest part on disk; readers that have not got it miss it. Whether there was any. */
   async dropOldest(): Promise<boolean> {
-    const { log, onEvent } = this.#options;
+    const { log } = this.#options;
     if (log === undefined || log.start >= log.end) return false;
     const before = log.start;
     const start = await log.dropOldest();
     for (const cursor of this.cursors) {
       // A connected reader comes to the gap when it is sent what is after it.
       if (cursor.connected || cursor.delivered >= start) continue;
-      onEvent({ event: "gap", from: cursor.delivered, to: start }, cursor);
-      cursor.gaps++;
+      this.miss(cursor, cursor.delivered, start);
       cursor.delivered = cursor.sent = start;
       cursor.passHoles(start);
     }
@@ -515,5 +518,10 @@ export class Stream {
     // After an orderly end nothing is lost. A reader can have more than that only if a server was killed,
     // and the source is not there again.
     await log.reserve(Math.max(this.tail, ...[...this.cursors].map(({ offered }) => offered)));
+  }
+
+  /** After `store`: what found no room is not tried again. */
+  end(): void {
+    this.#spiller?.end();
   }
 }
