@@ -311,10 +311,11 @@ export class Relay implements Feeder {
     for (const stop of this.#timers.splice(0)) stop();
     try {
       await Promise.all(this.#readers.all.map(({ feeding }) => feeding));
-      for (const { stream, log } of this.#readers.streams.values()) {
+      for (const { stream } of this.#readers.streams.values()) {
         await stream.store();
-        for (const { name, delivered } of stream.cursors) {
-          const bytes = stream.tail - Math.max(log?.end ?? 0, delivered);
+        for (const cursor of stream.cursors) {
+          const { name } = cursor;
+          const bytes = stream.unstoredFor(cursor);
           if (queue === undefined || replayable || bytes <= 0) continue;
           const reader = this.#readers.known(name)?.reader ?? 0;
           onEvent({ event: "lost", reader, name, bytes });

@@ -1,0 +1,93 @@
+/** How far a reader is behind: what is told is its own, also after a restart and a repair. */
+import { test } from "node:test";
+import { assertEquals, assertGreaterOrEqual, assertLess } from "#std/assert";
+import type { Queue } from "../src/queue/queue.ts";
+import type { ReaderFigures } from "../src/relay/figures.ts";
+import type { Server } from "../src/relay/serve.ts";
+import type { ServeOptions } from "../src/relay/serve_options.ts";
+import { type Reader, relaying, SIZE, TestSource, withQueues } from "./relaying.ts";
+import { until, within } from "./within.ts";
+
+const of = (server: Server, name: string): ReaderFigures =>
+  server.figures!().readers.find((reader) => reader.name === name)!;
+
+const amount = ({ lagBytes, lagMessages }: ReaderFigures) => [lagBytes / SIZE, lagMessages];
+
+const storedUpTo = (queue: Queue, messages: number) =>
+  until("on disk", 10_000, () => queue.logs[0]!.end >= messages * SIZE);
+
+async function named(reader: Reader, name: string): Promise<void> {
+  await reader.say(`${name}\n`);
+  await reader.resume();
+}
+
+/** How much longer the reader is away that left first; ms. */
+const LONGER_MS = 300;
+
+test("each reader has the age of its own oldest message, and its number of messages: after a restart, too", () =>
+  withQueues(async (open) => {
+    const options: Partial<ServeOptions> = { overflow: "spill", readerId: "hello", ack: "reader" };
+    const apart = (server: Server) =>
+      1000 * (of(server, "slow").lagSeconds - of(server, "fast").lagSeconds);
+    {
+      const queue = await open();
+      const source = new TestSource();
+      await relaying({ ...options, queue, source }, async ({ server, connect, saw }) => {
+        const slow = await connect();
+        await named(slow, "slow");
+        // Only a reset tells at once that it is away.
+        slow.connection.reset();
+        await saw("closed");
+        const fast = await connect();
+        await named(fast, "fast");
+        await source.push(100);
+        await fast.take(100 * SIZE);
+        await fast.ack();
+        await until("its place", 5000, () => of(server, "fast").deliveredOffset === 100 * SIZE);
+        assertEquals([amount(of(server, "fast")), of(server, "fast").lagSeconds], [[0, 0], 0]);
+        fast.connection.reset();
+        await saw("closed", 2);
+        await storedUpTo(queue, 100);
+        const startMs = performance.now();
+        await until("some time", 5000, () => performance.now() - startMs > LONGER_MS);
+        await source.push(50);
+        await storedUpTo(queue, 150);
+        assertEquals([amount(of(server, "slow")), amount(of(server, "fast"))], [
+          [150, 150],
+          [50, 50],
+        ]);
+        assertGreaterOrEqual(apart(server), LONGER_MS);
+        await within("its end", 5000, server.stop());
+      });
+      await queue.close();
+    }
+    const queue = await open();
+    await relaying({ ...options, queue, source: new TestSource() }, async ({ server }) => {
+      assertEquals([amount(of(server, "slow")), amount(of(server, "fast"))], [
+        [150, 150],
+        [50, 50],
+      ]);
+      await until("the ages", 5000, () => !Number.isNaN(apart(server)));
+      // The clock of another process may have been set meanwhile, but not that of one log.
+      assertGreaterOrEqual(apart(server), LONGER_MS - 2);
+    });
+  }));
+
+test("the ages are known of readers whose files were not read for long", () =>
+  withQueues(async (open) => {
+    const queue = await open({ sync: "off", maxBytes: 1 << 20 });
+    const source = new TestSource();
+    const options: Partial<ServeOptions> = { overflow: "spill", queue, source, start: "oldest" };
+    await relaying(options, async ({ server }) => {
+      await until("its reader", 5000, () => of(server, "reader") !== undefined);
+      // Segments of 128 KiB: these are several.
+      for (let i = 1; i <= 8; i++) {
+        await (await source.push(1000)).waiting;
+        await storedUpTo(queue, i * 1000);
+      }
+      assertGreaterOrEqual(queue.logs[0]!.segments, 3);
+      assertEquals(amount(of(server, "reader")), [8000, 8000]);
+      await until("the age", 5000, () => !Number.isNaN(of(server, "reader").lagSeconds));
+      assertLess(of(server, "reader").lagSeconds, 600);
+    });
+  }));
