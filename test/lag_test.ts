@@ -1,10 +1,15 @@
 /** How far a reader is behind: what is told is its own, also after a restart and a repair. */
-import { test } from "node:test";
-import { assertEquals, assertGreaterOrEqual, assertLess } from "#std/assert";
+import { describe, test } from "node:test";
+import { rmSync } from "node:fs";
+import { join } from "node:path";
+import { assert, assertEquals, assertGreaterOrEqual, assertLess, assertMatch } from "#std/assert";
+import { rebuildDatabase } from "../src/queue/change.ts";
 import type { Queue } from "../src/queue/queue.ts";
+import { loadSqlite } from "../src/queue/sqlite.ts";
 import type { ReaderFigures } from "../src/relay/figures.ts";
 import type { Server } from "../src/relay/serve.ts";
 import type { ServeOptions } from "../src/relay/serve_options.ts";
+import { connect, serving } from "./serving.ts";
 import { type Reader, relaying, SIZE, TestSource, withQueues } from "./relaying.ts";
 import { until, within } from "./within.ts";
 
@@ -91,3 +96,99 @@ test("the ages are known of readers whose files were not read for long", () =>
       assertLess(of(server, "reader").lagSeconds, 600);
     });
   }));
+
+describe("after the database was made anew", () => {
+  /** A queue with 100 messages, made anew. */
+  const repaired = (use: (open: () => Promise<Queue>, folder: string) => Promise<void>) =>
+    withQueues(async (open, folder) => {
+      const queue = await open();
+      const source = new TestSource();
+      await relaying({ overflow: "spill", queue, source }, async ({ server }) => {
+        await source.push(100);
+        await storedUpTo(queue, 100);
+        await within("its end", 5000, server.stop());
+      });
+      await queue.close();
+      const own = join(folder, "queue");
+      rmSync(join(own, "queue.db"));
+      rebuildDatabase(await loadSqlite(), own);
+      await use(() => open(), own);
+    });
+
+  for (const restarts of [0, 1]) {
+    const when = restarts === 0 ? "at once" : "after a restart";
+    test(`what was skipped is no lag, and ${when} a gap of which perhaps nothing is lost`, () =>
+      repaired(async (open) => {
+        const options: Partial<ServeOptions> = { overflow: "spill", start: "oldest", ack: "none" };
+        for (let life = 0; life <= restarts; life++) {
+          const queue = await open();
+          const source = new TestSource();
+          source.messages = 100 + 10 * life;
+          await relaying({ ...options, queue, source }, async ({ server, connect, all, saw }) => {
+            await until("its reader", 5000, () => of(server, "reader") !== undefined);
+            const { messages } = source;
+            assertEquals(amount(of(server, "reader")), [messages, messages]);
+            await source.push(10);
+            await storedUpTo(queue, 2 ** 32 / SIZE + 10 * (life + 1));
+            assertEquals(amount(of(server, "reader")), [source.messages, source.messages]);
+            for (const { backlog } of all("spilling")) assertLess(backlog, 1000 * SIZE);
+            if (life === restarts) {
+              const reader = await connect();
+              await reader.take(source.messages * SIZE);
+              reader.assertUnbroken();
+              const { from, to, atMost, repaired } = await saw("gap");
+              assertEquals({ from, to, atMost, repaired }, {
+                ...{ from: 100 * SIZE, to: 2 ** 32, atMost: true, repaired: true },
+              });
+              await until("all of it", 5000, () => of(server, "reader").lagBytes === 0);
+              assertEquals(all("gap").length, 1);
+              for (const { backlog } of all("overflow")) assertLess(backlog, 1000 * SIZE);
+            }
+            await within("its end", 5000, server.stop());
+            assertEquals(all("lost"), []);
+          });
+          await queue.close();
+        }
+      }));
+  }
+
+  test("the gap is a warning for people, and no error", () =>
+    repaired(async (open, folder) => {
+      const queue = await open();
+      const source = new TestSource();
+      await relaying({ overflow: "spill", start: "oldest", queue, source }, async ({ server }) => {
+        await source.push(10);
+        await storedUpTo(queue, 2 ** 32 / SIZE + 10);
+        await within("its end", 5000, server.stop());
+      });
+      await queue.close();
+      const args = ["--overflow", "spill", "--spill", folder, "--source", "none"];
+      await serving([...args, "--line-format", "journal"], async (program, port) => {
+        const reader = await connect(port);
+        const ended = new Promise((done) => reader.once("close", done));
+        reader.resume();
+        await within("its messages", 10_000, ended);
+        const { status, stdout, stderr } = await within("its end", 10_000, program.ended);
+        assertEquals(status, 0);
+        assertEquals(
+          stderr,
+          "<4>reader: gap: the offsets from 6400 to 4294967296 were skipped when the queue was " +
+            "repaired: nobody knows whether they had messages, perhaps nothing was lost\n",
+        );
+        assertMatch(stdout, /backlog of 7\.04 kB/);
+      });
+    }));
+
+  test("a server that gets no messages loses none at its end", () =>
+    repaired(async (open) => {
+      const queue = await open();
+      const source = new TestSource();
+      const options: Partial<ServeOptions> = { overflow: "spill", start: "oldest", queue, source };
+      await relaying(options, async ({ server, all }) => {
+        await until("its reader", 5000, () => of(server, "reader") !== undefined);
+        assert(of(server, "reader").lagBytes === 100 * SIZE);
+        await within("its end", 5000, server.stop());
+        assertEquals(all("lost"), []);
+      });
+    }));
+});

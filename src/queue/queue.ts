@@ -33,6 +33,17 @@ export function messagesIn(part: number, whole: number, messages: number): numbe
   return Math.max(1, Math.round(messages * part / whole));
 }
 
+/**
+ * Where a stream goes on whose database was made anew: at a multiple of this, and at least so much after
+ * all that is stored. So what nobody can know after the repair, how far the stream was used before, can be
+ * told from what was lost.
+ */
+export const REPAIR_STEP = 2 ** 31;
+
+/** Whether these are offsets that a repair has skipped. */
+export const isSkippedByRepair = (from: number, to: number): boolean =>
+  to % REPAIR_STEP === 0 && to - from >= REPAIR_STEP;
+
 /** A batch as it was stored. */
 export interface StoredBatch extends Batch {
   /** When it was stored; ms since 1970. */

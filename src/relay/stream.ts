@@ -11,7 +11,13 @@ import { type Block, Blocks } from "./blocks.ts";
 import type { LogFigures, ReaderFigures } from "./figures.ts";
 import { LONGEST_WRITE } from "../message/message.ts";
 import { Lag, offsetsIn } from "./lag.ts";
-import { type Log, type Origin, type StoredBatch, wallClockMs } from "../queue/queue.ts";
+import {
+  isSkippedByRepair,
+  type Log,
+  type Origin,
+  type StoredBatch,
+  wallClockMs,
+} from "../queue/queue.ts";
 import { Records } from "./records.ts";
 import { Reservation } from "./reservation.ts";
 import { Retention } from "./retention.ts";
@@ -47,6 +53,8 @@ export class Stream {
   #following: Promise<void> | undefined;
   /** Offsets that a killed server may have used for bytes that are lost. */
   #lost = { from: 0, to: 0 };
+  /** Before it, what is stored was deleted though readers had not got it. */
+  #deletedTo = 0;
   /** Bytes so far. */
   #bytes = 0;
   /** Messages dropped by all readers when the queue became full. */
@@ -421,8 +429,10 @@ export class Stream {
   /** There are no bytes for this reader between `sent` and `to`. */
   skip(cursor: StreamCursor, to: number): void {
     const from = cursor.sent;
-    const lost = from < this.#lost.to && to > this.#lost.from;
-    this.#options.onEvent({ event: "gap", from, to, ...(lost ? { atMost: true } : {}) }, cursor);
+    const repaired = from >= this.#deletedTo && isSkippedByRepair(from, to);
+    const atMost = repaired || (from < this.#lost.to && to > this.#lost.from);
+    const doubt = { ...(atMost ? { atMost } : {}), ...(repaired ? { repaired } : {}) };
+    this.#options.onEvent({ event: "gap", from, to, ...doubt }, cursor);
     cursor.gaps++;
     cursor.sent = to;
     cursor.passHoles(to);
@@ -459,7 +469,7 @@ export class Stream {
     const { log, onEvent } = this.#options;
     if (log === undefined || log.start >= log.end) return false;
     const before = log.start;
-    const start = await log.dropOldest();
+    const start = this.#deletedTo = await log.dropOldest();
     for (const cursor of this.cursors) {
       // A connected reader comes to the gap when it is sent what is after it.
       if (cursor.connected || cursor.delivered >= start) continue;
