@@ -12,6 +12,7 @@ import { type Connection, DEFAULT_READ_SIZE } from "../net/net.ts";
 import type { ConnectionTotals, Feeder } from "./feeder.ts";
 import type { ServerFigures } from "./figures.ts";
 import { Readers, type RelayReader, SINGLE } from "./readers.ts";
+import { Rejected, type Rejection } from "./rejection.ts";
 import { RunningSources } from "./running_sources.ts";
 
 /** A reader that has been silent for this long is replaced by one that acknowledges; ms. */
@@ -112,7 +113,7 @@ export class Relay implements Feeder {
   }
 
   async feed(connection: Connection, reader: number): Promise<ConnectionTotals> {
-    if (this.#ending) return await reject(connection, new Error(ENDING));
+    if (this.#ending) return await reject(connection, new Rejected("end", ENDING));
     this.#connections.set(connection, this.#options.drainReplies);
     try {
       return await this.#serve(connection, reader);
@@ -127,7 +128,9 @@ export class Relay implements Feeder {
     let relayReader: RelayReader;
     // A reader may connect before the queue is loaded. It must not be taken for a new one.
     await this.#loaded.promise;
-    if (!this.#started) return await reject(connection, new Error("the queue cannot be loaded"));
+    if (!this.#started) {
+      return await reject(connection, new Rejected("queue", "the queue cannot be loaded"));
+    }
     try {
       handshake = await receiveHandshake(connection, {
         hello: this.#options.readerId === "hello",
@@ -144,7 +147,7 @@ export class Relay implements Feeder {
     if (this.#ending || this.#stopped) {
       closeSoon(connection);
       await linger(connection, discardReplies(connection, handshake.reading));
-      return await reject(connection, new Error(ENDING));
+      return await reject(connection, new Rejected("end", ENDING));
     }
     const before = { ...countsOf(relayReader) };
     const stopReporting = this.#reportSent(relayReader);
@@ -215,13 +218,14 @@ export class Relay implements Feeder {
     try {
       relayReader = await Promise.race([this.#readers.open(name), closed]);
     } catch (error) {
-      throw new Error(`the reader is not accepted: ${(error as Error).message}`, { cause: error });
+      const why = error instanceof Rejected ? error.why : "queue";
+      throw new Rejected(why, `the reader is not accepted: ${(error as Error).message}`, error);
     }
     if (relayReader !== undefined) {
       this.#startShared();
       return relayReader;
     }
-    throw new Error("it disconnected before its queue was open");
+    throw new Rejected("handshake", "it disconnected before its queue was open");
   }
 
   /** The shared source starts with the first reader. */
@@ -232,7 +236,7 @@ export class Relay implements Feeder {
   }
 
   /**
-   * Ends the reader's earlier connection, if this one may replace it. Rejects with an Error otherwise.
+   * Ends the reader's earlier connection, if this one may replace it. Else it is `Rejected`.
    */
   async #replace(relayReader: RelayReader, { acknowledges }: Handshake): Promise<void> {
     const { delivery } = relayReader;
@@ -242,7 +246,7 @@ export class Relay implements Feeder {
       // that acknowledges loses nothing when it replaces one that does not move.
       const may = this.#options.readerId === "hello" || relayReader.sentFin ||
         (acknowledges && delivery.silentMs >= SILENT_MS);
-      if (!may) throw new Error("another reader is connected already");
+      if (!may) throw new Rejected("connected", "another reader is connected already");
       delivery.connection?.reset();
       await relayReader.feeding;
     }
@@ -410,5 +414,7 @@ const defaultAck = (): Ack => typeof libc === "string" ? "none" : "tcp";
 async function reject(connection: Connection, error: Error): Promise<ConnectionTotals> {
   connection.close();
   const closed = await connection.closed;
-  return { messages: 0, bytes: 0, dropped: 0, overflows: 0, closed, refused: error.message };
+  // The handshake has errors of its own.
+  const why: Rejection = error instanceof Rejected ? error.why : "handshake";
+  return { messages: 0, bytes: 0, dropped: 0, overflows: 0, closed, refused: error.message, why };
 }
