@@ -9,6 +9,12 @@ import { loadSqlite } from "../src/queue/sqlite.ts";
 import type { ReaderFigures } from "../src/relay/figures.ts";
 import type { Server } from "../src/relay/serve.ts";
 import type { ServeOptions } from "../src/relay/serve_options.ts";
+import { policyOf } from "../src/send/overflow.ts";
+import { MemoryBudget } from "../src/relay/memory_budget.ts";
+import { Stream } from "../src/relay/stream.ts";
+import type { StreamOptions } from "../src/relay/stream_options.ts";
+import type { StreamEvent } from "../src/relay/stream_event.ts";
+import { fill } from "./queue_batches.ts";
 import { connect, serving } from "./serving.ts";
 import { type Reader, relaying, SIZE, TestSource, withQueues } from "./relaying.ts";
 import { until, within } from "./within.ts";
@@ -96,6 +102,37 @@ test("the ages are known of readers whose files were not read for long", () =>
       assertLess(of(server, "reader").lagSeconds, 600);
     });
   }));
+
+/** A stream of messages that its source cannot repeat. */
+function streamOf(options: Partial<StreamOptions>): Stream {
+  return new Stream({
+    replayable: false,
+    policy: policyOf("drop"),
+    bound: 100,
+    resumeBelow: 100,
+    whenFull: "drop-oldest",
+    durable: options.log !== undefined,
+    memory: new MemoryBudget(1 << 20),
+    floor: (_, offset) => offset,
+    onEvent() {},
+    onNew() {},
+    onSafe() {},
+    onError(error) {
+      throw error;
+    },
+    ...options,
+  });
+}
+
+test("messages that were dropped are no lag", async () => {
+  const stream = streamOf({});
+  const cursor = await stream.addCursor("a", 0);
+  stream.attach(cursor, { blockedSince: performance.now() }, 0);
+  for (let i = 0; i < 5; i++) await stream.push(new Uint8Array(SIZE), 1, 0);
+  assertEquals(cursor.dropped, 4);
+  const { lagBytes, lagMessages } = stream.lagOf(cursor);
+  assertEquals([lagBytes, lagMessages], [SIZE, 1]);
+});
 
 describe("after the database was made anew", () => {
   /** A queue with 100 messages, made anew. */
@@ -191,4 +228,33 @@ describe("after the database was made anew", () => {
         assertEquals(all("lost"), []);
       });
     }));
+
+  for (const deleted of [false, true]) {
+    const what = deleted ? "what was deleted as well is" : "only what was skipped is not";
+    test(`${what} told of as lost`, () =>
+      withQueues(async (open) => {
+        const queue = await open({ sync: "off", maxBytes: 1 << 20 });
+        const log = await queue.openLog("");
+        const gaps: StreamEvent[] = [];
+        // So many that the next message begins a segment.
+        await fill(log, 14, 10_000);
+        await log.reserve(2 ** 32);
+        const onEvent = (event: StreamEvent) => void (event.event === "gap" && gaps.push(event));
+        const stream = streamOf({ log, policy: policyOf("spill"), onEvent });
+        const cursor = await stream.addCursor("a", 0);
+        stream.attach(cursor, { blockedSince: undefined }, deleted ? 70_000 : 140_000);
+        await stream.push(new Uint8Array(SIZE), 1, 0);
+        await until("on disk", 5000, () => log.end === 2 ** 32 + SIZE);
+        if (deleted) assert(await stream.dropOldest());
+        assertEquals(log.start, deleted ? 2 ** 32 : 0);
+        const next = await stream.next(cursor);
+        assert(typeof next === "number");
+        stream.skip(cursor, next);
+        const known = { event: "gap", to: 2 ** 32, atMost: true } as const;
+        assertEquals(gaps, [
+          deleted ? { ...known, from: 70_000 } : { ...known, from: 140_000, repaired: true },
+        ]);
+        await stream.store();
+      }));
+  }
 });
