@@ -173,9 +173,9 @@ describe("after the database was made anew", () => {
               const reader = await connect();
               await reader.take(source.messages * SIZE);
               reader.assertUnbroken();
-              const { from, to, atMost, repaired } = await saw("gap");
-              assertEquals({ from, to, atMost, repaired }, {
-                ...{ from: 100 * SIZE, to: 2 ** 32, atMost: true, repaired: true },
+              const { from, to, atMost, why } = await saw("gap");
+              assertEquals({ from, to, atMost, why }, {
+                ...{ from: 100 * SIZE, to: 2 ** 32, atMost: true, why: "repair" },
               });
               await until("all of it", 5000, () => of(server, "reader").lagBytes === 0);
               assertEquals(all("gap").length, 1);
@@ -252,7 +252,7 @@ describe("after the database was made anew", () => {
         stream.skip(cursor, next);
         const known = { event: "gap", to: 2 ** 32, atMost: true } as const;
         assertEquals(gaps, [
-          deleted ? { ...known, from: 70_000 } : { ...known, from: 140_000, repaired: true },
+          deleted ? { ...known, from: 70_000 } : { ...known, from: 140_000, why: "repair" },
         ]);
         await stream.store();
       }));

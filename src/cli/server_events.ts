@@ -68,7 +68,7 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
         "info",
       );
     case "gap":
-      if (event.repaired) {
+      if (event.why === "repair") {
         return logLine(
           `${event.name}: gap: the offsets from ${event.from} to ${event.to} were skipped when the queue was ` +
             "repaired: nobody knows whether they had messages, perhaps nothing was lost",

@@ -431,7 +431,10 @@ export class Stream {
     const from = cursor.sent;
     const repaired = from >= this.#deletedTo && isSkippedByRepair(from, to);
     const atMost = repaired || (from < this.#lost.to && to > this.#lost.from);
-    const doubt = { ...(atMost ? { atMost } : {}), ...(repaired ? { repaired } : {}) };
+    const doubt = {
+      ...(atMost ? { atMost } : {}),
+      ...(repaired ? { why: "repair" as const } : {}),
+    };
     this.#options.onEvent({ event: "gap", from, to, ...doubt }, cursor);
     cursor.gaps++;
     cursor.sent = to;
