@@ -81,6 +81,7 @@ export type { SearchOptions, SearchResult } from "./src/measure/search_result.ts
 export type { Judged, Lab, Offered, SearchPhase } from "./src/measure/lab.ts";
 export type { HiddenBacklog } from "./src/measure/hidden_backlog.ts";
 export type { ReaderTotals } from "./src/relay/feeder.ts";
+export type { Rejection } from "./src/relay/rejection.ts";
 export type { LogFigures, ReaderFigures, ServerFigures } from "./src/relay/figures.ts";
 export type { ServeEvent, ServeResult } from "./src/relay/serve_event.ts";
 export { serve, type Server } from "./src/relay/serve.ts";

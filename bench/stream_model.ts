@@ -5,10 +5,12 @@
  */
 import { assert, assertEquals, assertGreaterOrEqual } from "#std/assert";
 import {
+  type Amount,
   type Batch,
   type Cursor,
   endOf,
   type Log,
+  messagesIn,
   type Origin,
   QueueError,
   QueueFull,
@@ -213,6 +215,20 @@ class ModelLog implements Log {
   batchEnd(offset: number): number | undefined {
     const batch = this.disk.records.find((batch) => endOf(batch) > offset);
     return batch !== undefined && batch.offset <= offset ? endOf(batch) : undefined;
+  }
+
+  storedAtMs(offset: number): number | undefined {
+    return this.disk.records.find((batch) => endOf(batch) > offset)?.storedAtMs;
+  }
+
+  after(offset: number): Amount {
+    const amount = { bytes: 0, messages: 0 };
+    for (const batch of this.disk.records) {
+      const bytes = Math.max(0, Math.min(batch.bytes.length, endOf(batch) - offset));
+      amount.bytes += bytes;
+      amount.messages += messagesIn(bytes, batch.bytes.length, batch.messages);
+    }
+    return amount;
   }
 
   reserve(offset: number): Promise<void> {

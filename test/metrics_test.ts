@@ -6,6 +6,7 @@ import { assert, assertEquals, assertGreater, assertMatch, assertThrows } from "
 import { EXPOSITION_TYPE, formatExposition } from "../src/cli/exposition.ts";
 import { EventCounts, serverMetrics } from "../src/cli/server_metrics.ts";
 import type { ReaderFigures } from "../src/relay/figures.ts";
+import type { ServeEvent } from "../src/relay/serve_event.ts";
 import { parseExposition } from "./exposition.ts";
 import { type Program, run, SERVE_PERMISSIONS, start } from "./process.ts";
 import { connect, json, serving, withFolder } from "./serving.ts";
@@ -121,6 +122,98 @@ describe("the metrics of a server", () => {
           64 * series.get(lag)!,
         );
       });
+    });
+  });
+
+  test("count every event, from 0 on", () => {
+    const counts = new EventCounts();
+    const seriesNow = () =>
+      parseExposition(formatExposition(serverMetrics(counts, undefined))).series;
+    const counted = [...seriesNow()].filter(([name]) =>
+      /^speedlimit_(events|connections_\w+)_total/.test(name)
+    );
+    assertEquals(counted.map(([, value]) => value), counted.map(() => 0));
+    const closed = {
+      event: "closed",
+      reader: 1,
+      reason: "local",
+      messages: 0,
+      bytes: 0,
+      dropped: 0,
+      overflows: 0,
+      seconds: 1,
+    } as const;
+    const at = { time: 1, host: "127.0.0.1", port: 1 };
+    const source = { event: "source", time: 1 } as const;
+    const events: [event: ServeEvent, series: string[]][] = [
+      [{ event: "listening", ...at }, ['events_total{event="listening"}']],
+      [{ event: "source-replaced", time: 1, before: "a", now: "b" }, [
+        'events_total{event="source-replaced"}',
+      ]],
+      [{ event: "accept-failed", time: 1, error: "EMFILE", count: 9 }, [
+        'events_total{event="accept-failed"}',
+      ]],
+      [{ ...source, what: { event: "retrying", inMs: 100 } }, [
+        'events_total{event="source",what="retrying"}',
+      ]],
+      [{ ...source, what: { event: "bad-frame", then: "skip", count: 1, reason: "long" } }, [
+        'events_total{event="source",what="bad-frame"}',
+      ]],
+      [{ event: "refused", ...at, why: "readers", readers: 1 }, [
+        'events_total{event="refused"}',
+        'connections_refused_total{why="readers"}',
+      ]],
+      [{ ...closed, time: 1, refused: "no", why: "names" }, [
+        'events_total{event="closed"}',
+        'connections_closed_total{reason="local"}',
+        'connections_refused_total{why="names"}',
+      ]],
+      [{ ...closed, time: 1 }, [
+        'events_total{event="closed"}',
+        'connections_closed_total{reason="local"}',
+      ]],
+      [{ event: "sent", time: 1, reader: 1, messages: 1 }, []],
+    ];
+    for (const [event, names] of events) {
+      const before = seriesNow();
+      counts.add(event);
+      const after = seriesNow();
+      const more = counted.map(([name]) => name).filter((name) =>
+        after.get(name)! - before.get(name)! === 1
+      );
+      assertEquals(more.sort(), names.map((name) => `speedlimit_${name}`).sort());
+    }
+  });
+
+  test("count who was not served, and what the source does", async () => {
+    const feed = createServer().listen(0, "127.0.0.1");
+    await new Promise((done) => feed.once("listening", done));
+    const { port: feedPort } = feed.address() as { port: number };
+    await new Promise((done) => feed.close(done));
+    const args = ["--source", `tcp://127.0.0.1:${feedPort}`, "--frame", "line"];
+    const named = ["--reader-id", "hello", "--max-reader-names", "1", "--overflow", "block"];
+    await watched([...args, ...named], async ({ program, port, http }) => {
+      const first = await connect(port);
+      first.write("anna\n");
+      await within("an attempt", 5000, program.saw(/"retrying"/));
+      const others = [];
+      for (const [i, line] of ["bert\n", "no name!\n", "no name!\n"].entries()) {
+        const other = await connect(port);
+        other.resume().write(line);
+        others.push(other);
+        await within("its end", 5000, program.saw(new RegExp(`"closed"[^\\n]*"reader":${i + 2},`)));
+      }
+      const series = await seriesOf(http);
+      const refused = (why: string) =>
+        series.get(`speedlimit_connections_refused_total{why="${why}"}`);
+      assertEquals(["names", "handshake", "connected", "allow"].map(refused), [1, 2, 0, 0]);
+      const source = (what: string) =>
+        series.get(`speedlimit_events_total{event="source",what="${what}"}`);
+      assertGreater(source("retrying")!, 0);
+      assertEquals([source("connected"), source("bad-frame")], [0, 0]);
+      assertEquals(series.get('speedlimit_events_total{event="source-replaced"}'), 0);
+      assertEquals(series.get('speedlimit_events_total{event="accept-failed"}'), 0);
+      for (const socket of [first, ...others]) socket.destroy();
     });
   });
 

@@ -23,7 +23,7 @@ import {
   assertStringIncludes,
 } from "#std/assert";
 import { openDiskQueue } from "../src/queue/disk_queue.ts";
-import { checkQueue } from "../src/queue/inspect.ts";
+import { checkQueue, queueStatus } from "../src/queue/inspect.ts";
 import { QueueError } from "../src/queue/queue.ts";
 import { loadSqlite } from "../src/queue/sqlite.ts";
 import { run } from "./process.ts";
@@ -216,6 +216,20 @@ describe("queue", () => {
         "no damage: there is nothing to repair\n",
       ]);
       assertEquals(hashes(folder), before, "it was changed");
+    }));
+
+  test("counts messages that belong to the bytes, also in the middle of a batch", () =>
+    withMade(async (folder) => {
+      const counts: [offset: number, bytes: number, messages: number][] = [
+        ...[[999, 3001, 31], [1000, 3000, 30], [1234, 2766, 28], [1500, 2500, 25]],
+        ...[[3000, 1000, 10], [5900, 100, 1], [5999, 1, 1], [6000, 0, 0]],
+      ] as [number, number, number][];
+      for (const [offset, bytes, messages] of counts) {
+        assertEquals((await queue("seek", folder, "a", String(offset))).status, 0);
+        const { readers } = await queueStatus(await loadSqlite(), folder);
+        const a = readers.find(({ name }) => name === "a")!;
+        assertEquals([a.delivered, a.bytes, a.messages], [offset, bytes, messages]);
+      }
     }));
 
   test("exports from the middle of a batch on, which is delivered in part", () =>

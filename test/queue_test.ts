@@ -85,6 +85,42 @@ describe("a log", () => {
       }, { sync: "off" });
     }));
 
+  test("tells how much is stored from an offset on: exactly where it knows its batches", () =>
+    withFolder(async (parent) => {
+      const folder = join(parent, "queue");
+      const options = { sync: "off", maxBytes: 1 << 20 } as const;
+      await withOpen(folder, async (queue) => {
+        const log = await queue.openLog("");
+        await log.openCursor("a", 0);
+        assertEquals(log.after(0), { bytes: 0, messages: 0 });
+        await fill(log, 50, 10_000);
+        assertGreater(log.segments, 2);
+        // Nothing has these offsets.
+        await log.append(batchAt(900_000, 10_000));
+        assertEquals(log.after(0), { bytes: 510_000, messages: 510 });
+        assertEquals(log.after(485_000), { bytes: 25_000, messages: 25 });
+        assertEquals(log.after(489_999), { bytes: 20_001, messages: 21 });
+        assertEquals(log.after(500_000), { bytes: 10_000, messages: 10 });
+        assertEquals(log.after(899_999), { bytes: 10_000, messages: 10 });
+        assertEquals(log.after(910_000), { bytes: 0, messages: 0 });
+      }, options);
+      await withOpen(folder, async (queue) => {
+        const log = await queue.openLog("");
+        // Of the first segments, only the lengths of their files are known.
+        assertEquals(log.after(0), { bytes: 510_000, messages: 510 });
+        assertEquals(log.after(123), { bytes: 509_877, messages: 510 });
+        assertEquals(log.after(905_000), { bytes: 5000, messages: 5 });
+        assertLess(Math.abs(log.oldestMs! - Date.now()), 60_000);
+        assertEquals(log.storedAtMs(0), undefined);
+        const { storedAtMs } = (await log.read(0))!;
+        assertEquals([log.storedAtMs(0), log.oldestMs], [storedAtMs, storedAtMs]);
+        const last = (await log.read(900_000))!.storedAtMs;
+        assertEquals([log.storedAtMs(500_000), log.storedAtMs(909_999)], [last, last]);
+        assertEquals(log.storedAtMs(910_000), undefined);
+        assertEquals(log.after(5000), { bytes: 505_000, messages: 505 });
+      }, options);
+    }));
+
   test("goes on where it was", () =>
     withFolder(async (parent) => {
       const folder = join(parent, "queue");

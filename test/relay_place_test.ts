@@ -213,8 +213,9 @@ describe("with one source for all readers", () => {
         const fourth = await connect();
         await fourth.say("d\nresume - -\n");
         await fourth.rest();
-        const { refused } = await saw("closed", 4);
+        const { refused, why } = await saw("closed", 4);
         assertMatch(refused ?? "", /3 names of readers are known, and more are not accepted/);
+        assertEquals(why, "names");
         const known = await connect();
         await named(known, "b");
         await source.push(10);

@@ -29,6 +29,7 @@ describe("--reader-id single", () => {
       assertEquals(await within("its end", 5000, second.connection.read(10)), null);
       const closed = await saw("closed");
       assertEquals([closed.reader, closed.refused], [2, "another reader is connected already"]);
+      assertEquals(closed.why, "connected");
       assertEquals([closed.messages, closed.bytes], [0, 0]);
     });
   });
@@ -159,7 +160,9 @@ describe("--reader-id hello", () => {
           await reader.say(said);
           if (!said.endsWith("\n")) await reader.connection.closeWrite();
           assertEquals(await within("its end", 5000, reader.connection.read(10)), null);
-          assertMatch((await saw("closed")).refused!, refused);
+          const closed = await saw("closed");
+          assertMatch(closed.refused!, refused);
+          assertEquals(closed.why, "handshake");
         },
       );
     });
@@ -193,6 +196,7 @@ describe("a reader that does not say what it has to", () => {
         assert(seconds > 0.15 && seconds < 2, `after ${seconds} s`);
         const closed = await saw("closed");
         assertEquals(closed.refused, `the reader has not sent ${missing} within 200 ms`);
+        assertEquals(closed.why, "handshake");
         // And it was in nobody's way.
         const next = await connect();
         await next.say(readerId === "hello" ? "anna\n" : "");

@@ -166,6 +166,7 @@ describe("a queue that fails", () => {
         const closed = closedOf(events)!;
         assert("refused" in closed && !("error" in closed));
         assertEquals(closed.refused, "the reader is not accepted: disk is full");
+        assertEquals(closed.why, "queue");
         full = false;
         void read("anna\n");
         void read("bert\n");

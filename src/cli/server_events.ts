@@ -68,6 +68,12 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
         "info",
       );
     case "gap":
+      if (event.why === "repair") {
+        return logLine(
+          `${event.name}: gap: the offsets from ${event.from} to ${event.to} were skipped when the queue was ` +
+            "repaired: nobody knows whether they had messages, perhaps nothing was lost",
+        );
+      }
       return logLine(
         `${event.name}: gap: ${event.atMost ? "at most " : ""}` +
           `${formatBytes(event.to - event.from)} from offset ${event.from} on are not delivered: ` +

@@ -2,7 +2,10 @@
 import process from "node:process";
 import { runtime } from "../kernel/runtime.ts";
 import type { LogFigures, ReaderFigures, ServerFigures } from "../relay/figures.ts";
+import type { Closed } from "../net/net.ts";
+import type { Rejection } from "../relay/rejection.ts";
 import type { ServeEvent } from "../relay/serve_event.ts";
+import type { SourceEvent } from "../source/source.ts";
 import type { Metric, Sample } from "./exposition.ts";
 
 /** More readers than this are one series, and so are more streams: thousands would make scrapes slow. */
@@ -10,24 +13,41 @@ const MOST_SERIES = 1000;
 /** The label of those. No reader can have this name: see `isReaderName`. */
 const OTHERS = "(others)";
 
-/** The events that are counted: those that say something about how the server does. */
-const COUNTED = [
-  ...["reader", "refused", "overflow", "spilling", "caught-up", "queue-full", "queue-room"],
-  ...["gap", "lost", "dead", "protocol"],
-] as const satisfies readonly ServeEvent["event"][];
-const REASONS = ["local", "eof", "reset", "error"] as const;
+/** How often each of these has happened. All are there from the beginning: an alert needs a series at 0. */
+type Counts<Name extends string> = Record<Name, number>;
+type Refused = (ServeEvent & { event: "refused" })["why"] | Rejection;
 
-/** Counts a server's events. */
+/** Counts a server's events. The types see to it that none is left out. */
 export class EventCounts {
-  readonly events: Map<string, number> = new Map(COUNTED.map((name) => [name, 0]));
-  /** Connections that have ended, by `Closed.reason`. */
-  readonly reasons: Map<string, number> = new Map(REASONS.map((reason) => [reason, 0]));
+  /** By `event`. Not `sent`, which is part of --log, and as frequent as messages. */
+  readonly events: Counts<Exclude<ServeEvent["event"], "sent" | "source">> = {
+    ...{ listening: 0, reader: 0, refused: 0, "accept-failed": 0, closed: 0, done: 0 },
+    ...{ overflow: 0, spilling: 0, "caught-up": 0, "queue-full": 0, "queue-room": 0 },
+    ...{ gap: 0, lost: 0, dead: 0, protocol: 0, "source-replaced": 0 },
+  };
+  /** Those of sources, by their `event`. */
+  readonly source: Counts<SourceEvent["event"]> = {
+    ...{ connected: 0, opened: 0, disconnected: 0, retrying: 0, "bad-frame": 0, ended: 0 },
+  };
+  /** Connections that have ended, by `reason`. */
+  readonly reasons: Counts<Closed["reason"]> = { local: 0, eof: 0, reset: 0, error: 0 };
+  /** Connections that were not served, by `why`. */
+  readonly refused: Counts<Refused> = {
+    ...{ allow: 0, readers: 0, end: 0 },
+    ...{ handshake: 0, connected: 0, names: 0, queue: 0 },
+  };
 
   add(event: ServeEvent): void {
-    const count = this.events.get(event.event);
-    if (count !== undefined) this.events.set(event.event, count + 1);
-    if (event.event !== "closed") return;
-    this.reasons.set(event.reason, this.reasons.get(event.reason)! + 1);
+    if (event.event === "sent") return;
+    if (event.event === "source") {
+      this.source[event.what.event]++;
+      return;
+    }
+    this.events[event.event]++;
+    if (event.event === "closed") this.reasons[event.reason]++;
+    if ("why" in event && (event.event === "closed" || event.event === "refused")) {
+      this.refused[event.why]++;
+    }
   }
 }
 
@@ -125,12 +145,20 @@ const LOG_METRICS: readonly LogMetric[] = [
 export function serverMetrics(counts: EventCounts, figures: ServerFigures | undefined): Metric[] {
   return [
     ...processMetrics(),
-    byLabel("speedlimit_events_total", "What has happened, by kind of event.", {
-      event: counts.events,
-    }),
-    byLabel("speedlimit_connections_closed_total", "Connections that ended, by reason.", {
-      reason: counts.reasons,
-    }),
+    counters("speedlimit_events_total", "What has happened, by kind of event.", [
+      ...samplesBy("event", counts.events),
+      ...samplesBy("what", counts.source, { event: "source" }),
+    ]),
+    counters(
+      "speedlimit_connections_closed_total",
+      "Connections that ended, by reason.",
+      samplesBy("reason", counts.reasons),
+    ),
+    counters(
+      "speedlimit_connections_refused_total",
+      "Connections that were not served, by why.",
+      samplesBy("why", counts.refused),
+    ),
     ...(figures === undefined ? [] : figuresMetrics(figures)),
   ];
 }
@@ -194,17 +222,20 @@ const single = (type: Metric["type"]) =>
 const gauge = single("gauge");
 const counter = single("counter");
 
-/** A counter with one label: its name, and the counts by its values. */
-function byLabel(
-  name: string,
-  help: string,
-  label: Record<string, ReadonlyMap<string, number>>,
-): Metric {
-  const samples = Object.entries(label).flatMap(([key, counts]) =>
-    [...counts].map(([text, value]) => ({ labels: { [key]: text }, value }))
-  );
-  return { name, help, type: "counter", samples };
-}
+const counters = (name: string, help: string, samples: Sample[]): Metric => ({
+  name,
+  help,
+  type: "counter",
+  samples,
+});
+
+/** Counts by a label, which follows those that all of them have. */
+const samplesBy = (
+  label: string,
+  counts: Counts<string>,
+  common: Record<string, string> = {},
+): Sample[] =>
+  Object.entries(counts).map(([text, value]) => ({ labels: { ...common, [label]: text }, value }));
 
 /** One series for each item, but only one for all those above `MOST_SERIES`. */
 function bounded<Item>(

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { requireQueue } from "./disk_queue.ts";
 import { findSegments, KEY_FILE } from "./stream_folder.ts";
-import { QueueError } from "./queue.ts";
+import { QueueError, REPAIR_STEP } from "./queue.ts";
 import { streamCrc } from "./segment_format.ts";
 import type { Sqlite } from "./sqlite.ts";
 import {
@@ -114,7 +114,7 @@ export function rebuildDatabase(sqlite: Sqlite, folder: string): string {
       const segments = findSegments(join(folder, stream), streamCrc(stream));
       // Readers may have been sent what came after it: offsets up to there must not be used again.
       const last = segments.at(-1)!;
-      const reserved = last.start + last.size + 2 ** 31;
+      const reserved = (Math.ceil((last.start + last.size) / REPAIR_STEP) + 1) * REPAIR_STEP;
       logs.push({ key, stream, epoch: 1, reserved, originStream: null, shift: 0, since: 0 });
       const offset = segments[0]!.start;
       if (key !== "") cursors.push({ key, name: key, offset, acknowledges: 0 });

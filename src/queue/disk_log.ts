@@ -5,11 +5,13 @@ import { join } from "node:path";
 import { checkName, DiskCursor } from "./disk_cursor.ts";
 import { explain } from "./file_errors.ts";
 import {
+  type Amount,
   type Batch,
   type Cursor,
   type Damage,
   endOf,
   type Log,
+  messagesIn,
   type Origin,
   QueueError,
   QueueFull,
@@ -126,6 +128,7 @@ export class DiskLog implements Log {
     for (const segment of findSegments(this.#folder, this.#crc)) {
       this.#segments.push(segment);
       this.#context.space.used += segment.size;
+      await segment.findOldest();
     }
     while (this.#segments.length > 0) {
       const last = this.#segments.at(-1)!;
@@ -333,6 +336,47 @@ export class DiskLog implements Log {
 
   batchEnd(offset: number): number | undefined {
     return this.#segments.findLast(({ start }) => start <= offset)?.recordEnd(offset);
+  }
+
+  storedAtMs(offset: number): number | undefined {
+    for (const [i, segment] of this.#segments.entries()) {
+      if (this.#endOf(i) <= offset) continue;
+      const storedAtMs = segment.storedAtMs(offset);
+      // Else there are only offsets that nothing has.
+      if (storedAtMs !== undefined || segment.after(offset)?.bytes !== 0) return storedAtMs;
+    }
+    return undefined;
+  }
+
+  /** Where the segment of this index ends, or the next one begins. */
+  #endOf(index: number): number {
+    return this.#segments[index + 1]?.start ?? this.end;
+  }
+
+  after(offset: number): Amount {
+    let bytes = 0;
+    let messages = 0;
+    /** In segments whose messages were not counted yet. */
+    let uncounted = 0;
+    const counted = { bytes: 0, messages: 0 };
+    for (const [i, segment] of this.#segments.entries()) {
+      const { total } = segment;
+      counted.bytes += total?.bytes ?? 0;
+      counted.messages += total?.messages ?? 0;
+      const end = this.#endOf(i);
+      if (end <= offset) continue;
+      const exact = segment.after(offset);
+      // There are no more bytes than the file has, also where offsets were skipped.
+      const most = total?.bytes ?? segment.size - FILE_HEADER;
+      const left = exact?.bytes ?? Math.min(most, end - Math.max(offset, segment.start));
+      bytes += left;
+      if (exact !== undefined) messages += exact.messages;
+      else if (total !== undefined) messages += messagesIn(left, total.bytes, total.messages);
+      else uncounted += left;
+    }
+    // The last segment is always counted. Its messages are taken to be as long as all others.
+    if (uncounted > 0) messages += messagesIn(uncounted, counted.bytes, counted.messages) || 1;
+    return { bytes, messages };
   }
 
   async read(offset: number, into?: ArrayBufferLike): Promise<StoredBatch | null> {

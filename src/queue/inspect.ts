@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { findSegments } from "./stream_folder.ts";
 import { requireQueue } from "./disk_queue.ts";
-import type { StoredBatch } from "./queue.ts";
+import type { Amount, StoredBatch } from "./queue.ts";
 import { INCOMPLETE, type Segment, type SegmentDamage } from "./segment.ts";
 import { streamCrc } from "./segment_format.ts";
 import type { Sqlite } from "./sqlite.ts";
@@ -42,6 +42,7 @@ export interface ReaderStatus {
   delivered: number;
   /** On disk and not delivered. */
   bytes: number;
+  /** Of them. An estimate where it has received a part of a stored batch. */
   messages: number;
   acknowledges: boolean;
 }
@@ -109,6 +110,15 @@ async function closeLogs(logs: readonly OpenedLog[]): Promise<void> {
   for (const { segments } of logs) for (const segment of segments) await segment.close();
 }
 
+/** What indexed segments have from `offset` on. */
+function storedAfter(segments: readonly Segment[], offset: number): Amount {
+  const all = segments.map((segment) => segment.after(offset)!);
+  return {
+    bytes: all.reduce((sum, { bytes }) => sum + bytes, 0),
+    messages: all.reduce((sum, { messages }) => sum + messages, 0),
+  };
+}
+
 /** What a queue stores. Rejects with a QueueError. */
 export async function queueStatus(sqlite: Sqlite, folder: string): Promise<QueueStatus> {
   const logs = await openLogs(sqlite, folder, false);
@@ -130,8 +140,7 @@ export async function queueStatus(sqlite: Sqlite, folder: string): Promise<Queue
         name,
         stream: log.stream,
         delivered: offset,
-        bytes: segments.reduce((sum, segment) => sum + segment.bytesAfter(offset), 0),
-        messages: segments.reduce((sum, segment) => sum + segment.messagesAfter(offset), 0),
+        ...storedAfter(segments, offset),
         acknowledges: acknowledges === 1,
       }))
     );
@@ -164,7 +173,7 @@ export async function checkQueue(sqlite: Sqlite, folder: string): Promise<CheckR
         damages.map((damage) => ({ key: log.key, ...damage }))
       ),
       batches: segments.reduce((sum, { records }) => sum + records, 0),
-      bytes: segments.reduce((sum, segment) => sum + segment.bytesAfter(0), 0),
+      bytes: storedAfter(segments, 0).bytes,
     };
   } finally {
     await closeLogs(logs);

@@ -21,6 +21,29 @@ export const wallClockMs = (): number => performance.timeOrigin + performance.no
 export const endOf = ({ offset, bytes }: Pick<Batch, "offset" | "bytes">): number =>
   offset + bytes.length;
 
+/** How much of a stream. */
+export interface Amount {
+  bytes: number;
+  messages: number;
+}
+
+/** About how many of the messages of `whole` bytes are in `part` of them: none only where there are no bytes. */
+export function messagesIn(part: number, whole: number, messages: number): number {
+  if (part <= 0 || messages === 0) return 0;
+  return Math.max(1, Math.round(messages * part / whole));
+}
+
+/**
+ * Where a stream goes on whose database was made anew: at a multiple of this, and at least so much after
+ * all that is stored. So what nobody can know after the repair, how far the stream was used before, can be
+ * told from what was lost.
+ */
+export const REPAIR_STEP = 2 ** 31;
+
+/** Whether these are offsets that a repair has skipped. */
+export const isSkippedByRepair = (from: number, to: number): boolean =>
+  to % REPAIR_STEP === 0 && to - from >= REPAIR_STEP;
+
 /** A batch as it was stored. */
 export interface StoredBatch extends Batch {
   /** When it was stored; ms since 1970. */
@@ -82,6 +105,13 @@ export interface Log {
   read(offset: number, into?: ArrayBufferLike): Promise<StoredBatch | null>;
   /** The end of the stored batch that contains `offset`, where that is known at once. */
   batchEnd(offset: number): number | undefined;
+  /** When the first batch that ends after `offset` was stored, where that is known at once; ms since 1970. */
+  storedAtMs(offset: number): number | undefined;
+  /**
+   * What is stored from `offset` on. An estimate where `offset` is within a batch, or where the batches of a segment are
+   * not known now; but bytes are never without messages.
+   */
+  after(offset: number): Amount;
   /** Offsets up to `offset` may be used for bytes that are sent but never stored. Durable when settled. */
   reserve(offset: number): Promise<void>;
   /** Durable when settled. */

@@ -2,7 +2,7 @@
 import { constants, lstatSync } from "node:fs";
 import { type FileHandle, open, unlink } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { QueueError, type StoredBatch } from "./queue.ts";
+import { type Amount, messagesIn, QueueError, type StoredBatch } from "./queue.ts";
 import {
   beginsRecord,
   FILE_HEADER,
@@ -16,13 +16,21 @@ import {
   type RecordHeader,
 } from "./segment_format.ts";
 
+const READ_ONLY = constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0);
+
+const NOTHING: Amount = { bytes: 0, messages: 0 };
+
 /** Where a record is in its file. */
 interface IndexEntry {
   offset: number;
   length: number;
-  messages: number;
+  /** In the records before it, so that no sum is needed to tell how much is left. */
+  bytesBefore: number;
+  messagesBefore: number;
   /** Of its header; bytes from the start of the file. */
   at: number;
+  /** When it was stored: so long after the segment's first; ms. A small number takes less memory. */
+  afterMs: number;
 }
 
 /** Something in a segment that is no record. */
@@ -60,6 +68,10 @@ export class Segment {
   newestMs: number | undefined;
   readonly #crcOfStream: number;
   readonly #index: IndexEntry[] = [];
+  /** In all of its records. */
+  #total: Amount = NOTHING;
+  /** The same when it was put aside; undefined: it was never indexed. */
+  #lastTotal: Amount | undefined;
   /** Where its last record ends; bytes from the start of the file. Only once it is indexed. */
   #recordsEnd = FILE_HEADER;
   #indexed = false;
@@ -116,6 +128,21 @@ export class Segment {
     return segment;
   }
 
+  /** Finds when its first record was stored. If its file cannot be read, whoever needs its messages is told. */
+  async findOldest(): Promise<void> {
+    try {
+      const handle = await open(this.path, READ_ONLY);
+      try {
+        const head = await readAt(handle, FILE_HEADER, RECORD_HEADER);
+        this.oldestMs ??= parseRecordHeader(head)?.storedAtMs;
+      } finally {
+        await handle.close();
+      }
+    } catch {
+      // As above.
+    }
+  }
+
   /** Offset after its last record. Only once it is indexed. */
   get end(): number {
     const last = this.#index.at(-1);
@@ -126,21 +153,39 @@ export class Segment {
     return this.#index.length;
   }
 
-  /** The messages of its records that end after `offset`. Only once it is indexed. */
-  messagesAfter(offset: number): number {
-    return this.#index.reduce(
-      (sum, entry) => entry.offset + entry.length > offset ? sum + entry.messages : sum,
-      0,
-    );
+  /** What its records have; undefined: it was not indexed yet. */
+  get total(): Amount | undefined {
+    return this.#indexed ? this.#total : this.#lastTotal;
   }
 
-  /** The bytes of its records from `offset` on. Only once it is indexed. */
-  bytesAfter(offset: number): number {
-    return this.#index.reduce(
-      (sum, entry) =>
-        sum + Math.min(entry.length, Math.max(0, entry.offset + entry.length - offset)),
-      0,
-    );
+  /**
+   * What its records have from `offset` on; undefined: it is not indexed. Where `offset` is within a record, a part of
+   * its messages that is as large as the part of its bytes.
+   */
+  after(offset: number): Amount | undefined {
+    if (!this.#indexed) return undefined;
+    const at = this.#find(offset);
+    const entry = this.#index[at];
+    if (entry === undefined) return NOTHING;
+    const rest = this.#index[at + 1] ?? this.#rest;
+    const { messagesBefore, length } = entry;
+    const left = Math.min(length, entry.offset + length - offset);
+    return {
+      bytes: this.#total.bytes - rest.bytesBefore + left,
+      messages: this.#total.messages - rest.messagesBefore +
+        messagesIn(left, length, rest.messagesBefore - messagesBefore),
+    };
+  }
+
+  /** What is before the end. */
+  get #rest(): Pick<IndexEntry, "bytesBefore" | "messagesBefore"> {
+    return { bytesBefore: this.#total.bytes, messagesBefore: this.#total.messages };
+  }
+
+  /** When the first record that ends after `offset` was stored; undefined: none, or it is not indexed. */
+  storedAtMs(offset: number): number | undefined {
+    const entry = this.#indexed ? this.#index[this.#find(offset)] : undefined;
+    return entry && this.oldestMs! + entry.afterMs;
   }
 
   /**
@@ -195,6 +240,7 @@ export class Segment {
   ): Promise<{ damages: SegmentDamage[]; torn: number; end: number }> {
     const damages: SegmentDamage[] = [];
     this.#index.length = 0;
+    this.#total = NOTHING;
     this.oldestMs = undefined;
     let at = FILE_HEADER;
     while (at < this.size) {
@@ -242,8 +288,11 @@ export class Segment {
 
   #add({ offset, length, messages, storedAtMs }: RecordHeader, at: number): void {
     if (this.#damaged.has(at)) return;
-    this.#index.push({ offset, length, messages, at });
+    const { bytes: bytesBefore, messages: messagesBefore } = this.#total;
     this.oldestMs ??= storedAtMs;
+    const afterMs = storedAtMs - this.oldestMs;
+    this.#index.push({ offset, length, bytesBefore, messagesBefore, at, afterMs });
+    this.#total = { bytes: bytesBefore + length, messages: messagesBefore + messages };
     this.newestMs = storedAtMs;
   }
 
@@ -322,12 +371,12 @@ export class Segment {
 
   /** The end of the record that contains `offset`; undefined: none, or it is not indexed now. */
   recordEnd(offset: number): number | undefined {
-    const entry = this.#entry(offset);
+    const entry = this.#index[this.#find(offset)];
     return entry !== undefined && entry.offset <= offset ? entry.offset + entry.length : undefined;
   }
 
-  /** The first record that ends after `offset`. Only once it is indexed. */
-  #entry(offset: number): IndexEntry | undefined {
+  /** The index of the first record that ends after `offset`. */
+  #find(offset: number): number {
     let low = 0;
     let high = this.#index.length;
     while (low < high) {
@@ -336,7 +385,22 @@ export class Segment {
       if (from + length > offset) high = middle;
       else low = middle + 1;
     }
-    return this.#index[low];
+    return low;
+  }
+
+  /** Takes a record that is damaged out of the index. */
+  #remove(index: number): void {
+    const { bytesBefore, messagesBefore, at } = this.#index[index]!;
+    const rest = this.#index[index + 1] ?? this.#rest;
+    const bytes = rest.bytesBefore - bytesBefore;
+    const messages = rest.messagesBefore - messagesBefore;
+    this.#index.splice(index, 1);
+    this.#damaged.add(at);
+    for (let i = index; i < this.#index.length; i++) {
+      this.#index[i]!.bytesBefore -= bytes;
+      this.#index[i]!.messagesBefore -= messages;
+    }
+    this.#total = { bytes: this.#total.bytes - bytes, messages: this.#total.messages - messages };
   }
 
   /**
@@ -356,7 +420,7 @@ export class Segment {
         // It may have been put aside again meanwhile.
         continue;
       }
-      const entry = this.#entry(offset);
+      const entry = this.#index[this.#find(offset)];
       if (entry === undefined) return null;
       const { at, length } = entry;
       const all = await this.#use((handle) => readAt(handle, at, RECORD_HEADER + length, into));
@@ -373,8 +437,7 @@ export class Segment {
       const index = this.#index.indexOf(entry);
       // Another read may have found it first.
       if (index < 0) continue;
-      this.#index.splice(index, 1);
-      this.#damaged.add(at);
+      this.#remove(index);
       const reason = `the record at byte ${entry.at} of ${
         basename(this.path)
       }: its CRC-32 is wrong`;
@@ -395,12 +458,13 @@ export class Segment {
 
   #open(): Promise<FileHandle> {
     if (this.#closed) return Promise.reject(new Error(`${this.path} is closed`));
-    return this.#handle ??= open(this.path, constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0));
+    return this.#handle ??= open(this.path, READ_ONLY);
   }
 
   /** Forgets where its records are, and closes its file, until it is read again; not while it is used. */
   async putAside(): Promise<void> {
     if (this.#uses.size > 0 || this.#indexing !== undefined || this.#closed) return;
+    this.#lastTotal = this.total;
     this.#index.length = 0;
     this.#indexed = false;
     const handle = this.#handle;

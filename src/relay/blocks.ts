@@ -5,6 +5,8 @@
  * One write offers one block to the kernel, and one batch stores one block on disk, so that neither
  * has a cost per message.
  */
+import { type Amount, messagesIn } from "../queue/queue.ts";
+
 /**
  * Length of the first block. 10,000 readers that each begin with 1 MiB take seconds to connect, and
  * 10 GB of address space.
@@ -103,6 +105,19 @@ export class Blocks {
   /** The first block that ends after `offset`. */
   after(offset: number): Block | undefined {
     return this.#blocks.find((block) => block.end > offset);
+  }
+
+  /** How much is in memory from `offset` on. */
+  amountAfter(offset: number): Amount {
+    const amount = { bytes: 0, messages: 0 };
+    for (let i = this.#blocks.length - 1; i >= 0; i--) {
+      const { end, length, messages } = this.#blocks[i]!;
+      if (end <= offset) break;
+      const bytes = Math.min(length, end - offset);
+      amount.bytes += bytes;
+      amount.messages += messagesIn(bytes, length, messages);
+    }
+    return amount;
   }
 
   /** Drops the blocks that end at or before `offset`. */

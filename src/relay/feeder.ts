@@ -1,6 +1,7 @@
 /** The interface between `serve` and what sends messages to its readers: floods, or a relay. */
 import type { Closed, Connection } from "../net/net.ts";
 import type { ServerFigures } from "./figures.ts";
+import type { Rejection } from "./rejection.ts";
 
 /** What was sent to one reader. */
 export interface ReaderTotals {
@@ -19,8 +20,9 @@ export interface ReaderTotals {
 /** What was sent on one connection, and how it ended. */
 export interface ConnectionTotals extends Omit<ReaderTotals, "seconds"> {
   closed: Closed;
-  /** Why the server rejected it. */
+  /** Why the server rejected it: one line, and the kind of reason. */
   refused?: string;
+  why?: Rejection;
 }
 
 /** Sends messages to the readers of a server. */

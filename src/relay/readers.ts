@@ -7,6 +7,7 @@ import type { Connection } from "../net/net.ts";
 import { type Log, QueueError } from "../queue/queue.ts";
 import { policyOf } from "../send/overflow.ts";
 import type { RelayOptions } from "./relay_options.ts";
+import { Rejected } from "./rejection.ts";
 import { Stream } from "./stream.ts";
 import type { StreamCursor } from "./stream_cursor.ts";
 
@@ -179,7 +180,8 @@ export class Readers {
     if (opening === undefined) {
       if (this.#byName.size >= this.#options.mostNames && !this.#evict()) {
         return Promise.reject(
-          new Error(
+          new Rejected(
+            "names",
             `${this.#options.mostNames} names of readers are known, and more are not accepted ` +
               "(--max-reader-names); `queue forget` removes one",
           ),

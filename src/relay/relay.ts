@@ -12,6 +12,7 @@ import { type Connection, DEFAULT_READ_SIZE } from "../net/net.ts";
 import type { ConnectionTotals, Feeder } from "./feeder.ts";
 import type { ServerFigures } from "./figures.ts";
 import { Readers, type RelayReader, SINGLE } from "./readers.ts";
+import { Rejected, type Rejection } from "./rejection.ts";
 import { RunningSources } from "./running_sources.ts";
 
 /** A reader that has been silent for this long is replaced by one that acknowledges; ms. */
@@ -112,7 +113,7 @@ export class Relay implements Feeder {
   }
 
   async feed(connection: Connection, reader: number): Promise<ConnectionTotals> {
-    if (this.#ending) return await reject(connection, new Error(ENDING));
+    if (this.#ending) return await reject(connection, new Rejected("end", ENDING));
     this.#connections.set(connection, this.#options.drainReplies);
     try {
       return await this.#serve(connection, reader);
@@ -128,7 +129,9 @@ export class Relay implements Feeder {
     let release: () => void;
     // A reader may connect before the queue is loaded. It must not be taken for a new one.
     await this.#loaded.promise;
-    if (!this.#started) return await reject(connection, new Error("the queue cannot be loaded"));
+    if (!this.#started) {
+      return await reject(connection, new Rejected("queue", "the queue cannot be loaded"));
+    }
     try {
       handshake = await receiveHandshake(connection, {
         hello: this.#options.readerId === "hello",
@@ -161,7 +164,7 @@ export class Relay implements Feeder {
     if (this.#ending || this.#stopped) {
       closeSoon(connection);
       await linger(connection, discardReplies(connection, handshake.reading));
-      return await reject(connection, new Error(ENDING));
+      return await reject(connection, new Rejected("end", ENDING));
     }
     const before = { ...countsOf(relayReader) };
     const stopReporting = this.#reportSent(relayReader);
@@ -231,13 +234,14 @@ export class Relay implements Feeder {
     try {
       relayReader = await Promise.race([this.#readers.open(name), closed]);
     } catch (error) {
-      throw new Error(`the reader is not accepted: ${(error as Error).message}`, { cause: error });
+      const why = error instanceof Rejected ? error.why : "queue";
+      throw new Rejected(why, `the reader is not accepted: ${(error as Error).message}`, error);
     }
     if (relayReader !== undefined) {
       this.#startShared();
       return relayReader;
     }
-    throw new Error("it disconnected before its queue was open");
+    throw new Rejected("handshake", "it disconnected before its queue was open");
   }
 
   /** The shared source starts with the first reader. */
@@ -249,7 +253,7 @@ export class Relay implements Feeder {
 
   /**
    * Makes a connection the reader's, once its earlier one, which it may replace, has ended. Returns a
-   * function that ends that. Rejects with an Error where it may not.
+   * function that ends that. Where it may not replace it, this one is `Rejected`.
    */
   async #takeOver(
     relayReader: RelayReader,
@@ -263,7 +267,7 @@ export class Relay implements Feeder {
       const movedMs = relayReader.delivery.progressAtMs ?? served.sinceMs;
       const may = this.#options.readerId === "hello" || relayReader.sentFin ||
         (acknowledges && performance.now() - movedMs >= SILENT_MS);
-      if (!may) throw new Error("another reader is connected already");
+      if (!may) throw new Rejected("connected", "another reader is connected already");
       served.connection.reset();
       await served.over;
     }
@@ -344,11 +348,12 @@ export class Relay implements Feeder {
     for (const stop of this.#timers.splice(0)) stop();
     try {
       await Promise.all(this.#readers.all.map(({ served }) => served?.over));
-      for (const { stream, log } of this.#readers.streams.values()) {
+      for (const { stream } of this.#readers.streams.values()) {
         await stream.store();
         stream.end();
-        for (const { name, delivered } of stream.cursors) {
-          const bytes = stream.tail - Math.max(log?.end ?? 0, delivered);
+        for (const cursor of stream.cursors) {
+          const { name } = cursor;
+          const bytes = stream.unstoredFor(cursor);
           if (queue === undefined || replayable || bytes <= 0) continue;
           const reader = this.#readers.known(name)?.reader ?? 0;
           onEvent({ event: "lost", reader, name, bytes });
@@ -443,5 +448,7 @@ const defaultAck = (): Ack => typeof libc === "string" ? "none" : "tcp";
 async function reject(connection: Connection, error: Error): Promise<ConnectionTotals> {
   connection.close();
   const closed = await connection.closed;
-  return { messages: 0, bytes: 0, dropped: 0, overflows: 0, closed, refused: error.message };
+  // The handshake has errors of its own.
+  const why: Rejection = error instanceof Rejected ? error.why : "handshake";
+  return { messages: 0, bytes: 0, dropped: 0, overflows: 0, closed, refused: error.message, why };
 }

@@ -4,6 +4,7 @@
 import type { Block } from "./blocks.ts";
 import { Gate } from "./gate.ts";
 import { LONGEST_WRITE } from "../message/message.ts";
+import { type Lag, offsetsIn } from "./lag.ts";
 import type { Spiller } from "./spiller.ts";
 import type { StreamCursor } from "./stream_cursor.ts";
 import type { StreamOptions, StreamState } from "./stream_options.ts";
@@ -21,6 +22,7 @@ export class Retention {
   readonly #options: StreamOptions;
   readonly #state: StreamState;
   readonly #spiller: Spiller | undefined;
+  readonly #lag: Lag;
   readonly #gate: Gate = new Gate(() => this.#hasRoom());
   /** A reader is connected, and is not behind. */
   #anyNear = false;
@@ -28,7 +30,13 @@ export class Retention {
   #behind = 0;
   #finishing = false;
 
-  constructor(options: StreamOptions, state: StreamState, spiller: Spiller | undefined) {
+  constructor(
+    options: StreamOptions,
+    state: StreamState,
+    spiller: Spiller | undefined,
+    lag: Lag,
+  ) {
+    this.#lag = lag;
     this.#options = options;
     this.#state = state;
     this.#spiller = spiller;
@@ -143,18 +151,24 @@ export class Retention {
     return false;
   }
 
+  /** How much is in the stream from `offset` on. */
+  #bytesAfter(offset: number): number {
+    const { tail, missing } = this.#state;
+    return tail - offset - offsetsIn(missing, offset, tail);
+  }
+
   /** Whether a reader is served from disk. */
   #decide(cursor: StreamCursor): void {
     const { bound, resumeBelow, memory, onEvent } = this.#options;
     const { connected, sent, delivered } = cursor;
     const most = memory.limit * UNACKED_SHARE;
-    const ahead = this.#state.tail - sent;
-    const unacked = this.#state.tail - delivered;
+    const ahead = this.#bytesAfter(sent);
+    const unacked = this.#bytesAfter(delivered);
     if (!cursor.behind) {
       if (connected ? ahead <= bound && unacked <= most : unacked <= 0) return;
       cursor.behind = true;
       this.#behind++;
-      onEvent({ event: "spilling", backlog: Math.max(0, unacked) }, cursor);
+      onEvent({ event: "spilling", backlog: this.#lag.bytes(cursor) }, cursor);
     } else if (connected && ahead <= resumeBelow && unacked <= most && !this.#finishing) {
       cursor.behind = false;
       this.#behind--;

@@ -158,7 +158,7 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
       emit({ event: "dead", time: seconds(), reader, why: "silent", seconds: silentMs / 1000 });
       connection.reset();
     });
-    const { closed, refused, ...sent } = await feed(open, reader);
+    const { closed, refused, why: rejection, ...sent } = await feed(open, reader);
     stopWatching();
     readers.delete(reader);
     connections--;
@@ -171,7 +171,7 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
       ? { error: messageOf(open.failure) }
       : refused === undefined
       ? {}
-      : { refused };
+      : { refused, ...(rejection === undefined ? {} : { why: rejection }) };
     emit({ event: "closed", time: seconds(), reader, ...totals, ...closed, ...why });
     finish();
   };

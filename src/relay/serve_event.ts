@@ -2,11 +2,13 @@
 import type { Closed } from "../net/net.ts";
 import type { Policy } from "../send/overflow.ts";
 import type { ReaderTotals } from "./feeder.ts";
+import type { Rejection } from "./rejection.ts";
 import type { RelayEvent } from "./relay_options.ts";
 
 /**
  * An event of a server. `reader` counts from 1; `time`: seconds since `serve` was called. Of a
- * reader that was closed: `refused`, why it was not served; `error`, what failed on our side.
+ * reader that was closed: `refused`, why it was not served, and `why`, the kind of that; `error`, what
+ * failed on our side.
  */
 export type ServeEvent =
   & { time: number }
@@ -33,7 +35,7 @@ export type ServeEvent =
     | { event: "dead"; reader: number; why: "silent"; seconds: number }
     | RelayEvent
     | (
-      & { event: "closed"; reader: number; refused?: string; error?: string }
+      & { event: "closed"; reader: number; refused?: string; why?: Rejection; error?: string }
       & ReaderTotals
       & Closed
     )

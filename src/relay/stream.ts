@@ -10,12 +10,19 @@
 import { type Block, Blocks } from "./blocks.ts";
 import type { LogFigures, ReaderFigures } from "./figures.ts";
 import { LONGEST_WRITE } from "../message/message.ts";
-import { type Log, type Origin, type StoredBatch, wallClockMs } from "../queue/queue.ts";
+import { Lag, offsetsIn } from "./lag.ts";
+import {
+  isSkippedByRepair,
+  type Log,
+  type Origin,
+  type StoredBatch,
+  wallClockMs,
+} from "../queue/queue.ts";
 import { Records } from "./records.ts";
 import { Reservation } from "./reservation.ts";
 import { Retention } from "./retention.ts";
 import { Spiller } from "./spiller.ts";
-import { type CursorConnection, StreamCursor } from "./stream_cursor.ts";
+import { type CursorConnection, type Hole, StreamCursor } from "./stream_cursor.ts";
 import type { StreamOptions, StreamState } from "./stream_options.ts";
 
 export type { StreamOptions } from "./stream_options.ts";
@@ -36,6 +43,7 @@ export class Stream {
   duplicates = 0;
   readonly #options: StreamOptions;
   readonly #state: StreamState;
+  readonly #lag: Lag;
   readonly #spiller: Spiller | undefined;
   readonly #retention: Retention;
   readonly #records: Records;
@@ -45,6 +53,8 @@ export class Stream {
   #following: Promise<void> | undefined;
   /** Offsets that a killed server may have used for bytes that are lost. */
   #lost = { from: 0, to: 0 };
+  /** Before it, what is stored was deleted though readers had not got it. */
+  #deletedTo = 0;
   /** Bytes so far. */
   #bytes = 0;
   /** Messages dropped by all readers when the queue became full. */
@@ -54,7 +64,8 @@ export class Stream {
     this.#options = options;
     const { log, memory, whenFull, onError } = options;
     const blocks = new Blocks(log?.largestBatch ?? LONGEST_WRITE, (bytes) => memory.take(bytes));
-    this.#state = { tail: 0, blocks, cursors: new Set() };
+    this.#state = { tail: 0, blocks, cursors: new Set(), missing: [] };
+    this.#lag = new Lag(log, this.#state);
     this.#origin = log?.origin ?? { shift: 0, since: 0 };
     this.#records = new Records(options, this.#state);
     if (log !== undefined) {
@@ -70,7 +81,7 @@ export class Stream {
         onError,
       });
     }
-    this.#retention = new Retention(options, this.#state, this.#spiller);
+    this.#retention = new Retention(options, this.#state, this.#spiller, this.#lag);
     this.review();
   }
 
@@ -98,10 +109,19 @@ export class Stream {
       const known = Math.max(log.end, ...offsets);
       this.#state.tail = Math.max(known, log.reserved);
       this.#lost = { from: known, to: this.tail };
+      this.#leaveOut(this.#lost);
     }
     for (const cursor of log.cursors) {
       this.#state.cursors.add(new StreamCursor(cursor.name, cursor.offset, cursor, log.reserved));
     }
+  }
+
+  /** Nothing has these offsets. */
+  #leaveOut({ from, to }: Hole): void {
+    if (to <= from) return;
+    const { cursors, missing } = this.#state;
+    const passed = Math.min(from, ...[...cursors].map(({ delivered }) => delivered));
+    this.#state.missing = [...missing.filter((hole) => hole.to > passed), { from, to }];
   }
 
   /** Position of the source at the end of the stream. */
@@ -181,6 +201,7 @@ export class Stream {
       // What came from the old one, was sent and not stored, is lost: its offsets must not be used again.
       const offered = Math.max(this.tail, ...[...this.cursors].map(({ offered }) => offered));
       if (offered > this.tail) this.#lost = { from: this.tail, to: offered };
+      this.#leaveOut({ from: this.tail, to: offered });
       this.#state.tail = offered;
     }
     this.#setOrigin({ stream, shift: position - this.tail, since: this.tail });
@@ -220,7 +241,10 @@ export class Stream {
         bytes = bytes.subarray(known);
       }
       // The source has lost what is between.
-      if (offset > this.tail) this.#state.tail = offset;
+      if (offset > this.tail) {
+        this.#leaveOut({ from: this.tail, to: offset });
+        this.#state.tail = offset;
+      }
     }
     const from = this.tail;
     this.#state.tail += bytes.length;
@@ -288,27 +312,18 @@ export class Stream {
 
   /** Bytes in memory for this reader that its kernel has not accepted. */
   pendingOf({ sent }: StreamCursor): number {
-    return Math.max(0, this.tail - Math.max(sent, this.#storedEnd));
+    const from = Math.max(sent, this.#storedEnd);
+    return Math.max(0, this.tail - from - offsetsIn(this.#state.missing, from, this.tail));
   }
 
   /** What this reader has not got: bytes, about how many messages, and the age of the oldest; s. */
-  lagOf({ delivered }: StreamCursor): Pick<
-    ReaderFigures,
-    "lagBytes" | "lagMessages" | "lagSeconds"
-  > {
-    const lagBytes = Math.max(0, this.tail - delivered);
-    if (lagBytes === 0) return { lagBytes, lagMessages: 0, lagSeconds: 0 };
-    const block = this.#state.blocks.at(delivered);
-    // The average of what has come so far: of messages on disk, only their batch's count is known.
-    const each = block === undefined ? this.messages / this.#bytes : block.messages / block.length;
-    const storedMs = block === undefined ? this.#options.log?.oldestMs : undefined;
-    const ageMs = block !== undefined
-      ? performance.now() - block.sinceMs
-      : storedMs === undefined
-      ? NaN
-      : wallClockMs() - storedMs;
-    const lagMessages = Math.ceil(lagBytes * each) || 0;
-    return { lagBytes, lagMessages, lagSeconds: ageMs / 1000 };
+  lagOf(cursor: StreamCursor): Pick<ReaderFigures, "lagBytes" | "lagMessages" | "lagSeconds"> {
+    return this.#lag.of(cursor, this.messages / this.#bytes);
+  }
+
+  /** Bytes that this reader has not got and that are not on disk. */
+  unstoredFor(cursor: StreamCursor): number {
+    return this.#lag.unstored(cursor);
   }
 
   /** What is on disk; undefined: nothing is stored. */
@@ -428,8 +443,13 @@ export class Stream {
 
   /** This reader does not get the bytes from `from` to `to`. */
   miss(cursor: StreamCursor, from: number, to: number): void {
-    const lost = from < this.#lost.to && to > this.#lost.from;
-    this.#options.onEvent({ event: "gap", from, to, ...(lost ? { atMost: true } : {}) }, cursor);
+    const repaired = from >= this.#deletedTo && isSkippedByRepair(from, to);
+    const atMost = repaired || (from < this.#lost.to && to > this.#lost.from);
+    const doubt = {
+      ...(atMost ? { atMost } : {}),
+      ...(repaired ? { why: "repair" as const } : {}),
+    };
+    this.#options.onEvent({ event: "gap", from, to, ...doubt }, cursor);
     cursor.gaps++;
   }
 
@@ -464,7 +484,7 @@ export class Stream {
     const { log } = this.#options;
     if (log === undefined || log.start >= log.end) return false;
     const before = log.start;
-    const start = await log.dropOldest();
+    const start = this.#deletedTo = await log.dropOldest();
     for (const cursor of this.cursors) {
       // A connected reader comes to the gap when it is sent what is after it.
       if (cursor.connected || cursor.delivered >= start) continue;

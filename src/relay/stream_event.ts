@@ -14,6 +14,7 @@ export type StreamEvent =
   | { event: "queue-room"; dropped: number }
   /**
    * Bytes that the reader does not get: they were dropped, are damaged, or were in memory when a server
-   * was killed. `atMost`: perhaps fewer were lost.
+   * was killed. `atMost`: perhaps fewer were lost. `why`: `repair`, these are the offsets that `queue repair` has skipped, as it
+   * cannot know whether they were used: perhaps nothing was lost.
    */
-  | { event: "gap"; from: number; to: number; atMost?: true };
+  | { event: "gap"; from: number; to: number; why?: "repair"; atMost?: true };

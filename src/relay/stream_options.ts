@@ -3,7 +3,7 @@ import type { Blocks } from "./blocks.ts";
 import type { MemoryBudget } from "./memory_budget.ts";
 import type { Log } from "../queue/queue.ts";
 import type { OverflowPolicy } from "../send/overflow.ts";
-import type { StreamCursor } from "./stream_cursor.ts";
+import type { Hole, StreamCursor } from "./stream_cursor.ts";
 import type { StreamEvent, WhenFull } from "./stream_event.ts";
 
 export interface StreamOptions {
@@ -40,4 +40,6 @@ export interface StreamState {
   readonly blocks: Blocks;
   /** All readers. */
   readonly cursors: Set<StreamCursor>;
+  /** Offsets that nothing has, neither memory nor the disk, in order. Those before what is stored may be left out. */
+  missing: Hole[];
 }
