@@ -370,6 +370,7 @@ export class Relay implements Feeder {
 
   #fail(error: unknown): void {
     for (const stop of this.#timers.splice(0)) stop();
+    for (const { stream } of this.#readers.streams.values()) stream.tellGaps();
     this.#end.reject(error);
   }
 

@@ -9,6 +9,7 @@
  */
 import { type Block, Blocks } from "./blocks.ts";
 import type { LogFigures, ReaderFigures } from "./figures.ts";
+import { Gaps } from "./gaps.ts";
 import { LONGEST_WRITE } from "../message/message.ts";
 import { type Log, type Origin, type StoredBatch, wallClockMs } from "../queue/queue.ts";
 import { Records } from "./records.ts";
@@ -40,6 +41,7 @@ export class Stream {
   readonly #retention: Retention;
   readonly #records: Records;
   readonly #reservation: Reservation | undefined;
+  readonly #gaps: Gaps;
   #origin: Origin;
   /** The origin is being recorded. */
   #following: Promise<void> | undefined;
@@ -57,6 +59,7 @@ export class Stream {
     this.#state = { tail: 0, blocks, cursors: new Set() };
     this.#origin = log?.origin ?? { shift: 0, since: 0 };
     this.#records = new Records(options, this.#state);
+    this.#gaps = new Gaps((gap, cursor) => options.onEvent({ event: "gap", ...gap }, cursor));
     if (log !== undefined) {
       this.#recover(log);
       this.#reservation = new Reservation(log);
@@ -166,6 +169,7 @@ export class Stream {
   /** Removes a reader. */
   async removeCursor(cursor: StreamCursor): Promise<void> {
     if (!this.#state.cursors.delete(cursor)) return;
+    this.#gaps.tell(cursor);
     await cursor.stored?.forget();
     this.#retention.remove(cursor);
   }
@@ -381,6 +385,7 @@ export class Stream {
     // Before it counts as absent: they were dropped on its connection.
     if (!this.#options.policy.keepsForAbsentReaders) this.discard(cursor);
     cursor.end();
+    this.#gaps.tell(cursor);
     this.review();
   }
 
@@ -408,6 +413,7 @@ export class Stream {
   /** The kernel has accepted so many bytes for this reader. */
   accept(cursor: StreamCursor, bytes: number): void {
     cursor.sent += bytes;
+    this.#gaps.tell(cursor);
     this.#retention.progress();
   }
 
@@ -415,8 +421,7 @@ export class Stream {
   skip(cursor: StreamCursor, to: number): void {
     const from = cursor.sent;
     const lost = from < this.#lost.to && to > this.#lost.from;
-    this.#options.onEvent({ event: "gap", from, to, ...(lost ? { atMost: true } : {}) }, cursor);
-    cursor.gaps++;
+    this.#gaps.add(cursor, { from, to, ...(lost ? { atMost: true } : {}) });
     cursor.sent = to;
     cursor.passHoles(to);
   }
@@ -449,15 +454,14 @@ export class Stream {
 
   /** Deletes the oldest part on disk; readers that have not got it miss it. Whether there was any. */
   async dropOldest(): Promise<boolean> {
-    const { log, onEvent } = this.#options;
+    const { log } = this.#options;
     if (log === undefined || log.start >= log.end) return false;
     const before = log.start;
     const start = await log.dropOldest();
     for (const cursor of this.cursors) {
       // A connected reader comes to the gap when it is sent what is after it.
       if (cursor.connected || cursor.delivered >= start) continue;
-      onEvent({ event: "gap", from: cursor.delivered, to: start }, cursor);
-      cursor.gaps++;
+      this.#gaps.add(cursor, { from: cursor.delivered, to: start });
       cursor.delivered = cursor.sent = start;
       cursor.passHoles(start);
     }
@@ -480,6 +484,12 @@ export class Stream {
    */
   review(): void {
     this.#retention.review();
+    this.#gaps.review();
+  }
+
+  /** Tells of gaps that may still grow: the server ends. */
+  tellGaps(): void {
+    this.#gaps.tellAll();
   }
 
   /** Records how far each reader has come; resolves once that is durable. */
@@ -500,6 +510,7 @@ export class Stream {
   /** Stores what is in memory, as far as the queue has room, and records how far each reader has come. */
   async store(): Promise<void> {
     const { log } = this.#options;
+    this.#gaps.tellAll();
     this.#records.stop();
     if (log === undefined) return;
     await this.#spiller!.flush();
