@@ -162,11 +162,12 @@ function defined(
 }
 
 function describeServer(
-  { source, frame = NO_FRAME, overflow: policy }: ServerCommand,
+  { source, frame = NO_FRAME, overflow: policy, readerId = "single" }: ServerCommand,
   { size }: { readonly size: number },
   rate: number,
 ): ServerDescription {
-  if (source === undefined) return { flood: { size, rate }, policy };
-  if (source === "none") return { source: { name: "the queue", frame }, policy };
-  return { source: { name: source.name, frame }, policy };
+  const named = readerId !== "single";
+  if (source === undefined) return { flood: { size, rate }, policy, named };
+  if (source === "none") return { source: { name: "the queue", frame }, policy, named };
+  return { source: { name: source.name, frame }, policy, named };
 }

@@ -26,6 +26,8 @@ export interface RelayReader {
   reader: number;
   /** Settles when its current connection is no longer fed; absent: not connected. */
   feeding?: Promise<boolean>;
+  /** The number of the connection that takes over from its current one. */
+  replacedBy?: number;
   /** It has sent FIN on its current connection. */
   sentFin: boolean;
   /** It has used the acknowledgement protocol. */

@@ -21,6 +21,9 @@ const ENDING = "the server is ending";
 /** How often what is too old is looked for; ms. */
 const EXPIRE_EVERY_MS = 1000;
 
+/** The reader is told why it is not served, by the protocol, and disconnected. */
+class Refusal extends Error {}
+
 export class Relay implements Feeder {
   /** Resolves when the source has ended and everything is delivered or stored; rejects on failure. */
   readonly done: Promise<void>;
@@ -123,32 +126,37 @@ export class Relay implements Feeder {
 
   async #serve(connection: Connection, reader: number): Promise<ConnectionTotals> {
     const { handshakeTimeoutMs, drainReplies } = this.#options;
-    let handshake: Handshake;
+    const { readerId, onEvent } = this.#options;
+    let handshake: Handshake | undefined;
     let relayReader: RelayReader;
     // A reader may connect before the queue is loaded. It must not be taken for a new one.
     await this.#loaded.promise;
     if (!this.#started) return await reject(connection, new Error("the queue cannot be loaded"));
     try {
       handshake = await receiveHandshake(connection, {
-        hello: this.#options.readerId === "hello",
+        hello: readerId === "hello",
         resume: (name) => this.#expectsResume(this.#nameOf(connection, name)),
         handshakeTimeoutMs,
       });
       relayReader = await this.#open(connection, this.#nameOf(connection, handshake.name));
-      await this.#replace(relayReader, handshake);
+      await this.#replace(relayReader, handshake, reader);
     } catch (error) {
-      return await reject(connection, error as Error);
+      const known = handshake !== undefined || readerId !== "hello";
+      const name = known ? this.#nameOf(connection, handshake?.name) : undefined;
+      return await reject(connection, error as Error, name);
     }
     const { name } = relayReader;
     relayReader.reader = reader;
+    if (readerId === "hello") onEvent({ event: "named", reader, name });
     if (this.#ending || this.#stopped) {
       closeSoon(connection);
       await linger(connection, discardReplies(connection, handshake.reading));
-      return await reject(connection, new Error(ENDING));
+      return await reject(connection, new Error(ENDING), name);
     }
     const before = { ...countsOf(relayReader) };
     const stopReporting = this.#reportSent(relayReader);
     let failure: { error: unknown } | undefined;
+    let refused: string | undefined;
     const acks = handshake.acknowledges ? new AckParser(handshake.lines) : undefined;
     const begun = Promise.withResolvers<void>();
     const feeding = relayReader.feeding = this.#feed(
@@ -159,8 +167,10 @@ export class Relay implements Feeder {
       () => linger(connection, replies),
     ).catch((error) => {
       if (error instanceof ProtocolError) {
-        this.#options.onEvent({ event: "protocol", reader, name, error: error.message });
+        onEvent({ event: "protocol", reader, name, error: error.message });
         connection.reset();
+      } else if (error instanceof Refusal) {
+        refused = error.message;
       } else {
         failure = { error };
       }
@@ -178,7 +188,9 @@ export class Relay implements Feeder {
     });
     const finished = await feeding;
     stopReporting();
+    const { replacedBy } = relayReader;
     delete relayReader.feeding;
+    delete relayReader.replacedBy;
     // Before the next await: after it the counters may include the reader's next connection.
     const after = countsOf(relayReader);
     const totals = {
@@ -195,7 +207,12 @@ export class Relay implements Feeder {
     if (finished) await linger(connection, replies);
     connection.close();
     this.#endIfComplete();
-    return { ...totals, closed: await connection.closed };
+    const why = refused !== undefined
+      ? { refused }
+      : replacedBy !== undefined
+      ? { replacedBy }
+      : {};
+    return { ...totals, name, ...why, closed: await connection.closed };
   }
 
   #nameOf(connection: Connection, name: string | undefined): string {
@@ -232,9 +249,14 @@ export class Relay implements Feeder {
   }
 
   /**
-   * Ends the reader's earlier connection, if this one may replace it. Rejects with an Error otherwise.
+   * Ends the reader's earlier connection, if this one, of number `by`, may replace it. Rejects with an
+   * Error otherwise.
    */
-  async #replace(relayReader: RelayReader, { acknowledges }: Handshake): Promise<void> {
+  async #replace(
+    relayReader: RelayReader,
+    { acknowledges }: Handshake,
+    by: number,
+  ): Promise<void> {
     const { delivery } = relayReader;
     while (relayReader.feeding !== undefined) {
       // A reader that names itself may replace its earlier connection, which may hang. Any reader may
@@ -243,6 +265,7 @@ export class Relay implements Feeder {
       const may = this.#options.readerId === "hello" || relayReader.sentFin ||
         (acknowledges && delivery.silentMs >= SILENT_MS);
       if (!may) throw new Error("another reader is connected already");
+      relayReader.replacedBy = by;
       delivery.connection?.reset();
       await relayReader.feeding;
     }
@@ -279,7 +302,10 @@ export class Relay implements Feeder {
     // Its offset belongs to another stream. The reader has to decide what to do, and disconnects.
     if (other) {
       await linger(connection);
-      return false;
+      throw new Refusal(
+        `its offset is of the stream ${stored.stream}, and this server's stream is ${id}: remove ` +
+          "its offset file to let it begin anew, or start the server with the queue of that stream",
+      );
     }
     const feeding = delivery.feed(connection, "reader", hangUp, offset);
     begun();
@@ -407,8 +433,14 @@ const countsOf = ({ delivery }: RelayReader) => ({
 /** TCP acknowledgements are read through libc. */
 const defaultAck = (): Ack => typeof libc === "string" ? "none" : "tcp";
 
-async function reject(connection: Connection, error: Error): Promise<ConnectionTotals> {
+async function reject(
+  connection: Connection,
+  error: Error,
+  name?: string,
+): Promise<ConnectionTotals> {
   connection.close();
   const closed = await connection.closed;
-  return { messages: 0, bytes: 0, dropped: 0, overflows: 0, closed, refused: error.message };
+  const who = name === undefined ? {} : { name };
+  const nothing = { messages: 0, bytes: 0, dropped: 0, overflows: 0 };
+  return { ...nothing, ...who, closed, refused: error.message };
 }

@@ -6,7 +6,8 @@ import type { RelayEvent } from "./relay_options.ts";
 
 /**
  * An event of a server. `reader` counts from 1; `time`: seconds since `serve` was called. Of a
- * reader that was closed: `refused`, why it was not served; `error`, what failed on our side.
+ * reader that was closed: `name`, where it is known; `refused`, why it was not served; `replacedBy`, the
+ * number of the connection with which it took over itself; `error`, what failed on our side.
  */
 export type ServeEvent =
   & { time: number }
@@ -33,7 +34,8 @@ export type ServeEvent =
     | { event: "dead"; reader: number; why: "silent"; seconds: number }
     | RelayEvent
     | (
-      & { event: "closed"; reader: number; refused?: string; error?: string }
+      & { event: "closed"; reader: number; name?: string }
+      & { refused?: string; replacedBy?: number; error?: string }
       & ReaderTotals
       & Closed
     )
