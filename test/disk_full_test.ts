@@ -240,7 +240,11 @@ describe("a disk that gets full while a server spills", () => {
 test("a server whose queue is removed ends with one line", () =>
   staged(async ({ disk, serve }) => {
     const { server } = await serve("--rate", "1MB/s");
-    await within("spilling", MS, server.saw(/storing to disk/));
+    await within(
+      "spilling",
+      MS,
+      server.saw(/^reader: is not connected: storing to disk from now on$/m),
+    );
     await until("the queue is gone", MS, () => {
       try {
         rmSync(join(disk, "queue"), { recursive: true, force: true });

@@ -28,6 +28,14 @@ function messagesPerSecond(rate: Rate, { size }: { readonly size: number }): num
   return "messagesPerSecond" in rate ? rate.messagesPerSecond : rate.bytesPerSecond / size;
 }
 
+/** Messages a second, as far as that is known: a source has its own rate, and messages of any size. */
+function loggedRate({ source, rate }: ServerCommand, ofFlood: number): number | undefined {
+  if (source === undefined) return ofFlood;
+  return typeof rate === "object" && "messagesPerSecond" in rate
+    ? rate.messagesPerSecond
+    : undefined;
+}
+
 const NO_FRAME: Frame = { kind: "none" };
 
 function openSource(options: ServerCommand): Source | undefined {
@@ -61,7 +69,9 @@ export async function main(args: readonly string[], called = "server.ts"): Promi
   setLineFormat(options.lineFormat);
   const message = chooseServed(options);
   const rate = messagesPerSecond(options.rate ?? { messagesPerSecond: 1e6 }, message);
-  const log = options.log === undefined ? undefined : new Log(options.log, rate);
+  const log = options.log === undefined
+    ? undefined
+    : new Log(options.log, loggedRate(options, rate));
   const { signal, status } = service();
   const source = openSource(options);
   const description = describeServer(options, message, rate);

@@ -57,12 +57,14 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
       return infoLine(`${connection(event)}: ${overflowLine(event)}`);
     case "spilling":
       return infoLine(
-        `${reader(event)}: backlog of ${formatBytes(event.backlog)}: storing to disk from now on`,
+        `${reader(event)}: ${
+          event.why === "absent" ? "is not connected" : `backlog of ${formatBytes(event.backlog)}`
+        }: storing to disk from now on`,
       );
     case "caught-up":
       return infoLine(
-        `${reader(event)}: caught up: delivering from memory again after ` +
-          `${formatBytes(event.spilled)} through the disk`,
+        `${reader(event)}: caught up: delivering from memory again` +
+          (event.spilled > 0 ? ` after ${formatBytes(event.spilled)} through the disk` : ""),
       );
     case "queue-full": {
       const why = event.why === "max" ? "the queue has reached --spill-max" : "the disk is full";

@@ -189,7 +189,9 @@ export class Readers {
     const { shared, start } = this.#options;
     const key = shared ? SHARED : name;
     const { stream } = await this.#openStream(key);
-    const cursor = await stream.addCursor(name, start === "oldest" ? stream.oldest : stream.tail);
+    const from = start === "oldest" ? stream.oldest : stream.tail;
+    // With --reader-id single it is opened before anyone has come.
+    const cursor = await stream.addCursor(name, from, name !== SINGLE);
     const reader = this.#add(key, cursor, true);
     if (!shared) this.#onOwnStream(stream);
     return reader;

@@ -152,9 +152,10 @@ export class Stream {
     return undefined;
   }
 
-  /** Adds a reader that begins at `offset`; once it is recorded. */
-  async addCursor(name: string, offset: number): Promise<StreamCursor> {
+  /** Adds a reader that begins at `offset`; once it is recorded. `expected`: it is here already. */
+  async addCursor(name: string, offset: number, expected = false): Promise<StreamCursor> {
     const cursor = new StreamCursor(name, offset, undefined, offset);
+    if (expected) cursor.expect();
     // Before it is recorded: what it needs must be kept meanwhile.
     this.#state.cursors.add(cursor);
     try {

@@ -4,9 +4,9 @@
 export type WhenFull = "block" | "drop-newest" | "drop-oldest";
 
 export type StreamEvent =
-  /** From now on the reader's messages are stored on disk; bytes of its backlog. */
-  | { event: "spilling"; backlog: number }
-  /** The reader is served from memory again; bytes stored on disk since the server started. */
+  /** From now on the reader's messages are stored on disk; bytes of its backlog. `absent`: it is not connected. */
+  | { event: "spilling"; why: "absent" | "backlog"; backlog: number }
+  /** The reader is served from memory again; bytes of its backlog that were on disk since `spilling`. */
   | { event: "caught-up"; spilled: number }
   /** The queue accepts no more: `max`, its own limit is reached; `disk`, the disk is full. */
   | { event: "queue-full"; why: "max" | "disk"; then: WhenFull }
