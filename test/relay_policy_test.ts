@@ -232,6 +232,7 @@ describe("a queue that is full", () => {
         await saw("closed", 2);
         const gaps = all("gap").filter(({ name }) => name === "slow");
         assertEquals(figures()?.gaps, gaps.length);
+        assertEquals(gaps.find(({ why }) => why !== "drop-newest"), undefined);
         const start = Math.min(gaps[0]!.from, numberIn(slow.head) * SIZE);
         const bytes = gaps.reduce((sum, { from, to }) => sum + to - from, 0);
         assertEquals(bytes + slow.bytes, source.messages * SIZE - start);

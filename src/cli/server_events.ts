@@ -4,6 +4,7 @@ import { policyOf } from "../send/overflow.ts";
 import { runtime } from "../kernel/runtime.ts";
 import { infoLine, logLine } from "./program.ts";
 import type { ServeEvent } from "../relay/serve_event.ts";
+import type { GapWhy } from "../relay/stream_event.ts";
 import type { SourceEvent } from "../source/source.ts";
 import { printable } from "../text/printable.ts";
 import {
@@ -85,7 +86,7 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
       return logLine(
         `${reader(event)}: gap: ${event.atMost ? "at most " : ""}` +
           `${formatBytes(event.to - event.from)} from offset ${event.from} on are not delivered: ` +
-          "they are neither in memory nor on disk",
+          (event.why === undefined ? "they are neither in memory nor on disk" : GAP_WHY[event.why]),
         "error",
       );
     case "lost":
@@ -183,6 +184,16 @@ function refusedWhy({ why, readers }: ServeEvent & { event: "refused" }): string
   if (why === "allow") return "its address is not one of --allow";
   return why === "end" ? "the server is ending" : `${readers} readers are connected already`;
 }
+
+const GAP_WHY: Readonly<Record<GapWhy, string>> = {
+  drop: "they were dropped (--overflow drop)",
+  "drop-newest": "they were dropped, since the queue was full (--spill-full drop-newest)",
+  "drop-oldest": "they were deleted to make room (--spill-full drop-oldest)",
+  retain: "they were older than --retain",
+  damage: "they are damaged on disk",
+  killed: "they were only in memory when a server was killed",
+  source: "the source has lost them",
+};
 
 /** The first overflow of a reader, as one clause. */
 export function overflowLine(event: ServeEvent & { event: "overflow" }): string {

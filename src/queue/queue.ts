@@ -82,6 +82,8 @@ export interface Log {
   read(offset: number, into?: ArrayBufferLike): Promise<StoredBatch | null>;
   /** The end of the stored batch that contains `offset`, where that is known at once. */
   batchEnd(offset: number): number | undefined;
+  /** Whether damage was found that makes bytes from one offset to another unreadable. */
+  isDamaged(from: number, to: number): boolean;
   /** Offsets up to `offset` may be used for bytes that are sent but never stored. Durable when settled. */
   reserve(offset: number): Promise<void>;
   /** Durable when settled. */

@@ -19,7 +19,7 @@ export class Gaps {
   /** This reader does not get these bytes. While a queue is full, a gap can grow with each message. */
   add(cursor: StreamCursor, gap: Gap): void {
     const untold = this.#untold.get(cursor);
-    if (untold !== undefined && untold.gap.to === gap.from && untold.gap.atMost === gap.atMost) {
+    if (untold !== undefined && continues(untold.gap, gap)) {
       untold.gap.to = gap.to;
       return;
     }
@@ -49,3 +49,6 @@ export class Gaps {
     for (const [cursor, { sinceMs }] of [...this.#untold]) if (sinceMs <= due) this.tell(cursor);
   }
 }
+
+const continues = (one: Gap, next: Gap): boolean =>
+  one.to === next.from && one.why === next.why && one.atMost === next.atMost;

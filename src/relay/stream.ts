@@ -17,6 +17,7 @@ import { Reservation } from "./reservation.ts";
 import { Retention } from "./retention.ts";
 import { Spiller } from "./spiller.ts";
 import { type CursorConnection, StreamCursor } from "./stream_cursor.ts";
+import type { GapWhy } from "./stream_event.ts";
 import type { StreamOptions, StreamState } from "./stream_options.ts";
 
 export type { StreamOptions } from "./stream_options.ts";
@@ -45,8 +46,12 @@ export class Stream {
   #origin: Origin;
   /** The origin is being recorded. */
   #following: Promise<void> | undefined;
-  /** Offsets that a killed server may have used for bytes that are lost. */
-  #lost = { from: 0, to: 0 };
+  /** Offsets that may have been used for bytes that are lost: by a killed server, or of an old upstream. */
+  #lost: { from: number; to: number; why: GapWhy } = { from: 0, to: 0, why: "killed" };
+  /** The last bytes that the source had lost. */
+  #missed = { from: 0, to: 0 };
+  /** Up to where the disk's oldest part was deleted, though readers had not got it. */
+  #deleted: { to: number; why: GapWhy } = { to: 0, why: "drop-oldest" };
   /** Bytes so far. */
   #bytes = 0;
   /** Messages dropped by all readers when the queue became full. */
@@ -69,7 +74,7 @@ export class Stream {
         beforeRun: (start) => this.#records.beginRun(start),
         onStored: () => this.#onStored(),
         onFull: (why) => this.#onFull(why),
-        makeRoom: whenFull === "drop-oldest" ? () => this.dropOldest() : undefined,
+        makeRoom: whenFull === "drop-oldest" ? () => this.#dropOldest("drop-oldest") : undefined,
         onError,
       });
     }
@@ -100,7 +105,7 @@ export class Stream {
       // What was only in memory is lost. What was sent of it used its offsets.
       const known = Math.max(log.end, ...offsets);
       this.#state.tail = Math.max(known, log.reserved);
-      this.#lost = { from: known, to: this.tail };
+      this.#lost = { from: known, to: this.tail, why: "killed" };
     }
     for (const cursor of log.cursors) {
       this.#state.cursors.add(new StreamCursor(cursor.name, cursor.offset, cursor, log.reserved));
@@ -185,7 +190,7 @@ export class Stream {
     if (before !== undefined) {
       // What came from the old one, was sent and not stored, is lost: its offsets must not be used again.
       const offered = Math.max(this.tail, ...[...this.cursors].map(({ offered }) => offered));
-      if (offered > this.tail) this.#lost = { from: this.tail, to: offered };
+      if (offered > this.tail) this.#lost = { from: this.tail, to: offered, why: "source" };
       this.#state.tail = offered;
     }
     this.#origin = { stream, shift: position - this.tail, since: this.tail };
@@ -217,7 +222,10 @@ export class Stream {
         bytes = bytes.subarray(known);
       }
       // The source has lost what is between.
-      if (offset > this.tail) this.#state.tail = offset;
+      if (offset > this.tail) {
+        this.#missed = { from: this.tail, to: offset };
+        this.#state.tail = offset;
+      }
     }
     const from = this.tail;
     this.#state.tail += bytes.length;
@@ -421,10 +429,26 @@ export class Stream {
   /** There are no bytes for this reader between `sent` and `to`. */
   skip(cursor: StreamCursor, to: number): void {
     const from = cursor.sent;
-    const lost = from < this.#lost.to && to > this.#lost.from;
-    this.#gaps.add(cursor, { from, to, ...(lost ? { atMost: true } : {}) });
+    const isLost = from < this.#lost.to && to > this.#lost.from;
+    const why = this.#whyMissing(cursor, from, to);
+    this.#gaps.add(cursor, {
+      from,
+      to,
+      ...(why === undefined ? {} : { why }),
+      ...(isLost ? { atMost: true } : {}),
+    });
     cursor.sent = to;
     cursor.passHoles(to);
+  }
+
+  /** Why there are no bytes for this reader from one offset to another; undefined: nobody knows. */
+  #whyMissing(cursor: StreamCursor, from: number, to: number): GapWhy | undefined {
+    const { log, policy } = this.#options;
+    if (cursor.holeAt(from) !== undefined) return policy.dropsNewest ? "drop" : "drop-newest";
+    if (from < this.#deleted.to) return this.#deleted.why;
+    if (from < this.#lost.to && to > this.#lost.from) return this.#lost.why;
+    if (from < this.#missed.to && to > this.#missed.from) return "source";
+    return log?.isDamaged(from, to) ? "damage" : undefined;
   }
 
   /** Everything before `offset` is delivered to this reader. */
@@ -454,15 +478,16 @@ export class Stream {
   }
 
   /** Deletes the oldest part on disk; readers that have not got it miss it. Whether there was any. */
-  async dropOldest(): Promise<boolean> {
+  async #dropOldest(why: "drop-oldest" | "retain"): Promise<boolean> {
     const { log } = this.#options;
     if (log === undefined || log.start >= log.end) return false;
     const before = log.start;
     const start = await log.dropOldest();
+    if (start > before) this.#deleted = { to: start, why };
     for (const cursor of this.cursors) {
       // A connected reader comes to the gap when it is sent what is after it.
       if (cursor.connected || cursor.delivered >= start) continue;
-      this.#gaps.add(cursor, { from: cursor.delivered, to: start });
+      this.#gaps.add(cursor, { from: cursor.delivered, to: start, why });
       cursor.delivered = cursor.sent = start;
       cursor.passHoles(start);
     }
@@ -475,7 +500,7 @@ export class Stream {
     const { log } = this.#options;
     if (log === undefined) return;
     while ((log.oldestSegmentMs ?? Infinity) < wallClockMs() - retainMs) {
-      if (!await this.dropOldest()) return;
+      if (!await this.#dropOldest("retain")) return;
     }
   }
 

@@ -3,6 +3,20 @@
 /** What happens to new messages that a full queue cannot store. */
 export type WhenFull = "block" | "drop-newest" | "drop-oldest";
 
+/**
+ * Why a reader does not get some bytes. `drop`: the overflow policy dropped them; `drop-newest` and
+ * `drop-oldest`: the queue was full; `retain`: they were too old; `damage`: they are damaged on disk;
+ * `killed`: they were only in the memory of a server that was killed; `source`: the source lost them.
+ */
+export type GapWhy =
+  | "drop"
+  | "drop-newest"
+  | "drop-oldest"
+  | "retain"
+  | "damage"
+  | "killed"
+  | "source";
+
 export type StreamEvent =
   /** From now on the reader's messages are stored on disk; bytes of its backlog. `absent`: it is not connected. */
   | { event: "spilling"; why: "absent" | "backlog"; backlog: number }
@@ -13,7 +27,6 @@ export type StreamEvent =
   /** The queue accepts messages again; `dropped` messages were lost in between. */
   | { event: "queue-room"; dropped: number }
   /**
-   * Bytes that the reader does not get: they were dropped, are damaged, or were in memory when a server
-   * was killed. `atMost`: perhaps fewer were lost.
+   * Bytes that the reader does not get. `why`: where it is known; `atMost`: perhaps fewer were lost.
    */
-  | { event: "gap"; from: number; to: number; atMost?: true };
+  | { event: "gap"; from: number; to: number; why?: GapWhy; atMost?: true };
