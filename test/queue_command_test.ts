@@ -172,6 +172,10 @@ describe("queue", () => {
     withFolder(async (parent) => {
       const folder = join(parent, "queue");
       mkdirSync(folder);
+      writeFileSync(join(folder, "lock.db"), "");
+      const begun = await queue("status", folder);
+      assertEquals([begun.status, begun.stdout], [1, ""]);
+      assertMatch(begun.stderr, /^queue: the queue \S+ is not made yet: [^\n]+\n$/);
       const database = new DatabaseSync(join(folder, "queue.db"));
       for (
         const made of ["", "PRAGMA journal_mode = WAL", "BEGIN IMMEDIATE; CREATE TABLE logs (a)"]
