@@ -231,6 +231,10 @@ class ModelLog implements Log {
     return amount;
   }
 
+  isDamaged(): boolean {
+    return false;
+  }
+
   reserve(offset: number): Promise<void> {
     // To a whole message, so that messages begin at multiples of their size after a kill, too.
     return this.#step(() => void (this.disk.reserved = Math.ceil(offset / SIZE) * SIZE));

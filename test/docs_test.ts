@@ -149,6 +149,29 @@ function tableOptions(markdown: string): string[] {
   );
 }
 
+/** The defaults that are one word, as the help has them: `(default 8000)`. */
+function defaultsOfHelp(help: string): Map<string, string> {
+  const defaults = new Map<string, string>();
+  for (const part of help.split(/^(?= {2}--[a-z])/m)) {
+    const [, name] = /^ {2}--([a-z-]+)/.exec(part) ?? [];
+    const [, word] = /\(default:? ([^\s;()]+)\)/.exec(part.replace(/\s+/g, " ")) ?? [];
+    if (name !== undefined && word !== undefined) defaults.set(name, word);
+  }
+  return defaults;
+}
+
+/** What tables of options say of the default of each option that has a row of its own. */
+function defaultsOfTables(markdown: string): Map<string, string> {
+  const defaults = new Map<string, string>();
+  for (const row of markdown.split("\n")) {
+    const cells = row.replaceAll("\\|", "").split("|");
+    const [name, ...others] = optionsIn(cells[1] ?? "");
+    if (name === undefined || others.length > 0 || cells.length !== 5) continue;
+    defaults.set(name, cells[2]!.replaceAll("`", "").trim());
+  }
+  return defaults;
+}
+
 describe("links of the documentation", () => {
   for (const page of [...PAGES, "CHANGELOG.md"]) {
     test(`${page}: each leads to a file, and to a heading in it`, () => {
@@ -236,6 +259,24 @@ describe("options in the documentation", () => {
       assertEquals(wrong, [], "documented, and no option");
     });
   }
+
+  test("the defaults in tables are those of the commands", async () => {
+    const wrong: string[] = [];
+    let count = 0;
+    for (const { page, help } of COMMANDS) {
+      const documented = defaultsOfTables(read(page));
+      for (const [name, word] of defaultsOfHelp(await help())) {
+        const text = documented.get(name);
+        if (text === undefined) continue;
+        count++;
+        // Others may be named beside it, for other cases.
+        if (text.split(/[\s;,]+/).includes(word)) continue;
+        wrong.push(`${page}: --${name}: the default is ${word}, and not ${text}`);
+      }
+    }
+    assertGreater(count, 15);
+    assertEquals(wrong, []);
+  });
 
   test("each option that any page names is one of a command", async () => {
     const helps = await Promise.all(COMMANDS.map(({ help }) => help()));

@@ -1,9 +1,10 @@
 /** serve --line-format: how the server's lines for people begin. */
 import { describe, test } from "node:test";
+import { join } from "node:path";
 import { assert, assertEquals, assertMatch } from "#std/assert";
 import { formatLines } from "../src/cli/line_format.ts";
 import { run } from "./process.ts";
-import { connect, json, serving } from "./serving.ts";
+import { connect, json, serving, withFolder } from "./serving.ts";
 import { within } from "./within.ts";
 
 const STAMP = String.raw`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z`;
@@ -56,6 +57,31 @@ describe("--line-format", () => {
     for (const line of stdout) assert("event" in JSON.parse(line), line);
     assertEquals(stderr, []);
   });
+
+  test("a reader that is turned away is a warning, with its name", () =>
+    withFolder(async (folder) => {
+      const queue = ["--overflow", "spill", "--spill", join(folder, "queue")];
+      const names = ["--reader-id", "hello", "--max-reader-names", "1", "--rate", "1k/s"];
+      await serving(["--line-format", "journal", ...queue, ...names], async (program, port) => {
+        const say = async (lines: string, until: RegExp) => {
+          const reader = await connect(port);
+          // It ends when the server does.
+          reader.resume();
+          reader.write(lines);
+          await within(`the answer to ${lines}`, 5000, program.saw(until));
+        };
+        await say("fast\n", /^<6>reader 1 is fast$/m);
+        await say("fast\n", /^<6>reader 1 \(fast\): replaced by reader 2 after /m);
+        await say(
+          "slow\n",
+          /^<4>reader 3 \(slow\): rejected after .* 1 names of readers are known/m,
+        );
+        await say("two words\n", /^<4>reader 4: rejected after .* must be its name/m);
+        const other = /^<4>reader 5 \(fast\): rejected .* 00c0ffee0123abcd, .* [0-9a-f]{16}: /m;
+        await say("fast\nresume 640 00c0ffee0123abcd\n", other);
+        for (const line of program.stderr.trimEnd().split("\n")) assertMatch(line, /^<4>/);
+      });
+    }));
 
   test("of an error that ends the server", async () => {
     const args = ["--line-format", "journal", "--source", "/nowhere", "--frame", "line"];

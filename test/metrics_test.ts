@@ -381,6 +381,13 @@ describe("the HTTP server", () => {
     }
   });
 
+  test("warns where others than this machine can ask", async () => {
+    await serving([...json, "--metrics", "0.0.0.0:0"], async (program) => {
+      const says = /^warning: whoever can reach 0\.0\.0\.0:\d+ can read the metrics, /m;
+      await within("the warning", 5000, program.saw(says));
+    });
+  });
+
   test("for people: says where", async () => {
     await serving(["--metrics", "0"], async (program) => {
       await within("where", 5000, program.saw(/^metrics on http:\/\/127\.0\.0\.1:\d+\/metrics$/m));

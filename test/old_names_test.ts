@@ -48,7 +48,10 @@ describe("the server's options by their old names", () => {
       assertThrows(() => parse(...args), UsageError, message);
     refuses(["--low", "1k", "--resume-below", "1k"], "--resume-below is given twice");
     refuses(["--low", "much"], '--resume-below "much" must be a size');
-    refuses(["--low", "2k", "--backlog", "1k"], "--resume-below must not be above --backlog");
+    refuses(
+      ["--low", "2k", "--backlog", "1k"],
+      "--resume-below 2k must not be above --backlog, which is 1k: ",
+    );
     refuses(["--dead-after", "soon"], '--zero-window-timeout "soon" must be a duration');
     refuses(["--dead-after"], "--zero-window-timeout needs a value");
   });

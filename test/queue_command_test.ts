@@ -168,6 +168,43 @@ describe("queue", () => {
     }
   });
 
+  test("tells of a queue that is just being made, or was not finished", () =>
+    withFolder(async (parent) => {
+      const folder = join(parent, "queue");
+      mkdirSync(folder);
+      writeFileSync(join(folder, "lock.db"), "");
+      const begun = await queue("status", folder);
+      assertEquals([begun.status, begun.stdout], [1, ""]);
+      assertMatch(begun.stderr, /^queue: the queue \S+ is not made yet: [^\n]+\n$/);
+      const database = new DatabaseSync(join(folder, "queue.db"));
+      for (
+        const made of ["", "PRAGMA journal_mode = WAL", "BEGIN IMMEDIATE; CREATE TABLE logs (a)"]
+      ) {
+        database.exec(made);
+        const { status, stdout, stderr } = await queue("status", folder);
+        assertEquals([status, stderr], [0, ""], made);
+        assertEquals(
+          stdout,
+          `${folder}: 0 B on disk; not open\nempty: no server has stored anything yet\n`,
+        );
+      }
+      database.close();
+    }));
+
+  test("tells where a stream goes on of which nothing is stored", () =>
+    withFolder(async (parent) => {
+      const folder = join(parent, "queue");
+      const made = await openDiskQueue(folder, { sync: "off" });
+      const log = await made.openLog("");
+      const cursor = await log.openCursor("a", 0);
+      await log.append({ offset: 0, bytes: new Uint8Array(1000), messages: 10 });
+      cursor.release(1000);
+      await log.settled();
+      await made.close();
+      const { stdout } = await queue("status", folder);
+      assertMatch(stdout, /^all readers +[0-9a-f]{16} +0 B +0 +1000-1000 +-$/m);
+    }));
+
   test("tells, checks and exports", () =>
     withMade(async (folder) => {
       const before = hashes(folder);

@@ -512,10 +512,29 @@ test("--retain: what is too old is deleted, and its reader is told of the gap", 
     await relaying(options, async ({ connect, saw }) => {
       for (let i = 0; i < 64; i++) await (await source.push(1024)).waiting;
       await until("on disk", 5000, () => queue.logs[0]!.end >= 4 * MIB);
-      const { from, to } = await saw("gap");
-      assertEquals(from, 0);
+      const { from, to, why } = await saw("gap");
+      assertEquals([from, why], [0, "retain"]);
       const reader = await connect(to / SIZE);
       const at = await reader.resume();
       assertGreater(at.offset, 0);
+    });
+  }));
+
+test("what only the memory of a killed server had is a gap that says so", () =>
+  withQueues(async (open) => {
+    const killed = await open();
+    const log = await killed.openLog("");
+    await log.openCursor("reader", 0);
+    await log.reserve(10 * SIZE);
+    await killed.close();
+    const queue = await open();
+    const source = new TestSource();
+    const options = { overflow: "spill", queue, source, ack: "tcp" } as const;
+    await relaying(options, async ({ connect, saw }) => {
+      const reader = await connect();
+      await source.push(1);
+      await reader.take(SIZE);
+      const { from, to, why, atMost } = await saw("gap");
+      assertEquals([from, to, why, atMost], [0, 10 * SIZE, "killed", true]);
     });
   }));

@@ -193,6 +193,56 @@ describe("a queue that is full", () => {
         },
       );
     }));
+
+  test("drop: gaps that follow each other are told of as one, and none is forgotten", (t) =>
+    withQueues(async (open) => {
+      if (withoutKernel(t)) return;
+      const source = new TestSource();
+      const queue = await open({ sync: "off", maxBytes: 4 * MIB });
+      const options: Partial<ServeOptions> = {
+        ...{ overflow: "spill", queue, backlog: MIB, memory: 4 * MIB, whenFull: "drop-newest" },
+        ...{ source, readerId: "hello", ack: "tcp" },
+      };
+      await relaying(options, async ({ connect, saw, all, server }) => {
+        const gone = await connect();
+        await gone.say("gone\n");
+        await meet(source, gone);
+        gone.connection.reset();
+        await saw("closed");
+        while (all("queue-full").length === 0) {
+          await source.push(PUSH);
+          await sleep(1);
+        }
+        const slow = await connect();
+        // Then what is in the server's kernel keeps it from being served from memory.
+        const { fd } = slow.connection;
+        if (fd !== undefined) setBufferSize(fd, "receive", SMALL);
+        await slow.say("slow\n");
+        const flooding = source.flood(100_000);
+        const figures = () => server.figures!().readers.find(({ name }) => name === "slow");
+        const deadline = performance.now() + 60_000;
+        while ((figures()?.dropped ?? 0) < 100_000) {
+          assertLess(performance.now(), deadline, "too little was dropped");
+          await slow.read(16_384);
+          await sleep(3);
+        }
+        source.end();
+        await within("the flood's end", 5000, flooding);
+        assertEquals(await slow.rest(), { reason: "eof" });
+        await saw("closed", 2);
+        const gaps = all("gap").filter(({ name }) => name === "slow");
+        assertEquals(figures()?.gaps, gaps.length);
+        assertEquals(gaps.find(({ why }) => why !== "drop-newest"), undefined);
+        const start = Math.min(gaps[0]!.from, numberIn(slow.head) * SIZE);
+        const bytes = gaps.reduce((sum, { from, to }) => sum + to - from, 0);
+        assertEquals(bytes + slow.bytes, source.messages * SIZE - start);
+        gaps.reduce((before, gap) => {
+          // One that grows for long is told of once a second.
+          if (gap.from === before.to) assertGreater(gap.time - before.time, 0.5);
+          return gap;
+        });
+      });
+    }));
 });
 
 describe("zero-window-timeout", () => {

@@ -1,7 +1,13 @@
 /** Who comes back to a relay, what counts as delivered, and so what is sent again. */
 import { describe, test } from "node:test";
 import { connect as connectSocket, type Socket } from "node:net";
-import { assert, assertEquals, assertGreater, assertMatch } from "#std/assert";
+import {
+  assert,
+  assertEquals,
+  assertGreater,
+  assertMatch,
+  assertStringIncludes,
+} from "#std/assert";
 import { connectionState, kernelSource } from "../src/kernel/kernel.ts";
 import type { ServeOptions } from "../src/relay/serve_options.ts";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -87,7 +93,7 @@ describe("--reader-id hello", () => {
   test("one that comes again takes over from its own connection that hangs", () =>
     withQueues(async (open) => {
       const queue = await open();
-      await relaying({ ...options, ack: "reader", queue }, async ({ connect, saw }) => {
+      await relaying({ ...options, ack: "reader", queue }, async ({ connect, saw, all }) => {
         const hanging = await connect();
         await hanging.say("anna\n");
         const { stream } = await hanging.resume();
@@ -105,6 +111,9 @@ describe("--reader-id hello", () => {
         again.assertUnbroken();
         const closed = await saw("closed");
         assertEquals([closed.reader, closed.reason, closed.refused], [1, "local", undefined]);
+        assertEquals([closed.name, closed.replacedBy], ["anna", 3]);
+        const named = all("named").map(({ reader, name }) => `${reader} ${name}`);
+        assertEquals(named, ["1 anna", "2 bert", "3 anna"]);
         await other.take(100 * SIZE);
         other.assertUnbroken();
       });
@@ -322,6 +331,8 @@ describe("what was not delivered is sent again", () => {
         assertEquals(await within("its end", 5000, reader.connection.read(10)), null);
         reader.connection.close();
         await until("closed", 5000, () => all("closed").length === 1);
+        const { refused } = all("closed")[0]!;
+        for (const named of ["00c0ffee0123abcd", stream]) assertStringIncludes(refused!, named);
         const right = await connect();
         assertEquals(await right.resume(), { offset: 0, stream });
         await right.take(SIZE);

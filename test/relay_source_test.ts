@@ -273,8 +273,8 @@ describe("a batch that was damaged on the disk", () => {
       await relaying({ ...options, ack: "tcp" }, async ({ connect, saw, server }) => {
         const reader = await connect();
         assertEquals(await reader.rest(), { reason: "eof" });
-        const { from, to, name } = await saw("gap");
-        assertEquals(name, "reader");
+        const { from, to, name, why } = await saw("gap");
+        assertEquals([name, why], ["reader", "damage"]);
         assert(from <= 50_000 * SIZE && to > 50_000 * SIZE, `from ${from} to ${to}`);
         const { missing, duplicates, outOfOrder, damaged, messages } = reader.verifier;
         assertEquals([duplicates, outOfOrder, damaged], [0, 0, 0]);

@@ -47,7 +47,7 @@ describe("a reader that is away", () => {
         const reader = await connect();
         const caughtUp = saw("caught-up");
         const closed = reader.rest();
-        await caughtUp;
+        assertGreater((await caughtUp).spilled, 0);
         assertEquals(all("closed"), []);
         source.end();
         await flood;
@@ -124,6 +124,42 @@ describe("a reader that is away", () => {
       });
     }));
 });
+
+test("caught up: what was spilled for others does not count", (t) =>
+  withQueues(async (open) => {
+    if (withoutKernel(t)) return;
+    const queue = await open();
+    const source = new TestSource();
+    const options = { overflow: "spill", queue, source, readerId: "hello", ack: "tcp" } as const;
+    await relaying(options, async ({ all, connect }) => {
+      const flood = source.flood(100_000);
+      const come = async (name: string) => {
+        const reader = await connect();
+        await reader.say(`${name}\n`);
+        await reader.take(SIZE);
+        return reader;
+      };
+      for (const name of ["gone", "back"]) {
+        const reader = await come(name);
+        const before = all("spilling").length;
+        reader.connection.reset();
+        const spilling = () => all("spilling").slice(before).find((event) => event.name === name);
+        await until(`${name} is spilled for`, 5000, () => spilling()?.why === "absent");
+        if (name === "back") break;
+        await until("4 MiB on disk", 10_000, () => queue.logs[0]!.end > 4 * MIB);
+      }
+      const before = all("caught-up").length;
+      const back = await come("back");
+      const caughtUp = () => all("caught-up").slice(before).find(({ name }) => name === "back");
+      while (caughtUp() === undefined) await back.read();
+      source.end();
+      await flood;
+      await back.rest();
+      // What it had not got of them: less than all that was stored.
+      const { spilled } = caughtUp()!;
+      assertLess(spilled, 2 * MIB);
+    });
+  }));
 
 describe("a reader that stops", () => {
   test("is spilled for, and from memory again once it has caught up: all of it in order", (t) =>

@@ -170,8 +170,17 @@ describe("server.ts refuses", () => {
     [["--source", "none"], /--source none needs --overflow spill/],
     [
       ["--resume-below", "2k", "--backlog", "1k", ...spill],
-      /--resume-below must not be above --backlog/,
+      /--resume-below 2k must not be above --backlog, which is 1k: /,
     ],
+    [
+      ["--resume-below", "16M", ...spill],
+      /--resume-below 16M must not be above --backlog, which is 8M \(the default\): /,
+    ],
+    [
+      ["--backlog", "128M", "--memory", "64M"],
+      /--backlog 128M must not be above --memory, .* 64M: /,
+    ],
+    [["--spill-max", "1k", ...spill], /--spill-max "1k" must be a size .* at least 100k/],
     [["--ack", "reader", "--replies", "ignore"], /--ack reader and --replies ignore exclude/],
     [["--source-ack"], /--source-ack needs --source tcp/],
     [["--source-ack", "--source", "file"], /--source-ack needs --source tcp/],
@@ -241,6 +250,8 @@ describe("server.ts refuses", () => {
       await refuses("server.ts", args, 1, /feed\.txt.*no such file/);
       const to = (source: string) => ["--port", "0", "--source", source];
       await refuses("server.ts", to(folder), 1, /it is a directory, not a file/);
+      const hint = /no such file; did you mean --source tcp:\/\/127\.0\.0\.1:9000\?$/m;
+      await refuses("server.ts", to("127.0.0.1:9000"), 1, hint);
       await refuses("server.ts", to("/dev/null"), 1, /not a regular file; pipe it into/);
     }));
 

@@ -134,6 +134,18 @@ describe("--log", () => {
     });
   });
 
+  test("names no rate for a source, which has its own", async () => {
+    await withFolder(async (folder) => {
+      const log = join(folder, "server.log");
+      const args = [...json, "--source", "tcp://127.0.0.1:9", "--log", log];
+      await serving(args, () => {
+        const [first] = linesOf(log);
+        assertEquals(first, "messages as the source sends them: one is logged every 100 ms");
+        return Promise.resolve();
+      });
+    });
+  });
+
   test("samples at a high rate and says so, and ends with the count", async () => {
     await withFolder(async (folder) => {
       const log = join(folder, "server.log");

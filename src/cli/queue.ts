@@ -248,6 +248,9 @@ function statusText({ folder, bytes, open, streams, readers }: QueueStatus): str
       formatTable([["stream of", "stream", "on disk", "segments", "offsets", "oldest"], ...rows]),
     );
   }
+  if (streams.length === 0) {
+    return [...lines, "empty: no server has stored anything yet"].join("\n");
+  }
   if (readers.length === 0) return [...lines, "no readers yet"].join("\n");
   const rows = readers.map((reader) => [
     reader.name,

@@ -18,7 +18,7 @@ import { Systemd } from "./systemd.ts";
 import { openDiskQueue } from "../queue/disk_queue.ts";
 import { EMPTY_SOURCE } from "../source/empty_source.ts";
 import type { Source } from "../source/source.ts";
-import { formatBytes, formatHostPort, type Rate } from "../text/units.ts";
+import { formatBytes, formatHostPort, parseHostPort, type Rate } from "../text/units.ts";
 import { ServerStatus } from "./server_status.ts";
 import { listenForStatus, type StatusServer } from "./status_http.ts";
 
@@ -28,6 +28,14 @@ function messagesPerSecond(rate: Rate, { size }: { readonly size: number }): num
   return "messagesPerSecond" in rate ? rate.messagesPerSecond : rate.bytesPerSecond / size;
 }
 
+/** Messages a second, as far as that is known: a source has its own rate, and messages of any size. */
+function loggedRate({ source, rate }: ServerCommand, ofFlood: number): number | undefined {
+  if (source === undefined) return ofFlood;
+  return typeof rate === "object" && "messagesPerSecond" in rate
+    ? rate.messagesPerSecond
+    : undefined;
+}
+
 const NO_FRAME: Frame = { kind: "none" };
 
 function openSource(options: ServerCommand): Source | undefined {
@@ -35,7 +43,22 @@ function openSource(options: ServerCommand): Source | undefined {
   if (source === undefined) return undefined;
   if (source === "none") return EMPTY_SOURCE;
   const { onBadFrame, sourceIdle: idleMs } = options;
-  return source.open({ frame, maxMessage, onBadFrame, rate, acknowledged, idleMs });
+  try {
+    return source.open({ frame, maxMessage, onBadFrame, rate, acknowledged, idleMs });
+  } catch (error) {
+    throw withHint(error as Error, source.name);
+  }
+}
+
+/** HOST:PORT is taken for the name of a file. */
+function withHint(error: Error, name: string): Error {
+  if ((error.cause as NodeJS.ErrnoException | undefined)?.code !== "ENOENT") return error;
+  try {
+    parseHostPort(name);
+  } catch {
+    return error;
+  }
+  return new Error(`${error.message}; did you mean --source tcp://${name}?`, { cause: error });
 }
 
 async function openQueue({ spill, sync, spillMax }: ServerCommand): Promise<Queue | undefined> {
@@ -61,7 +84,9 @@ export async function main(args: readonly string[], called = "server.ts"): Promi
   setLineFormat(options.lineFormat);
   const message = chooseServed(options);
   const rate = messagesPerSecond(options.rate ?? { messagesPerSecond: 1e6 }, message);
-  const log = options.log === undefined ? undefined : new Log(options.log, rate);
+  const log = options.log === undefined
+    ? undefined
+    : new Log(options.log, loggedRate(options, rate));
   const { signal, status } = service();
   const source = openSource(options);
   const description = describeServer(options, message, rate);
@@ -140,7 +165,17 @@ async function openStatus(
   const { address } = server;
   if (json) printLine(JSON.stringify({ event: "metrics", time: 0, ...address }));
   else infoLine(`metrics on http://${formatHostPort(address)}/metrics`);
+  warnOfWatchers(address);
   return server;
+}
+
+/** One line where others than this machine can ask how the server does: --allow is only for readers. */
+function warnOfWatchers(address: Address): void {
+  if (isLoopback(address.host)) return;
+  const where = formatHostPort(address);
+  logLine(
+    `warning: whoever can reach ${where} can read the metrics, with the names of all readers`,
+  );
 }
 
 /** One line where others than this machine can connect, and nobody has said which may. */
@@ -162,11 +197,12 @@ function defined(
 }
 
 function describeServer(
-  { source, frame = NO_FRAME, overflow: policy }: ServerCommand,
+  { source, frame = NO_FRAME, overflow: policy, readerId = "single" }: ServerCommand,
   { size }: { readonly size: number },
   rate: number,
 ): ServerDescription {
-  if (source === undefined) return { flood: { size, rate }, policy };
-  if (source === "none") return { source: { name: "the queue", frame }, policy };
-  return { source: { name: source.name, frame }, policy };
+  const named = readerId !== "single";
+  if (source === undefined) return { flood: { size, rate }, policy, named };
+  if (source === "none") return { source: { name: "the queue", frame }, policy, named };
+  return { source: { name: source.name, frame }, policy, named };
 }

@@ -4,6 +4,7 @@ import { policyOf } from "../send/overflow.ts";
 import { runtime } from "../kernel/runtime.ts";
 import { infoLine, logLine } from "./program.ts";
 import type { ServeEvent } from "../relay/serve_event.ts";
+import type { GapWhy } from "../relay/stream_event.ts";
 import type { SourceEvent } from "../source/source.ts";
 import { printable } from "../text/printable.ts";
 import {
@@ -21,10 +22,20 @@ export interface ServerDescription {
   /** `name`: as on the command line. */
   source?: { name: string; frame: Frame };
   policy: string;
+  /** Readers are recognized by names (--reader-id): lines have them beside the numbers. */
+  named: boolean;
 }
 
 /** Prints an event as one line: what did not work goes to standard error. */
 export function printEvent(event: ServeEvent, server: ServerDescription): void {
+  // Of what happens to a connection.
+  const connection = (of: { reader: number; name?: string }) =>
+    server.named && of.name !== undefined
+      ? `reader ${of.reader} (${of.name})`
+      : `reader ${of.reader}`;
+  // Of what happens to a reader, connected or not, or to all.
+  const reader = (of: { reader: number; name: string }) =>
+    server.named && of.reader > 0 ? connection(of) : of.name;
   switch (event.event) {
     case "listening":
       return infoLine(
@@ -33,6 +44,8 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
       );
     case "reader":
       return infoLine(`reader ${event.reader} connected from ${formatHostPort(event)}`);
+    case "named":
+      return infoLine(`reader ${event.reader} is ${event.name}`);
     case "refused":
       return logLine(`rejected ${formatHostPort(event)}: ${refusedWhy(event)}`);
     case "accept-failed": {
@@ -42,15 +55,17 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
       return logLine(`${what}: ${event.count} connections were not accepted`);
     }
     case "overflow":
-      return infoLine(`reader ${event.reader}: ${overflowLine(event)}`);
+      return infoLine(`${connection(event)}: ${overflowLine(event)}`);
     case "spilling":
       return infoLine(
-        `${event.name}: backlog of ${formatBytes(event.backlog)}: storing to disk from now on`,
+        `${reader(event)}: ${
+          event.why === "absent" ? "is not connected" : `backlog of ${formatBytes(event.backlog)}`
+        }: storing to disk from now on`,
       );
     case "caught-up":
       return infoLine(
-        `${event.name}: caught up: delivering from memory again after ` +
-          `${formatBytes(event.spilled)} through the disk`,
+        `${reader(event)}: caught up: delivering from memory again` +
+          (event.spilled > 0 ? ` after ${formatBytes(event.spilled)} through the disk` : ""),
       );
     case "queue-full": {
       const why = event.why === "max" ? "the queue has reached --spill-max" : "the disk is full";
@@ -59,11 +74,11 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
         "drop-newest": "dropping new messages",
         "drop-oldest": "dropping the oldest messages",
       }[event.then];
-      return logLine(`${event.name}: ${why}: ${then}`);
+      return logLine(`${reader(event)}: ${why}: ${then}`);
     }
     case "queue-room":
       return logLine(
-        `${event.name}: the queue has room again` +
+        `${reader(event)}: the queue has room again` +
           (event.dropped > 0 ? `; ${event.dropped} messages were dropped` : ""),
         "info",
       );
@@ -75,27 +90,27 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
         );
       }
       return logLine(
-        `${event.name}: gap: ${event.atMost ? "at most " : ""}` +
+        `${reader(event)}: gap: ${event.atMost ? "at most " : ""}` +
           `${formatBytes(event.to - event.from)} from offset ${event.from} on are not delivered: ` +
-          "they are neither in memory nor on disk",
+          (event.why === undefined ? "they are neither in memory nor on disk" : GAP_WHY[event.why]),
         "error",
       );
     case "lost":
       return logLine(
-        `${event.name}: ${formatBytes(event.bytes)} are lost: there was no room on disk`,
+        `${reader(event)}: ${formatBytes(event.bytes)} are lost: there was no room on disk`,
         "error",
       );
     case "dead":
       return logLine(
         event.why === "window"
-          ? `${event.name}: window was zero for ${formatSeconds(event.seconds)}: ` +
+          ? `${reader(event)}: window was zero for ${formatSeconds(event.seconds)}: ` +
             "resetting the connection"
-          : `reader ${event.reader}: its host has answered nothing for ` +
+          : `${connection(event)}: its host has answered nothing for ` +
             `${formatSeconds(event.seconds)}: resetting the connection`,
       );
     case "protocol":
       return logLine(
-        `reader ${event.reader}: protocol error, resetting the connection: ${event.error}`,
+        `${connection(event)}: protocol error, resetting the connection: ${event.error}`,
       );
     case "source":
       return printSourceEvent(event.what, server.source?.name ?? "flood");
@@ -104,12 +119,17 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
         `${server.source?.name ?? "source"}: it was replaced: its stream was ${event.before} and ` +
           `is now ${event.now}, which is read from its beginning on`,
       );
-    case "closed":
-      return infoLine(
-        `reader ${event.reader}: ${closedLine(event)} after ${formatSeconds(event.seconds)}: ` +
-          `${event.messages} messages, ${formatBytes(event.bytes)}` +
-          (event.dropped > 0 ? `, ${event.dropped} dropped` : ""),
-      );
+    case "closed": {
+      const seconds = formatSeconds(event.seconds);
+      const who = connection(event);
+      if (event.refused !== undefined) {
+        return logLine(`${who}: rejected after ${seconds}: ${event.refused}`);
+      }
+      const line = `${who}: ${closedLine(event)} after ${seconds}: ` +
+        `${event.messages} messages, ${formatBytes(event.bytes)}` +
+        (event.dropped > 0 ? `, ${event.dropped} dropped` : "");
+      return event.error === undefined ? infoLine(line) : logLine(line);
+    }
     case "done":
       return infoLine(
         `done: ${event.readers} readers, ${event.messages} messages` +
@@ -171,6 +191,16 @@ function refusedWhy({ why, readers }: ServeEvent & { event: "refused" }): string
   return why === "end" ? "the server is ending" : `${readers} readers are connected already`;
 }
 
+const GAP_WHY: Readonly<Record<Exclude<GapWhy, "repair">, string>> = {
+  drop: "they were dropped (--overflow drop)",
+  "drop-newest": "they were dropped, since the queue was full (--spill-full drop-newest)",
+  "drop-oldest": "they were deleted to make room (--spill-full drop-oldest)",
+  retain: "they were older than --retain",
+  damage: "they are damaged on disk",
+  killed: "they were only in memory when a server was killed",
+  source: "the source has lost them",
+};
+
 /** The first overflow of a reader, as one clause. */
 export function overflowLine(event: ServeEvent & { event: "overflow" }): string {
   const { policy, messages, backlog } = event;
@@ -180,9 +210,10 @@ export function overflowLine(event: ServeEvent & { event: "overflow" }): string 
 
 /** How a connection ended, as one clause. */
 export function closedLine(event: ServeEvent & { event: "closed" }): string {
-  const { reason, errno, refused, error } = event;
+  const { reason, errno, refused, replacedBy, error } = event;
   if (error !== undefined) return `closed because of an error: ${printable(error)}`;
   if (refused !== undefined) return `rejected: ${refused}`;
+  if (replacedBy !== undefined) return `replaced by reader ${replacedBy}`;
   if (reason === "local") return "closed by the server";
   return reason === "eof" ? "closed by the reader" : `ended by ${reason} (${errno})`;
 }

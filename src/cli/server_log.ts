@@ -15,9 +15,9 @@ export class Log {
   readonly #fd: number;
   readonly #sent = new Map<number, number>();
 
-  /** `rate`: messages a second. Throws an Error if the file cannot be written. */
-  constructor(file: string, rate: number) {
-    const each = rate <= LOG_EACH_UP_TO;
+  /** `rate`: messages a second; undefined: nobody knows. Throws an Error if the file cannot be written. */
+  constructor(file: string, rate: number | undefined) {
+    const each = rate !== undefined && rate <= LOG_EACH_UP_TO;
     this.everyMs = each ? 1 : SAMPLE_MS;
     try {
       this.#fd = openSync(file, "a");
@@ -26,7 +26,11 @@ export class Log {
         cause: error,
       });
     }
-    const pace = rate === Infinity ? "as fast as possible" : `at ${formatCount(rate)}/s`;
+    const pace = rate === undefined
+      ? "as the source sends them"
+      : rate === Infinity
+      ? "as fast as possible"
+      : `at ${formatCount(rate)}/s`;
     this.#line(
       each
         ? `messages ${pace}: each is logged`

@@ -15,6 +15,7 @@ import type { Message } from "../message/message.ts";
 import { chooseMessage, MESSAGE_OPTIONS, MOST_MESSAGE, parseMessage } from "./message_options.ts";
 import { DEFAULT_NUMBERED_SIZE, LEAST_NUMBERED_SIZE } from "../message/numbered.ts";
 import { isFloodPolicy, type Policy, POLICY_NAMES, policyOf } from "../send/overflow.ts";
+import { SPILL_BACKLOG } from "../relay/choose_feeder.ts";
 import type { WhenFull } from "../relay/stream_event.ts";
 import { AllowList } from "../net/allow_list.ts";
 import { ON_BAD_FRAME } from "../source/bad_frames.ts";
@@ -37,6 +38,8 @@ import {
 const MOST_BUFFER = 2 ** 30 - 1;
 /** Less would not hold a block of messages for the disk and one for a reader. */
 const LEAST_MEMORY = 4 << 20;
+/** In less, not even one full batch of messages fits. */
+const LEAST_SPILL_MAX = 100 << 10;
 
 const spec = {
   name: "server",
@@ -157,7 +160,7 @@ const spec = {
     spillMax: option({
       value: "SIZE",
       help: "limit for what the queue takes on disk (default: the free space on disk)",
-      parse: parseBytes,
+      parse: (text) => parseBytes(text, { least: LEAST_SPILL_MAX }),
     }),
     spillFull: option({
       value: "block|drop-newest|drop-oldest",
@@ -340,16 +343,26 @@ function checkCombination(options: ServerCommand): void {
   if (source === "none" && !spills) {
     throw new UsageError("--source none needs --overflow spill: only a queue has messages then");
   }
-  const { resumeBelow, backlog, ack, replies, metrics, port } = options;
+  const { resumeBelow, memory, ack, replies, metrics, port } = options;
+  const backlog = options.backlog ?? (spills ? SPILL_BACKLOG : 0);
+  const shown = formatSize(backlog) + (options.backlog === undefined ? " (the default)" : "");
   if (metrics !== undefined && metrics.port !== 0 && metrics.port === port) {
     throw new UsageError(
       `--metrics and --port are both ${port}: the readers and HTTP need a port each`,
     );
   }
-  if (resumeBelow !== undefined && backlog !== undefined && resumeBelow > backlog) {
+  if (resumeBelow !== undefined && resumeBelow > backlog) {
     throw new UsageError(
-      "--resume-below must not be above --backlog: the server would switch to disk and back " +
-        "constantly",
+      `--resume-below ${formatSize(resumeBelow)} must not be above --backlog, which is ${shown}: ` +
+        "the server would switch to disk and back constantly",
+    );
+  }
+  if (memory !== undefined && options.backlog !== undefined && backlog > memory) {
+    throw new UsageError(
+      `--backlog ${shown} must not be above --memory, which is ${
+        formatSize(memory)
+      }: so much could ` +
+        "never wait in memory; the default of --memory is four times --backlog",
     );
   }
   if (ack === "reader" && replies === "ignore") {

@@ -68,6 +68,8 @@ interface PendingAppend {
 /** A batch that does not come after what is stored. Others that are pending may. */
 class OutOfOrder extends QueueError {}
 
+/** So many places of damage are remembered, the last ones. */
+const MOST_DAMAGE = 100;
 /** Segments of a log that are kept open for readers. */
 const MOST_OPEN = 16;
 /** Limits of one write. */
@@ -96,6 +98,7 @@ export class DiskLog implements Log {
   /** Why nothing can be appended or read any more. */
   #over: QueueError | undefined;
   #failed: QueueError | undefined;
+  readonly #damage: SegmentDamage[] = [];
   /** Written and not yet synced. */
   #unsynced: { segment: Segment; end: number }[] = [];
   /** Appends that wait for the sync. */
@@ -416,6 +419,10 @@ export class DiskLog implements Log {
     segment.putAside().catch((error) => this.#fail(error));
   }
 
+  isDamaged(from: number, to: number): boolean {
+    return this.#damage.some(({ offset, bytes }) => offset < to && offset + bytes >= from);
+  }
+
   async reserve(offset: number): Promise<void> {
     if (offset === this.reserved) return;
     this.#putLog({ reserved: offset });
@@ -522,6 +529,7 @@ export class DiskLog implements Log {
   }
 
   #report({ offset, bytes, reason }: SegmentDamage): void {
+    if (this.#damage.push({ offset, bytes, reason }) > MOST_DAMAGE) this.#damage.shift();
     this.#context.onDamage({ key: this.key, offset, bytes, reason });
   }
 

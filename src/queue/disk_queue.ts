@@ -10,7 +10,7 @@ import {
   statfsSync,
   statSync,
 } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import process from "node:process";
 import { LONGEST_WRITE } from "../message/message.ts";
 import { newStream } from "../message/protocol.ts";
@@ -138,7 +138,12 @@ export function identify(folder: string): "queue" | "nothing" {
 
 /** Throws a QueueError unless there is a queue in this folder. */
 export function requireQueue(folder: string): void {
-  if (identify(folder) === "nothing") throw new QueueError(`there is no queue ${folder}`);
+  if (identify(folder) !== "nothing") return;
+  throw new QueueError(
+    existsSync(join(folder, LOCK))
+      ? `the queue ${folder} is not made yet: a server has just begun to, or was killed then`
+      : `there is no queue ${folder}`,
+  );
 }
 
 /** Whether it exists; true where Deno has permission for the queue alone: making its folder tells then. */

@@ -24,7 +24,7 @@ export interface StreamStatus {
   /** "": shared by all readers; else the name of its only reader. */
   key: string;
   stream: string;
-  /** Offsets of the first byte and after the last byte on disk. */
+  /** Offsets of the first byte and after the last byte on disk; where nothing is, of the next byte. */
   start: number;
   end: number;
   bytes: number;
@@ -123,11 +123,11 @@ function storedAfter(segments: readonly Segment[], offset: number): Amount {
 export async function queueStatus(sqlite: Sqlite, folder: string): Promise<QueueStatus> {
   const logs = await openLogs(sqlite, folder, false);
   try {
-    const streams = logs.map(({ log, segments }) => ({
+    const streams = logs.map(({ log, cursors, segments }) => ({
       key: log.key,
       stream: log.stream,
-      start: segments[0]?.start ?? 0,
-      end: segments.at(-1)?.end ?? 0,
+      start: segments[0]?.start ?? goesOnAt(log, cursors),
+      end: segments.at(-1)?.end ?? goesOnAt(log, cursors),
       bytes: segments.reduce((sum, { size }) => sum + size, 0),
       segments: segments.length,
       oldest: segments[0]?.oldestMs === undefined
@@ -150,6 +150,10 @@ export async function queueStatus(sqlite: Sqlite, folder: string): Promise<Queue
     await closeLogs(logs);
   }
 }
+
+/** Where a stream goes on of which nothing is stored: its readers have all there was. */
+const goesOnAt = ({ reserved }: LogState, cursors: readonly CursorState[]): number =>
+  cursors.length === 0 ? reserved : Math.max(...cursors.map(({ offset }) => offset));
 
 /** Damage in a stream. */
 export interface FoundDamage extends SegmentDamage {

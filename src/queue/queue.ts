@@ -112,6 +112,8 @@ export interface Log {
    * not known now; but bytes are never without messages.
    */
   after(offset: number): Amount;
+  /** Whether damage was found that makes bytes from one offset to another unreadable. */
+  isDamaged(from: number, to: number): boolean;
   /** Offsets up to `offset` may be used for bytes that are sent but never stored. Durable when settled. */
   reserve(offset: number): Promise<void>;
   /** Durable when settled. */

@@ -256,6 +256,10 @@ export function readQueueState(sqlite: Sqlite, folder: string): State {
     const database = openDatabase(sqlite, folder, true);
     try {
       checkOwner(database, folder, streams);
+      // A server is just making it, or was killed at that moment: what it writes first is all or nothing.
+      if (valueOf(database, "PRAGMA application_id") !== APPLICATION_ID) {
+        return { logs: [], cursors: [] };
+      }
       checkVersion(database, folder);
       const state = readState(database);
       checkState(state, folder, streams);

@@ -13,7 +13,7 @@ import type { UntimedEvent } from "./serve_event.ts";
 import type { ServeOptions } from "./serve_options.ts";
 
 /** Default high watermark with spill: the backlog in memory above which messages go to disk. Bytes. */
-const SPILL_BACKLOG = 8 << 20;
+export const SPILL_BACKLOG = 8 << 20;
 const DEFAULT_RATE = 1e6;
 /** Default limit for a reader's handshake. */
 const HANDSHAKE_TIMEOUT_MS = 10_000;

@@ -20,9 +20,13 @@ export interface ReaderTotals {
 /** What was sent on one connection, and how it ended. */
 export interface ConnectionTotals extends Omit<ReaderTotals, "seconds"> {
   closed: Closed;
+  /** Of the reader, where it is known. */
+  name?: string;
   /** Why the server rejected it: one line, and the kind of reason. */
   refused?: string;
   why?: Rejection;
+  /** The number of the connection that took over: another one of the same reader. */
+  replacedBy?: number;
 }
 
 /** Sends messages to the readers of a server. */

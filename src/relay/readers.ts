@@ -41,8 +41,12 @@ export interface ServedConnection {
   readonly connection: Connection;
   /** ms of `performance.now()`. */
   readonly sinceMs: number;
+  /** The number of the connection that takes over from it. */
+  replacedBy?: number;
   /** Resolves when it is no longer fed. */
   readonly over: Promise<void>;
+  /** It is no longer fed: another connection may be the reader's. */
+  release(): void;
 }
 
 /** A stream with its name in the acknowledgement protocol. */
@@ -199,7 +203,9 @@ export class Readers {
     const { shared, start } = this.#options;
     const key = shared ? SHARED : name;
     const { stream } = await this.#openStream(key);
-    const cursor = await stream.addCursor(name, start === "oldest" ? stream.oldest : stream.tail);
+    const from = start === "oldest" ? stream.oldest : stream.tail;
+    // With --reader-id single it is opened before anyone has come.
+    const cursor = await stream.addCursor(name, from, name !== SINGLE);
     const reader = this.#add(key, cursor, true);
     if (!shared) this.#onOwnStream(stream);
     return reader;

@@ -11,7 +11,7 @@ import { closeSoon, discardReplies, linger } from "../net/linger.ts";
 import { type Connection, DEFAULT_READ_SIZE } from "../net/net.ts";
 import type { ConnectionTotals, Feeder } from "./feeder.ts";
 import type { ServerFigures } from "./figures.ts";
-import { Readers, type RelayReader, SINGLE } from "./readers.ts";
+import { Readers, type RelayReader, type ServedConnection, SINGLE } from "./readers.ts";
 import { Rejected, type Rejection } from "./rejection.ts";
 import { RunningSources } from "./running_sources.ts";
 
@@ -123,10 +123,10 @@ export class Relay implements Feeder {
   }
 
   async #serve(connection: Connection, reader: number): Promise<ConnectionTotals> {
-    const { handshakeTimeoutMs } = this.#options;
-    let handshake: Handshake;
+    const { handshakeTimeoutMs, readerId, onEvent } = this.#options;
+    let handshake: Handshake | undefined;
     let relayReader: RelayReader;
-    let release: () => void;
+    let served: ServedConnection;
     // A reader may connect before the queue is loaded. It must not be taken for a new one.
     await this.#loaded.promise;
     if (!this.#started) {
@@ -134,41 +134,45 @@ export class Relay implements Feeder {
     }
     try {
       handshake = await receiveHandshake(connection, {
-        hello: this.#options.readerId === "hello",
+        hello: readerId === "hello",
         resume: (name) => this.#expectsResume(this.#nameOf(connection, name)),
         handshakeTimeoutMs,
       });
       relayReader = await this.#open(connection, this.#nameOf(connection, handshake.name));
-      release = await this.#takeOver(relayReader, connection, handshake);
+      served = await this.#takeOver(relayReader, connection, handshake, reader);
     } catch (error) {
-      return await reject(connection, error as Error);
+      const known = handshake !== undefined || readerId !== "hello";
+      const name = known ? this.#nameOf(connection, handshake?.name) : undefined;
+      return await reject(connection, error as Error, name);
     }
     try {
-      return await this.#deliver(connection, reader, relayReader, handshake, release);
+      return await this.#deliver(served, reader, relayReader, handshake);
     } finally {
-      release();
+      served.release();
     }
   }
 
-  /** Feeds a reader on a connection that is now its own. `release` is called once it is fed no more. */
+  /** Feeds a reader on a connection that is now its own. */
   async #deliver(
-    connection: Connection,
+    served: ServedConnection,
     reader: number,
     relayReader: RelayReader,
     handshake: Handshake,
-    release: () => void,
   ): Promise<ConnectionTotals> {
-    const { drainReplies } = this.#options;
+    const { drainReplies, readerId, onEvent } = this.#options;
+    const { connection } = served;
     const { name } = relayReader;
     relayReader.reader = reader;
+    if (readerId === "hello") onEvent({ event: "named", reader, name });
     if (this.#ending || this.#stopped) {
       closeSoon(connection);
       await linger(connection, discardReplies(connection, handshake.reading));
-      return await reject(connection, new Rejected("end", ENDING));
+      return await reject(connection, new Rejected("end", ENDING), name);
     }
     const before = { ...countsOf(relayReader) };
     const stopReporting = this.#reportSent(relayReader);
     let failure: { error: unknown } | undefined;
+    let rejected: Rejected | undefined;
     const acks = handshake.acknowledges ? new AckParser(handshake.lines) : undefined;
     const begun = Promise.withResolvers<void>();
     const feeding = this.#feed(
@@ -179,8 +183,10 @@ export class Relay implements Feeder {
       () => linger(connection, replies),
     ).catch((error) => {
       if (error instanceof ProtocolError) {
-        this.#options.onEvent({ event: "protocol", reader, name, error: error.message });
+        onEvent({ event: "protocol", reader, name, error: error.message });
         connection.reset();
+      } else if (error instanceof Rejected) {
+        rejected = error;
       } else {
         failure = { error };
       }
@@ -197,7 +203,8 @@ export class Relay implements Feeder {
     });
     const finished = await feeding;
     stopReporting();
-    release();
+    served.release();
+    const { replacedBy } = served;
     // Before the next await: after it the counters may include the reader's next connection.
     const after = countsOf(relayReader);
     const totals = {
@@ -214,7 +221,12 @@ export class Relay implements Feeder {
     if (finished) await linger(connection, replies);
     connection.close();
     this.#endIfComplete();
-    return { ...totals, closed: await connection.closed };
+    const why = rejected !== undefined
+      ? { refused: rejected.message, why: rejected.why }
+      : replacedBy !== undefined
+      ? { replacedBy }
+      : {};
+    return { ...totals, name, ...why, closed: await connection.closed };
   }
 
   #nameOf(connection: Connection, name: string | undefined): string {
@@ -252,14 +264,15 @@ export class Relay implements Feeder {
   }
 
   /**
-   * Makes a connection the reader's, once its earlier one, which it may replace, has ended. Returns a
-   * function that ends that. Where it may not replace it, this one is `Rejected`.
+   * Makes a connection, of number `by`, the reader's, once its earlier one, which it may replace, has ended.
+   * Where it may not replace it, this one is `Rejected`.
    */
   async #takeOver(
     relayReader: RelayReader,
     connection: Connection,
     { acknowledges }: Handshake,
-  ): Promise<() => void> {
+    by: number,
+  ): Promise<ServedConnection> {
     for (let served; (served = relayReader.served) !== undefined;) {
       // A reader that names itself may replace its earlier connection, which may hang. Any reader may
       // replace one that has sent FIN: whether that one still reads, only a write would show. And one
@@ -268,18 +281,22 @@ export class Relay implements Feeder {
       const may = this.#options.readerId === "hello" || relayReader.sentFin ||
         (acknowledges && performance.now() - movedMs >= SILENT_MS);
       if (!may) throw new Rejected("connected", "another reader is connected already");
+      served.replacedBy = by;
       served.connection.reset();
       await served.over;
     }
-    // Several may have waited: the next of them finds this one.
-    const over = Promise.withResolvers<void>();
-    const own = { connection, sinceMs: performance.now(), over: over.promise };
+    // At once: several may have waited, and the next of them finds this one.
+    const { promise: over, resolve } = Promise.withResolvers<void>();
+    const own: ServedConnection = {
+      ...{ connection, sinceMs: performance.now(), over },
+      release() {
+        if (relayReader.served === own) delete relayReader.served;
+        resolve();
+      },
+    };
     relayReader.served = own;
     relayReader.sentFin = false;
-    return () => {
-      if (relayReader.served === own) delete relayReader.served;
-      over.resolve();
-    };
+    return own;
   }
 
   async #feed(
@@ -314,7 +331,11 @@ export class Relay implements Feeder {
     // Its offset belongs to another stream. The reader has to decide what to do, and disconnects.
     if (other) {
       await linger(connection);
-      return false;
+      throw new Rejected(
+        "stream",
+        `its offset is of the stream ${stored.stream}, and this server's stream is ${id}: remove ` +
+          "its offset file to let it begin anew, or start the server with the queue of that stream",
+      );
     }
     // Told now: from here on it counts as delivered.
     if (offset > wanted) stream.miss(cursor, wanted, offset);
@@ -409,6 +430,7 @@ export class Relay implements Feeder {
 
   #fail(error: unknown): void {
     for (const stop of this.#timers.splice(0)) stop();
+    for (const { stream } of this.#readers.streams.values()) stream.tellGaps();
     this.#end.reject(error);
   }
 
@@ -445,10 +467,16 @@ const countsOf = ({ delivery }: RelayReader) => ({
 /** TCP acknowledgements are read through libc. */
 const defaultAck = (): Ack => typeof libc === "string" ? "none" : "tcp";
 
-async function reject(connection: Connection, error: Error): Promise<ConnectionTotals> {
+async function reject(
+  connection: Connection,
+  error: Error,
+  name?: string,
+): Promise<ConnectionTotals> {
   connection.close();
   const closed = await connection.closed;
   // The handshake has errors of its own.
   const why: Rejection = error instanceof Rejected ? error.why : "handshake";
-  return { messages: 0, bytes: 0, dropped: 0, overflows: 0, closed, refused: error.message, why };
+  const who = name === undefined ? {} : { name };
+  const nothing = { messages: 0, bytes: 0, dropped: 0, overflows: 0 };
+  return { ...nothing, ...who, closed, refused: error.message, why };
 }

@@ -13,6 +13,8 @@ import type { WhenFull } from "./stream_event.ts";
 export type ReaderId = "single" | "address" | "hello";
 
 export type RelayEvent =
+  /** A reader has said its name, and is served: only where readers are recognized by it. */
+  | { event: "named"; reader: number; name: string }
   | ({ reader: number; name: string } & DeliveryEvent)
   | { event: "sent"; reader: number; messages: number }
   /** A reader violated the acknowledgement protocol: its connection is reset. */

@@ -165,15 +165,19 @@ export class Retention {
     const ahead = this.#bytesAfter(sent);
     const unacked = this.#bytesAfter(delivered);
     if (!cursor.behind) {
+      if (cursor.isExpected && unacked <= bound) return;
       if (connected ? ahead <= bound && unacked <= most : unacked <= 0) return;
       cursor.behind = true;
+      cursor.behindFrom = delivered;
       this.#behind++;
-      onEvent({ event: "spilling", backlog: this.#lag.bytes(cursor) }, cursor);
+      const why = connected ? "backlog" : "absent";
+      onEvent({ event: "spilling", why, backlog: this.#lag.bytes(cursor) }, cursor);
     } else if (connected && ahead <= resumeBelow && unacked <= most && !this.#finishing) {
       cursor.behind = false;
       this.#behind--;
       cursor.readAhead?.stop();
-      onEvent({ event: "caught-up", spilled: this.#spiller!.stored }, cursor);
+      const spilled = Math.max(0, this.#storedEnd - cursor.behindFrom);
+      onEvent({ event: "caught-up", spilled }, cursor);
     }
   }
 }

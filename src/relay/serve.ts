@@ -158,7 +158,7 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
       emit({ event: "dead", time: seconds(), reader, why: "silent", seconds: silentMs / 1000 });
       connection.reset();
     });
-    const { closed, refused, why: rejection, ...sent } = await feed(open, reader);
+    const { closed, name, refused, why: rejection, replacedBy, ...sent } = await feed(open, reader);
     stopWatching();
     readers.delete(reader);
     connections--;
@@ -169,10 +169,13 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
     total.overflows += totals.overflows;
     const why = "failure" in open
       ? { error: messageOf(open.failure) }
-      : refused === undefined
-      ? {}
-      : { refused, ...(rejection === undefined ? {} : { why: rejection }) };
-    emit({ event: "closed", time: seconds(), reader, ...totals, ...closed, ...why });
+      : refused !== undefined
+      ? { refused, ...(rejection === undefined ? {} : { why: rejection }) }
+      : replacedBy !== undefined
+      ? { replacedBy }
+      : {};
+    const who = name === undefined ? { reader } : { reader, name };
+    emit({ event: "closed", time: seconds(), ...who, ...totals, ...closed, ...why });
     finish();
   };
 

@@ -7,8 +7,9 @@ import type { RelayEvent } from "./relay_options.ts";
 
 /**
  * An event of a server. `reader` counts from 1; `time`: seconds since `serve` was called. Of a
- * reader that was closed: `refused`, why it was not served, and `why`, the kind of that; `error`, what
- * failed on our side.
+ * reader that was closed: `name`, where it is known; `refused`, why it was not served, and `why`, the kind of
+ * that; `replacedBy`, the number of the connection with which it took over itself; `error`, what failed on
+ * our side.
  */
 export type ServeEvent =
   & { time: number }
@@ -35,7 +36,8 @@ export type ServeEvent =
     | { event: "dead"; reader: number; why: "silent"; seconds: number }
     | RelayEvent
     | (
-      & { event: "closed"; reader: number; refused?: string; why?: Rejection; error?: string }
+      & { event: "closed"; reader: number; name?: string }
+      & { refused?: string; why?: Rejection; replacedBy?: number; error?: string }
       & ReaderTotals
       & Closed
     )

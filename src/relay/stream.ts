@@ -9,6 +9,7 @@
  */
 import { type Block, Blocks } from "./blocks.ts";
 import type { LogFigures, ReaderFigures } from "./figures.ts";
+import { Gaps } from "./gaps.ts";
 import { LONGEST_WRITE } from "../message/message.ts";
 import { Lag, offsetsIn } from "./lag.ts";
 import {
@@ -23,6 +24,7 @@ import { Reservation } from "./reservation.ts";
 import { Retention } from "./retention.ts";
 import { Spiller } from "./spiller.ts";
 import { type CursorConnection, type Hole, StreamCursor } from "./stream_cursor.ts";
+import type { GapWhy } from "./stream_event.ts";
 import type { StreamOptions, StreamState } from "./stream_options.ts";
 
 export type { StreamOptions } from "./stream_options.ts";
@@ -48,13 +50,16 @@ export class Stream {
   readonly #retention: Retention;
   readonly #records: Records;
   readonly #reservation: Reservation | undefined;
+  readonly #gaps: Gaps;
   #origin: Origin;
   /** The origin is being recorded. */
   #following: Promise<void> | undefined;
-  /** Offsets that a killed server may have used for bytes that are lost. */
-  #lost = { from: 0, to: 0 };
-  /** Before it, what is stored was deleted though readers had not got it. */
-  #deletedTo = 0;
+  /** Offsets that may have been used for bytes that are lost: by a killed server, or of an old upstream. */
+  #lost: { from: number; to: number; why: GapWhy } = { from: 0, to: 0, why: "killed" };
+  /** The last bytes that the source had lost. */
+  #missed = { from: 0, to: 0 };
+  /** Up to where the disk's oldest part was deleted, though readers had not got it. */
+  #deleted: { to: number; why: GapWhy } = { to: 0, why: "drop-oldest" };
   /** Bytes so far. */
   #bytes = 0;
   /** Messages dropped by all readers when the queue became full. */
@@ -68,6 +73,7 @@ export class Stream {
     this.#lag = new Lag(log, this.#state);
     this.#origin = log?.origin ?? { shift: 0, since: 0 };
     this.#records = new Records(options, this.#state);
+    this.#gaps = new Gaps((gap, cursor) => options.onEvent({ event: "gap", ...gap }, cursor));
     if (log !== undefined) {
       this.#recover(log);
       this.#reservation = new Reservation(log);
@@ -77,7 +83,7 @@ export class Stream {
         beforeRun: (start) => this.#records.beginRun(start),
         onStored: () => this.#onStored(),
         onFull: (why) => this.#onFull(why),
-        makeRoom: whenFull === "drop-oldest" ? () => this.dropOldest() : undefined,
+        makeRoom: whenFull === "drop-oldest" ? () => this.dropOldest("drop-oldest") : undefined,
         onError,
       });
     }
@@ -108,7 +114,7 @@ export class Stream {
       // What was only in memory is lost. What was sent of it used its offsets.
       const known = Math.max(log.end, ...offsets);
       this.#state.tail = Math.max(known, log.reserved);
-      this.#lost = { from: known, to: this.tail };
+      this.#lost = { from: known, to: this.tail, why: "killed" };
       this.#leaveOut(this.#lost);
     }
     for (const cursor of log.cursors) {
@@ -169,9 +175,10 @@ export class Stream {
     return undefined;
   }
 
-  /** Adds a reader that begins at `offset`; once it is recorded. */
-  async addCursor(name: string, offset: number): Promise<StreamCursor> {
+  /** Adds a reader that begins at `offset`; once it is recorded. `expected`: it is here already. */
+  async addCursor(name: string, offset: number, expected = false): Promise<StreamCursor> {
     const cursor = new StreamCursor(name, offset, undefined, offset);
+    if (expected) cursor.expect();
     // Before it is recorded: what it needs must be kept meanwhile.
     this.#state.cursors.add(cursor);
     try {
@@ -186,6 +193,7 @@ export class Stream {
   /** Removes a reader. */
   async removeCursor(cursor: StreamCursor): Promise<void> {
     if (!this.#state.cursors.delete(cursor)) return;
+    this.#gaps.tell(cursor);
     await cursor.stored?.forget();
     this.#retention.remove(cursor);
   }
@@ -200,7 +208,7 @@ export class Stream {
     if (before !== undefined) {
       // What came from the old one, was sent and not stored, is lost: its offsets must not be used again.
       const offered = Math.max(this.tail, ...[...this.cursors].map(({ offered }) => offered));
-      if (offered > this.tail) this.#lost = { from: this.tail, to: offered };
+      if (offered > this.tail) this.#lost = { from: this.tail, to: offered, why: "source" };
       this.#leaveOut({ from: this.tail, to: offered });
       this.#state.tail = offered;
     }
@@ -242,7 +250,8 @@ export class Stream {
       }
       // The source has lost what is between.
       if (offset > this.tail) {
-        this.#leaveOut({ from: this.tail, to: offset });
+        this.#missed = { from: this.tail, to: offset };
+        this.#leaveOut(this.#missed);
         this.#state.tail = offset;
       }
     }
@@ -404,6 +413,7 @@ export class Stream {
     // Before it counts as absent: they were dropped on its connection.
     if (!this.#options.policy.keepsForAbsentReaders) this.discard(cursor);
     cursor.end();
+    this.#gaps.tell(cursor);
     this.review();
   }
 
@@ -431,6 +441,7 @@ export class Stream {
   /** The kernel has accepted so many bytes for this reader. */
   accept(cursor: StreamCursor, bytes: number): void {
     cursor.sent += bytes;
+    this.#gaps.tell(cursor);
     this.#retention.progress();
   }
 
@@ -443,14 +454,25 @@ export class Stream {
 
   /** This reader does not get the bytes from `from` to `to`. */
   miss(cursor: StreamCursor, from: number, to: number): void {
-    const repaired = from >= this.#deletedTo && isSkippedByRepair(from, to);
-    const atMost = repaired || (from < this.#lost.to && to > this.#lost.from);
-    const doubt = {
+    const why = this.#whyMissing(cursor, from, to);
+    const atMost = why === "repair" || (from < this.#lost.to && to > this.#lost.from);
+    this.#gaps.add(cursor, {
+      from,
+      to,
+      ...(why === undefined ? {} : { why }),
       ...(atMost ? { atMost } : {}),
-      ...(repaired ? { why: "repair" as const } : {}),
-    };
-    this.#options.onEvent({ event: "gap", from, to, ...doubt }, cursor);
-    cursor.gaps++;
+    });
+  }
+
+  /** Why there are no bytes for this reader from one offset to another; undefined: nobody knows. */
+  #whyMissing(cursor: StreamCursor, from: number, to: number): GapWhy | undefined {
+    const { log, policy } = this.#options;
+    if (cursor.holeAt(from) !== undefined) return policy.dropsNewest ? "drop" : "drop-newest";
+    if (from < this.#deleted.to) return this.#deleted.why;
+    if (isSkippedByRepair(from, to)) return "repair";
+    if (from < this.#lost.to && to > this.#lost.from) return this.#lost.why;
+    if (from < this.#missed.to && to > this.#missed.from) return "source";
+    return log?.isDamaged(from, to) ? "damage" : undefined;
   }
 
   /** Everything before `offset` is delivered to this reader. */
@@ -480,15 +502,16 @@ export class Stream {
   }
 
   /** Deletes the oldest part on disk; readers that have not got it miss it. Whether there was any. */
-  async dropOldest(): Promise<boolean> {
+  async dropOldest(why: "drop-oldest" | "retain"): Promise<boolean> {
     const { log } = this.#options;
     if (log === undefined || log.start >= log.end) return false;
     const before = log.start;
-    const start = this.#deletedTo = await log.dropOldest();
+    const start = await log.dropOldest();
+    if (start > before) this.#deleted = { to: start, why };
     for (const cursor of this.cursors) {
       // A connected reader comes to the gap when it is sent what is after it.
       if (cursor.connected || cursor.delivered >= start) continue;
-      this.miss(cursor, cursor.delivered, start);
+      this.#gaps.add(cursor, { from: cursor.delivered, to: start, why });
       cursor.delivered = cursor.sent = start;
       cursor.passHoles(start);
     }
@@ -501,7 +524,7 @@ export class Stream {
     const { log } = this.#options;
     if (log === undefined) return;
     while ((log.oldestSegmentMs ?? Infinity) < wallClockMs() - retainMs) {
-      if (!await this.dropOldest()) return;
+      if (!await this.dropOldest("retain")) return;
     }
   }
 
@@ -511,6 +534,12 @@ export class Stream {
    */
   review(): void {
     this.#retention.review();
+    this.#gaps.review();
+  }
+
+  /** Tells of gaps that may still grow: the server ends. */
+  tellGaps(): void {
+    this.#gaps.tellAll();
   }
 
   /** Records how far each reader has come; resolves once that is durable. */
@@ -531,6 +560,7 @@ export class Stream {
   /** Stores what is in memory, as far as the queue has room, and records how far each reader has come. */
   async store(): Promise<void> {
     const { log } = this.#options;
+    this.#gaps.tellAll();
     this.#records.stop();
     if (log === undefined) return;
     await this.#spiller!.flush();

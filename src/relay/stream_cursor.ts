@@ -14,6 +14,9 @@ export interface CursorConnection {
   readonly blockedSince: number | undefined;
 }
 
+/** How long a reader that comes for the first time may take until its name is recorded; ms. */
+const EXPECTED_MS = 1000;
+
 export class StreamCursor {
   readonly name: string;
   /** As it is recorded on disk; absent without a queue, and until then. */
@@ -34,6 +37,10 @@ export class StreamCursor {
   droppedWhileAbsent = 0;
   /** How often bytes were missing for it. */
   gaps = 0;
+  /** What had been delivered to it when it fell behind. */
+  behindFrom = 0;
+  /** It is about to connect for the first time, until then; ms of `performance.now()`. */
+  #expectedUntilMs = -Infinity;
   #connection: CursorConnection | undefined;
   #readAhead: ReadAhead | undefined;
   /** The highest offset that may have been sent to it on earlier connections. */
@@ -49,6 +56,15 @@ export class StreamCursor {
 
   get connected(): boolean {
     return this.#connection !== undefined;
+  }
+
+  /** It comes for the first time, and is connected in a moment: it is not yet one that is away. */
+  expect(): void {
+    this.#expectedUntilMs = performance.now() + EXPECTED_MS;
+  }
+
+  get isExpected(): boolean {
+    return !this.connected && performance.now() < this.#expectedUntilMs;
   }
 
   /** It is not connected, or its kernel accepts no more bytes. */
@@ -79,6 +95,7 @@ export class StreamCursor {
   end(): void {
     this.#offered = this.offered;
     this.#connection = undefined;
+    this.#expectedUntilMs = -Infinity;
     this.#readAhead?.stop();
     this.#readAhead = undefined;
     this.inFlight = 0;
