@@ -134,6 +134,7 @@ class ModelLog implements Log {
   readonly segments = 1;
   readonly oldestMs = undefined;
   readonly oldestSegmentMs = undefined;
+  readonly repairedEnd = 0;
   end: number;
   readonly disk: Disk;
   readonly #steps: (() => void)[] = [];

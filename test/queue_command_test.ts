@@ -218,17 +218,24 @@ describe("queue", () => {
       assertEquals(hashes(folder), before, "it was changed");
     }));
 
-  test("exports from the middle of a batch on, which is delivered in part", () =>
+  test("exports a batch that is delivered in part: from an acknowledged offset on, or all of it", () =>
     withMade(async (folder) => {
       await withOpen(folder, async (opened) => {
         const shared = await opened.openLog("");
-        for (const cursor of shared.cursors) if (cursor.name === "a") cursor.release(1234);
+        await shared.openCursor("plain", 0);
+        for (const cursor of shared.cursors) if (cursor.name !== "b") cursor.release(1234);
       });
-      const out = `${folder}.out`;
-      const { status } = await queue("export", folder, "--reader", "a", "--out", out);
-      assertEquals(status, 0);
-      const bytes = Buffer.concat([batchBytes(1234, 1766), batchBytes(5000, 1000)]);
-      assertEquals(Buffer.compare(readFileSync(out), bytes), 0);
+      const said = "begins at offset 1000, where a message is known to begin: the reader has " +
+        "received the first 234 bytes\n";
+      for (const [name, from, first] of [["a", 1234, ""], ["plain", 1000, said]] as const) {
+        const out = `${folder}.${name}`;
+        const { status, stderr } = await queue("export", folder, "--reader", name, "--out", out);
+        const bytes = Buffer.concat([batchBytes(from, 3000 - from), batchBytes(5000, 1000)]);
+        assertEquals(Buffer.compare(readFileSync(out), bytes), 0);
+        const missing = "missing: 2000 bytes from offset 3000 on: they are not stored\n";
+        const count = `exported 3 batches, ${(bytes.length / 1000).toFixed(2)} kB\n`;
+        assertEquals([status, stderr], [0, `${first}${missing}${count}`]);
+      }
     }));
 
   test("forgets a reader, and what only it needs is deleted", () =>
@@ -267,6 +274,12 @@ describe("queue", () => {
           ["a", "oldest", 0],
           ["b", "oldest", 0],
           ["b", "5000", 5000],
+          // Only at the start of a batch is a message known to begin.
+          ["a", "1999", 1000],
+          ["own one", "123456", 100_000],
+          // Between two batches nothing is stored.
+          ["a", "4000", 5000],
+          ["a", "0", 0],
           ["own one", "500000", 500_000],
         ] as const
       ) {

@@ -20,7 +20,7 @@ import { Segment, type SegmentDamage } from "./segment.ts";
 import { FILE_HEADER, formatRecordHeader, recordSize, streamCrc } from "./segment_format.ts";
 import type { QueueState } from "./state.ts";
 import { createStreamFolder, findSegments, syncFolder } from "./stream_folder.ts";
-import type { CursorState, LogState } from "./state_database.ts";
+import type { CursorState, LogState, RangeState } from "./state_database.ts";
 
 /** What the logs of a queue share. */
 export interface DiskLogContext {
@@ -77,6 +77,7 @@ export class DiskLog implements Log {
   readonly stream: string;
   readonly epoch: number;
   reserved: number;
+  repairedEnd = 0;
   origin: Origin;
   end = 0;
   durableEnd = 0;
@@ -114,7 +115,11 @@ export class DiskLog implements Log {
   }
 
   /** Finds what is stored, and cuts off an incomplete last record. */
-  async recover(cursors: readonly CursorState[]): Promise<void> {
+  async recover(
+    cursors: readonly CursorState[],
+    ranges: readonly RangeState[] = [],
+  ): Promise<void> {
+    this.repairedEnd = ranges.find(({ what }) => what === "repaired")?.end ?? 0;
     if (!existsSync(this.#folder)) {
       const offset = Math.min(...cursors.map(({ offset }) => offset));
       if (cursors.length > 0) this.#report({ offset, bytes: 0, reason: NO_FOLDER });

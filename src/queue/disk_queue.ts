@@ -239,13 +239,16 @@ class DiskQueue implements Queue {
   }
 
   async #open(): Promise<void> {
-    const { logs, cursors } = await this.#state.opened;
+    const { logs, cursors, ranges } = await this.#state.opened;
     await syncFolder(this.#folder);
     if (this.#created) await syncParent(this.#folder);
     for (const row of logs) {
       const log = new DiskLog(this.#context, row);
       this.#logs.set(row.key, log);
-      await log.recover(cursors.filter(({ key }) => key === row.key));
+      await log.recover(
+        cursors.filter(({ key }) => key === row.key),
+        ranges.filter(({ key }) => key === row.key),
+      );
     }
   }
 

@@ -142,6 +142,9 @@ export async function queueStatus(sqlite: Sqlite, folder: string): Promise<Queue
   }
 }
 
+/** The place of nobody: a stream as a whole. */
+const ALL = { offset: 0, acknowledges: 0 };
+
 /** Damage in a stream. */
 export interface FoundDamage extends SegmentDamage {
   key: string;
@@ -171,26 +174,32 @@ export async function checkQueue(sqlite: Sqlite, folder: string): Promise<CheckR
   }
 }
 
-/** Names of all readers. Throws a QueueError. */
-export function readerNames(sqlite: Sqlite, folder: string): string[] {
+/** Names of all readers and streams. Throws a QueueError. */
+export function namesIn(sqlite: Sqlite, folder: string): { readers: string[]; streams: string[] } {
   requireQueue(folder);
-  return readQueueState(sqlite, folder).cursors.map(({ name }) => name);
+  const { logs, cursors } = readQueueState(sqlite, folder);
+  return { readers: cursors.map(({ name }) => name), streams: logs.map(({ stream }) => stream) };
 }
 
 /**
- * What is stored for a reader, from the first byte that is not delivered on. `onMissing`: bytes that are
- * missing. Rejects with a QueueError.
+ * What is stored for a reader, from the first message that is not delivered on, or of a stream. A reader
+ * that acknowledges has exactly what is before its offset. Of others, only the start of the batch is
+ * sure to be one of a message: they get all of it. `onMissing`: bytes that are missing. `onAgain`: bytes
+ * before the reader's offset. Rejects with a QueueError.
  */
 export async function* storedFor(
   sqlite: Sqlite,
   folder: string,
-  name: string,
+  wanted: { reader: string } | { stream: string },
   onMissing: (offset: number, bytes: number, reason: string) => void,
+  onAgain: (offset: number, bytes: number) => void = () => {},
 ): AsyncGenerator<StoredBatch> {
   const logs = await openLogs(sqlite, folder, false);
   try {
     for (const { log, cursors, segments, damages } of logs) {
-      const cursor = cursors.find((cursor) => cursor.name === name);
+      const cursor = "stream" in wanted
+        ? log.stream === wanted.stream ? ALL : undefined
+        : cursors.find(({ name }) => name === wanted.reader);
       if (cursor === undefined) continue;
       const report = ({ offset, bytes, reason }: SegmentDamage) => onMissing(offset, bytes, reason);
       damages.forEach(report);
@@ -199,7 +208,9 @@ export async function* storedFor(
       for (const segment of segments) {
         for (let batch; (batch = await segment.read(at, log.stream, report)) !== null;) {
           if (batch.offset > at && !first) onMissing(at, batch.offset - at, "they are not stored");
-          const skip = Math.max(0, at - batch.offset);
+          const has = Math.max(0, at - batch.offset);
+          const skip = cursor.acknowledges === 1 ? has : 0;
+          if (has > skip) onAgain(batch.offset, has);
           at = batch.offset + batch.bytes.length;
           first = false;
           yield { ...batch, offset: batch.offset + skip, bytes: batch.bytes.subarray(skip) };

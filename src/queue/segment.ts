@@ -326,6 +326,11 @@ export class Segment {
     return entry !== undefined && entry.offset <= offset ? entry.offset + entry.length : undefined;
   }
 
+  /** Start of the first record that ends after `offset`; undefined: none. Only once it is indexed. */
+  recordStart(offset: number): number | undefined {
+    return this.#entry(offset)?.offset;
+  }
+
   /** The first record that ends after `offset`. Only once it is indexed. */
   #entry(offset: number): IndexEntry | undefined {
     let low = 0;

@@ -56,14 +56,28 @@ export interface CursorState {
   acknowledges: number;
 }
 
+/**
+ * A part of a log. `closed`: what was stored when a server closed the queue. `repaired`: what was stored
+ * when the database was made anew, whose readers are not known.
+ */
+export interface RangeState {
+  /** The log. */
+  key: string;
+  what: "closed" | "repaired";
+  start: number;
+  end: number;
+}
+
 /** All that is recorded. */
 export interface State {
   logs: LogState[];
   cursors: CursorState[];
+  ranges: RangeState[];
 }
 
 /** What to record: rows to insert or to replace, and cursors to remove. */
-export interface StateChange extends State {
+export interface StateChange extends Omit<State, "ranges"> {
+  ranges?: RangeState[];
   forgotten: { key: string; name: string }[];
 }
 
@@ -86,11 +100,27 @@ const SCHEMA = `
   ) STRICT, WITHOUT ROWID;
 `;
 
+/** Queues of earlier builds lack it. */
+const RANGES = `
+  CREATE TABLE IF NOT EXISTS ranges (
+    key TEXT NOT NULL REFERENCES logs,
+    what TEXT NOT NULL,
+    start INTEGER NOT NULL,
+    "end" INTEGER NOT NULL,
+    PRIMARY KEY (key, what)
+  ) STRICT, WITHOUT ROWID;
+`;
+
 const LOG_COLUMNS = ["key", "stream", "epoch", "reserved", "originStream", "shift", "since"];
 const CURSOR_COLUMNS = ["key", "name", "offset", "acknowledges"];
+const RANGE_COLUMNS = ["key", "what", "start", "end"];
+
+/** `end` is a word of SQL. */
+const listOf = (columns: readonly string[]): string =>
+  columns.map((column) => `"${column}"`).join(", ");
 
 const upsert = (table: string, columns: readonly string[]): string =>
-  `INSERT OR REPLACE INTO ${table} (${columns.join(", ")}) ` +
+  `INSERT OR REPLACE INTO ${table} (${listOf(columns)}) ` +
   `VALUES (${columns.map(() => "?").join(", ")})`;
 
 /** A database for one writer. */
@@ -102,6 +132,7 @@ export class StateDatabase {
   readonly #lock: DatabaseSync;
   readonly #putLog: StatementSync;
   readonly #putCursor: StatementSync;
+  readonly #putRange: StatementSync;
   readonly #forget: StatementSync;
   /** What is recorded at the opening. */
   readonly initial: State;
@@ -127,6 +158,7 @@ export class StateDatabase {
         database.exec(SCHEMA);
       }
       checkVersion(database, folder);
+      database.exec(RANGES);
       if (!anew) checkState(readState(database), folder, streams);
       // Who opened the log earlier must not append any more.
       database.exec("UPDATE logs SET epoch = epoch + 1");
@@ -134,6 +166,7 @@ export class StateDatabase {
       this.initial = readState(database);
       this.#putLog = database.prepare(upsert("logs", LOG_COLUMNS));
       this.#putCursor = database.prepare(upsert("cursors", CURSOR_COLUMNS));
+      this.#putRange = database.prepare(upsert("ranges", RANGE_COLUMNS));
       this.#forget = database.prepare("DELETE FROM cursors WHERE key = ? AND name = ?");
       this.#database = database;
       this.#inode = statSync(join(folder, DATABASE)).ino;
@@ -146,7 +179,7 @@ export class StateDatabase {
   }
 
   /** Records all of it, or nothing. Throws a QueueError or QueueFull. */
-  change({ logs, cursors, forgotten }: StateChange): void {
+  change({ logs, cursors, ranges = [], forgotten }: StateChange): void {
     try {
       this.#checkInPlace();
       this.#database.exec("BEGIN IMMEDIATE");
@@ -159,12 +192,22 @@ export class StateDatabase {
         for (const { key, name, offset, acknowledges } of cursors) {
           this.#putCursor.run(key, name, offset, acknowledges);
         }
+        for (const { key, what, start, end } of ranges) this.#putRange.run(key, what, start, end);
         this.#database.exec("COMMIT");
       } catch (error) {
         // SQLite may have done it itself, on a full disk for example.
         rollback(this.#database);
         throw error;
       }
+    } catch (error) {
+      throw explainSqlite(this.#folder, error);
+    }
+  }
+
+  /** What is stored changes from now on. Throws a QueueError or QueueFull. */
+  begin(): void {
+    try {
+      this.#database.exec("DELETE FROM ranges WHERE what = 'closed'");
     } catch (error) {
       throw explainSqlite(this.#folder, error);
     }
@@ -357,11 +400,13 @@ function checkVersion(database: DatabaseSync, folder: string): void {
 }
 
 function readState(database: DatabaseSync): State {
+  const rows = (table: string, columns: readonly string[]): unknown[] =>
+    database.prepare(`SELECT ${listOf(columns)} FROM ${table}`).all();
+  const hasRanges = valueOf(database, "SELECT 1 FROM sqlite_schema WHERE name = 'ranges'") === 1;
   return {
-    logs: database.prepare(`SELECT ${LOG_COLUMNS.join(", ")} FROM logs`)
-      .all() as unknown as LogState[],
-    cursors: database.prepare(`SELECT ${CURSOR_COLUMNS.join(", ")} FROM cursors`)
-      .all() as unknown as CursorState[],
+    logs: rows("logs", LOG_COLUMNS) as LogState[],
+    cursors: rows("cursors", CURSOR_COLUMNS) as CursorState[],
+    ranges: (hasRanges ? rows("ranges", RANGE_COLUMNS) : []) as RangeState[],
   };
 }
 

@@ -187,7 +187,7 @@ export class Readers {
     const { shared, start } = this.#options;
     const key = shared ? SHARED : name;
     const { stream } = await this.#openStream(key);
-    const cursor = await stream.addCursor(name, start === "oldest" ? stream.oldest : stream.tail);
+    const cursor = await stream.addCursor(name, stream.beginning(start));
     const reader = this.#add(key, cursor, true);
     if (!shared) this.#onOwnStream(stream);
     return reader;

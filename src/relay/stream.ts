@@ -125,6 +125,14 @@ export class Stream {
     return joins ? Math.min(first, Math.max(log.start, this.#records.runStart)) : first;
   }
 
+  /** Where a reader begins that comes for the first time. */
+  beginning(start: "now" | "oldest"): number {
+    const { log } = this.#options;
+    // Since the database was made anew, its readers come as new ones: they need what is stored.
+    if (log !== undefined && log.start < Math.min(log.end, log.repairedEnd)) return log.start;
+    return start === "oldest" ? this.oldest : this.tail;
+  }
+
   get #storedEnd(): number {
     return this.#options.log?.end ?? 0;
   }
