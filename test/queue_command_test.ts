@@ -176,7 +176,7 @@ describe("queue", () => {
       const lines = status.stdout.trimEnd().split("\n");
       assertMatch(lines[0]!, /queue: 504 kB on disk; not open$/);
       assertMatch(lines[1]!, /^stream of +stream +on disk +segments +offsets +oldest$/);
-      assertMatch(status.stdout, /^all readers +[0-9a-f]{16} +4\.15 kB +1 +0-6000 +20\d\d-\S+$/m);
+      assertMatch(status.stdout, /^all readers +[0-9a-f]{16} +4\.16 kB +1 +0-6000 +20\d\d-\S+$/m);
       assertMatch(status.stdout, /^own one +[0-9a-f]{16} +500 kB +1 +0-500000 +20\d\d-\S+$/m);
       assertMatch(status.stdout, /^reader +stored +messages +delivered +acknowledges$/m);
       assertMatch(status.stdout, /^a +4\.00 kB +40 +0 +yes$/m);

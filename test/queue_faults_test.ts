@@ -23,8 +23,10 @@ import {
 } from "#std/assert";
 import { openDiskQueue } from "../src/queue/disk_queue.ts";
 import { type Damage, type Log, QueueError, QueueFull } from "../src/queue/queue.ts";
+import { FILE_HEADER } from "../src/queue/segment_format.ts";
 import { type Program, run, type RunResult, start } from "./process.ts";
 import {
+  asKilled,
   assertBatch,
   assertHolds,
   batchAt,
@@ -108,13 +110,14 @@ describe("a process that is killed", () => {
       for (const cut of [1, 2, 5, 31, 32, 33, 500, 1031, 1032]) {
         const folder = join(parent, `cut ${cut}`);
         cpSync(made, folder, { recursive: true });
-        truncateSync(file.replace(made, folder), 24 + 2 * record + cut % record);
+        truncateSync(file.replace(made, folder), FILE_HEADER + 2 * record + cut % record);
+        asKilled(folder);
         await withOpen(folder, async (opened) => {
           const log = await opened.openLog("");
           assertEquals(log.end, 2000);
           await fill(log, 2, 1000);
           await assertHolds(log, 0, 4000, 1000);
-          assertEquals(log.bytes, 24 + 4 * record);
+          assertEquals(log.bytes, FILE_HEADER + 4 * record);
         }, { sync: "off", onDamage: (damage) => damages.push(damage) });
         await withOpen(folder, async (opened) => {
           await assertHolds(await opened.openLog(""), 0, 4000, 1000);

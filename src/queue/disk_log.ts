@@ -17,6 +17,7 @@ import {
   wallClockMs,
 } from "./queue.ts";
 import { Segment, type SegmentDamage } from "./segment.ts";
+import { missingSince } from "./missing.ts";
 import { FILE_HEADER, formatRecordHeader, recordSize, streamCrc } from "./segment_format.ts";
 import type { QueueState } from "./state.ts";
 import { createStreamFolder, findSegments, syncFolder } from "./stream_folder.ts";
@@ -119,10 +120,19 @@ export class DiskLog implements Log {
     cursors: readonly CursorState[],
     ranges: readonly RangeState[] = [],
   ): Promise<void> {
-    this.repairedEnd = ranges.find(({ what }) => what === "repaired")?.end ?? 0;
+    const rangeOf = (what: RangeState["what"]) => ranges.find((range) => range.what === what);
+    this.repairedEnd = rangeOf("repaired")?.end ?? 0;
+    const damages: SegmentDamage[] = [];
+    await this.#find(cursors, damages);
+    const closed = rangeOf("closed");
+    if (closed !== undefined) damages.push(...missingSince(closed, this.#segments, damages));
+    for (const damage of damages) this.#report(damage);
+  }
+
+  async #find(cursors: readonly CursorState[], damages: SegmentDamage[]): Promise<void> {
     if (!existsSync(this.#folder)) {
       const offset = Math.min(...cursors.map(({ offset }) => offset));
-      if (cursors.length > 0) this.#report({ offset, bytes: 0, reason: NO_FOLDER });
+      if (cursors.length > 0) damages.push({ offset, bytes: 0, reason: NO_FOLDER });
       await createStreamFolder(this.#folder, this.key);
     }
     for (const { name, offset, acknowledges } of cursors) {
@@ -134,7 +144,7 @@ export class DiskLog implements Log {
     }
     while (this.#segments.length > 0) {
       const last = this.#segments.at(-1)!;
-      await last.index(this.stream, (damage) => this.#report(damage), true);
+      await last.index(this.stream, (damage) => damages.push(damage), true);
       if (last.records > 0) {
         const before = last.size;
         await last.reopen();
@@ -278,7 +288,13 @@ export class DiskLog implements Log {
 
   /** Begins a new segment. */
   async #roll(start: number): Promise<Segment> {
-    const segment = await Segment.create(this.#folder, start, this.stream, this.#crc);
+    const segment = await Segment.create(
+      this.#folder,
+      start,
+      this.stream,
+      this.#crc,
+      this.end,
+    );
     this.#context.space.used += segment.size;
     this.#segments.push(segment);
     this.#active = true;
@@ -510,4 +526,4 @@ function batchError(batch: Batch): string | undefined {
   return undefined;
 }
 
-const NO_FOLDER = "the folder of its stream is missing";
+export const NO_FOLDER = "the folder of its stream is missing";

@@ -20,7 +20,7 @@ import { explain } from "./file_errors.ts";
 import { syncFolder } from "./stream_folder.ts";
 import { type Damage, type Log, type Queue, QueueError } from "./queue.ts";
 import { QueueState } from "./state.ts";
-import { DATABASE, LOCK, type LogState, storedStreams } from "./state_database.ts";
+import { DATABASE, LOCK, type LogState, type RangeState, storedStreams } from "./state_database.ts";
 
 /**
  * When appended batches are safe from a power failure. In every mode they survive a kill of the
@@ -191,6 +191,8 @@ class DiskQueue implements Queue {
   readonly #logs: Map<string, DiskLog> = new Map();
   readonly #opening: Map<string, Promise<DiskLog>> = new Map();
   readonly #onClosed: () => void;
+  /** What was stored when it was closed. */
+  #closed: RangeState[] = [];
   #failed: Error | undefined;
   #closing: Promise<void> | undefined;
 
@@ -233,6 +235,8 @@ class DiskQueue implements Queue {
       await this.#open();
     } catch (error) {
       await Promise.allSettled(this.logs.map((log) => log.close()));
+      // Nothing was stored: what was there before must still be there.
+      for (const range of this.#closed) this.#state.putRange(range);
       await this.#state.close().catch(() => {});
       throw error;
     }
@@ -240,6 +244,7 @@ class DiskQueue implements Queue {
 
   async #open(): Promise<void> {
     const { logs, cursors, ranges } = await this.#state.opened;
+    this.#closed = ranges.filter(({ what }) => what === "closed");
     await syncFolder(this.#folder);
     if (this.#created) await syncParent(this.#folder);
     for (const row of logs) {
@@ -306,7 +311,11 @@ class DiskQueue implements Queue {
 
   async #close(): Promise<void> {
     try {
-      for (const log of this.logs) await log.close();
+      for (const log of this.logs) {
+        await log.close();
+        const { key, start, end } = log;
+        this.#state.putRange({ key, what: "closed", start, end });
+      }
       await this.#state.close();
       if (this.#failed !== undefined) throw this.#failed;
     } finally {

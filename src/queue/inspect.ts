@@ -2,7 +2,9 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { findSegments } from "./stream_folder.ts";
+import { NO_FOLDER } from "./disk_log.ts";
 import { requireQueue } from "./disk_queue.ts";
+import { missingBetween, missingSince } from "./missing.ts";
 import type { StoredBatch } from "./queue.ts";
 import { INCOMPLETE, type Segment, type SegmentDamage } from "./segment.ts";
 import { streamCrc } from "./segment_format.ts";
@@ -57,13 +59,23 @@ interface OpenedLog {
 /** The logs of a queue. Throws a QueueError. */
 async function openLogs(sqlite: Sqlite, folder: string, check: boolean): Promise<OpenedLog[]> {
   requireQueue(folder);
-  const { logs, cursors } = readQueueState(sqlite, folder);
+  const { logs, cursors, ranges } = readQueueState(sqlite, folder);
   const opened: OpenedLog[] = [];
   try {
     for (const log of logs) {
       const path = join(folder, log.stream);
       const damages: SegmentDamage[] = [];
       const segments = existsSync(path) ? await openSegments(path, log.stream, check, damages) : [];
+      damages.push(...missingBetween(segments, damages));
+      const closed = ranges.find(({ key, what }) => key === log.key && what === "closed");
+      const gone = closed === undefined ? [] : missingSince(closed, segments, damages);
+      if (!existsSync(path)) {
+        const reason = NO_FOLDER;
+        damages.push(...gone.map((damage) => ({ ...damage, reason })));
+        if (gone.length === 0) damages.push({ offset: 0, bytes: 0, reason });
+      } else if (gone.length > 0 && isStillClosed(sqlite, folder, log.key)) {
+        damages.push(...gone);
+      }
       const own = cursors.filter(({ key }) => key === log.key);
       opened.push({ log, cursors: own, segments, damages });
     }
@@ -72,6 +84,12 @@ async function openLogs(sqlite: Sqlite, folder: string, check: boolean): Promise
     await closeLogs(opened);
     throw error;
   }
+}
+
+/** Whether no server has opened the queue since it was closed: that deletes what is delivered. */
+function isStillClosed(sqlite: Sqlite, folder: string, log: string): boolean {
+  const { ranges } = readQueueState(sqlite, folder);
+  return ranges.some(({ key, what }) => key === log && what === "closed");
 }
 
 /** How often all segments may be deleted while they are opened. */

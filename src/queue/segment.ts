@@ -4,9 +4,11 @@ import { type FileHandle, open, unlink } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { QueueError, type StoredBatch } from "./queue.ts";
 import {
+  afterOf,
   beginsRecord,
   FILE_HEADER,
   fileHeaderError,
+  firstRecordAt,
   formatFileHeader,
   formatRecordHeader,
   parseRecordHeader,
@@ -25,11 +27,11 @@ interface IndexEntry {
   at: number;
 }
 
-/** Something in a segment that is no record. */
+/** Something in a segment that is no record, or a part of a stream that is gone. */
 export interface SegmentDamage {
   /** Offset from which bytes are missing. */
   offset: number;
-  /** Bytes of the file that are no record. */
+  /** Bytes of the file that are no record; bytes of the stream that are gone. */
   bytes: number;
   reason: string;
 }
@@ -53,6 +55,8 @@ export class Segment {
   readonly path: string;
   /** Offset of its first record. */
   readonly start: number;
+  /** Where the segment before it ends; undefined: not known. Only once it is indexed. */
+  after: number | undefined;
   /** Bytes of the file that are in use. */
   size: number;
   /** When its first and last records were stored; ms since 1970, undefined where not known yet. */
@@ -82,17 +86,19 @@ export class Segment {
     this.#writable = false;
   }
 
-  /** Creates the file, which must not exist. */
+  /** Creates the file, which must not exist. `after`: where the segment before it ends. */
   static async create(
     folder: string,
     start: number,
     stream: string,
     crcOfStream: number,
+    after: number = start,
   ): Promise<Segment> {
     const path = join(folder, segmentName(start));
     const handle = await open(path, "wx+", 0o600);
-    const header = formatFileHeader(stream);
+    const header = formatFileHeader(stream, after);
     const segment = new Segment(path, start, FILE_HEADER, crcOfStream);
+    segment.after = after;
     segment.#handle = Promise.resolve(handle);
     segment.#writable = segment.#indexed = true;
     try {
@@ -176,27 +182,36 @@ export class Segment {
     const wrong = fileHeaderError(head, stream);
     // Records have CRCs of their own: with a damaged header they are searched for.
     if (wrong !== undefined && this.size > 0) {
-      onDamage({ offset: this.start, bytes: Math.min(FILE_HEADER, this.size), reason: wrong });
+      onDamage({
+        offset: this.start,
+        bytes: Math.min(firstRecordAt(head), this.size),
+        reason: wrong,
+      });
     }
+    this.after = wrong === undefined ? afterOf(head) : undefined;
     check ||= wrong !== undefined;
-    let scan = await this.#scan(handle, check);
+    const from = firstRecordAt(head);
+    let scan = await this.#scan(handle, from, check);
     // A header that is damaged misleads about the records after it.
-    if (!check && (scan.damages.length > 0 || scan.torn > 0)) scan = await this.#scan(handle, true);
+    if (!check && (scan.damages.length > 0 || scan.torn > 0)) {
+      scan = await this.#scan(handle, from, true);
+    }
     scan.damages.forEach(onDamage);
     this.#recordsEnd = scan.end;
     this.#indexed = true;
     return scan.torn;
   }
 
-  /** Makes the index. `torn`: length of an incomplete last record; `end`: of the last whole one. */
+  /** Makes the index of the records from byte `from` on. `torn`: length of an incomplete last record; `end`: of the last whole one. */
   async #scan(
     handle: FileHandle,
+    from: number,
     check: boolean,
   ): Promise<{ damages: SegmentDamage[]; torn: number; end: number }> {
     const damages: SegmentDamage[] = [];
     this.#index.length = 0;
     this.oldestMs = undefined;
-    let at = FILE_HEADER;
+    let at = from;
     while (at < this.size) {
       const record = await this.#recordAt(handle, at, check);
       if (typeof record !== "string") {
