@@ -1,11 +1,13 @@
 /** A queue whose database was made anew: its messages are there until a reader has received them. */
 import { describe, test } from "node:test";
-import { rmSync } from "node:fs";
+import { chmodSync, chownSync, lstatSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import process from "node:process";
 import { assertEquals, assertGreater, assertMatch, assertStringIncludes } from "#std/assert";
 import { openDiskQueue } from "../src/queue/disk_queue.ts";
 import { EMPTY_SOURCE } from "../src/source/empty_source.ts";
 import { run } from "./process.ts";
+import { skip } from "./skip.ts";
 import { withFolder, withOpen } from "./queue_batches.ts";
 import { numbered, relaying, SIZE, TestSource } from "./relaying.ts";
 import { until, within } from "./within.ts";
@@ -102,4 +104,77 @@ describe("a queue that was repaired", () => {
         });
       });
     }));
+});
+
+test("a lock that is no database is made anew: it holds nothing", () =>
+  withFolder(async (parent) => {
+    const folder = join(parent, "queue");
+    await withOpen(folder, (opened) => opened.openLog(""));
+    for (const text of ["x".repeat(5000), "short", ""]) {
+      writeFileSync(join(folder, "lock.db"), text);
+      await withOpen(folder, async () => {
+        // It is locked.
+        const { status, stderr } = await queue("forget", folder, "a");
+        assertEquals([status, stderr], [
+          1,
+          `queue: the queue ${folder} is open in another process\n`,
+        ]);
+      });
+      writeFileSync(join(folder, "lock.db"), text);
+      const { stderr } = await queue("forget", folder, "a");
+      assertEquals(stderr, `queue: ${folder} has no reader "a": it has none\n`);
+    }
+  }));
+
+describe("the queue of another user", () => {
+  const OTHER = 65_534;
+  /** A queue of that user, which root has just repaired. */
+  const withOther = (use: (folder: string) => Promise<void>) =>
+    withFolder(async (parent) => {
+      chmodSync(parent, 0o755);
+      const folder = join(parent, "queue");
+      await withOpen(folder, async (opened) => {
+        await (await opened.openLog("")).append({ offset: 0, bytes: numbered(0, 1), messages: 1 });
+      });
+      const chown = (path: string) => {
+        chownSync(path, OTHER, OTHER);
+        if (lstatSync(path).isDirectory()) readdirSync(path).forEach((n) => chown(join(path, n)));
+      };
+      chown(folder);
+      await use(folder);
+    });
+
+  test("is still that user's once root has repaired it", async (t) => {
+    if (process.getuid?.() !== 0) return skip(t, "only root may repair it");
+    await withOther(async (folder) => {
+      for (const name of ["queue.db", "lock.db"]) rmSync(join(folder, name));
+      assertEquals((await queue("repair", folder, "--apply")).status, 0);
+      for (const name of readdirSync(folder)) {
+        const { uid, gid } = lstatSync(join(folder, name));
+        assertEquals([name, uid, gid], [name, OTHER, OTHER]);
+      }
+    });
+  });
+
+  test("names the file that may not be used, and whose it is", async (t) => {
+    if (process.getuid?.() !== 0) return skip(t, "only root may run it as another user");
+    await withOther(async (folder) => {
+      const under = ["setpriv", `--reuid=${OTHER}`, `--regid=${OTHER}`, "--clear-groups"];
+      const as = (...args: string[]) => run(["bin/queue.ts", ...args], { under });
+      const first = await as("check", folder);
+      if (first.status !== 0) return skip(t, `another user cannot run it: ${first.stderr}`);
+      for (const name of ["queue.db", "lock.db"]) {
+        chownSync(join(folder, name), 0, 0);
+        const args = name === "queue.db" ? ["repair", folder, "--apply"] : ["forget", folder, "a"];
+        const { status, stdout, stderr } = await as(...args);
+        assertEquals([status, stdout], [1, ""]);
+        assertEquals(
+          stderr,
+          `queue: cannot open the queue ${folder}: ${join(folder, name)} belongs to user 0, ` +
+            `and this process runs as user ${OTHER}\n`,
+        );
+        chownSync(join(folder, name), OTHER, OTHER);
+      }
+    });
+  });
 });

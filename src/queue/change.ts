@@ -5,7 +5,7 @@ import { requireQueue } from "./disk_queue.ts";
 import { findSegments, KEY_FILE } from "./stream_folder.ts";
 import { QueueError } from "./queue.ts";
 import { streamCrc } from "./segment_format.ts";
-import type { Sqlite } from "./sqlite.ts";
+import { NoAccess, type Sqlite } from "./sqlite.ts";
 import {
   type CursorState,
   DATABASE,
@@ -95,13 +95,14 @@ function change(
   }
 }
 
-/** Why the database of a queue cannot be used; undefined: it can. */
+/** What is wrong with the database of a queue; undefined: nothing. Throws a QueueError where it may not be read. */
 export function databaseError(sqlite: Sqlite, folder: string): string | undefined {
   requireQueue(folder);
   try {
     readQueueState(sqlite, folder);
     return undefined;
   } catch (error) {
+    if (error instanceof NoAccess) throw error;
     return (error as Error).message;
   }
 }

@@ -10,16 +10,19 @@ import {
   closeSync,
   constants,
   existsSync,
+  fchownSync,
+  fstatSync,
   lstatSync,
   openSync,
   readdirSync,
   statSync,
+  truncateSync,
 } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { QueueError } from "./queue.ts";
-import { explainSqlite, isBusy, type Sqlite, valueOf } from "./sqlite.ts";
+import { explainSqlite, isBusy, isNoDatabase, type Sqlite, valueOf } from "./sqlite.ts";
 
 export const DATABASE = "queue.db";
 export const LOCK = "lock.db";
@@ -259,17 +262,33 @@ function rollback(database: DatabaseSync): void {
  * Locks the queue for writing, until the returned database is closed. Throws a QueueError if another
  * process has it open.
  */
-export function lockQueue({ DatabaseSync }: Sqlite, folder: string): DatabaseSync {
-  let lock: DatabaseSync | undefined;
+export function lockQueue(sqlite: Sqlite, folder: string): DatabaseSync {
+  const path = join(folder, LOCK);
   try {
-    makePrivate(join(folder, LOCK));
-    lock = new DatabaseSync(join(folder, LOCK));
+    makePrivate(path);
+    try {
+      return lockFile(sqlite, path);
+    } catch (error) {
+      if (!isNoDatabase(error)) throw error;
+      // Nobody has it locked, or that would have been the error, and it holds nothing. The file must stay
+      // the same one: another process may be about to lock it.
+      truncateSync(path);
+      return lockFile(sqlite, path);
+    }
+  } catch (error) {
+    throw explainSqlite(folder, error);
+  }
+}
+
+function lockFile({ DatabaseSync }: Sqlite, path: string): DatabaseSync {
+  const lock = new DatabaseSync(path);
+  try {
     // Somebody may be looking whether it is locked. Deno 2.9.5 would wait for 5 s.
     lock.exec("PRAGMA busy_timeout = 100; PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE");
     return lock;
   } catch (error) {
-    lock?.close();
-    throw explainSqlite(folder, error);
+    lock.close();
+    throw error;
   }
 }
 
@@ -410,12 +429,33 @@ function readState(database: DatabaseSync): State {
   };
 }
 
-/** Creates the file if it is missing, for its owner alone. Throws where it is a symbolic link. */
+/**
+ * Creates the file if it is missing, for the owner of its folder alone. Throws where it is a symbolic
+ * link.
+ */
 function makePrivate(path: string): void {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (found === undefined) {
-    closeSync(openSync(path, constants.O_CREAT | constants.O_EXCL | constants.O_RDWR, 0o600));
+    const fd = openSync(path, constants.O_CREAT | constants.O_EXCL | constants.O_RDWR, 0o600);
+    try {
+      giveToOwner(fd, dirname(path));
+    } finally {
+      closeSync(fd);
+    }
   } else if (!found.isFile()) {
     throw new QueueError(`${path} is not a regular file`);
+  }
+}
+
+/** Root may repair the queue of another user, whose server has to open it afterwards. */
+function giveToOwner(fd: number, folder: string): void {
+  const { uid, gid } = statSync(folder);
+  const own = fstatSync(fd);
+  if (own.uid === uid) return;
+  try {
+    fchownSync(fd, uid, gid);
+  } catch (error) {
+    // Only root may give files away.
+    if ((error as NodeJS.ErrnoException).code !== "EPERM") throw error;
   }
 }
