@@ -439,3 +439,17 @@ test("--retain: what is too old is deleted, and its reader is told of the gap", 
       assertGreater(at.offset, 0);
     });
   }));
+
+test("--retain: with a steady feed too, what is too old is deleted though its segment is not full", () =>
+  withQueues(async (open) => {
+    const retainMs = 600;
+    const queue = await open({ sync: "off", retainMs });
+    const source = new TestSource();
+    await relaying({ overflow: "spill", queue, source, retainMs }, async ({ saw }) => {
+      void source.flood(20_000);
+      const { from, to } = await saw("gap", 2);
+      assertGreater(from, 0);
+      assertGreater(to, from);
+      source.end();
+    });
+  }));

@@ -38,11 +38,14 @@ function openSource(options: ServerCommand): Source | undefined {
   return source.open({ frame, maxMessage, onBadFrame, rate, acknowledged, idleMs });
 }
 
-async function openQueue({ spill, sync, spillMax }: ServerCommand): Promise<Queue | undefined> {
+async function openQueue(
+  { spill, sync, spillMax, retain }: ServerCommand,
+): Promise<Queue | undefined> {
   if (spill === undefined) return undefined;
   return await openDiskQueue(spill, {
     sync: sync ?? { intervalMs: 100 },
     ...(spillMax === undefined ? {} : { maxBytes: spillMax }),
+    ...(retain === undefined ? {} : { retainMs: retain }),
     onDamage: ({ key, offset, bytes, reason }) =>
       logLine(
         `${spill}: damaged${key === "" ? "" : `, reader ${key}`}: ${formatBytes(bytes)} from ` +

@@ -33,6 +33,8 @@ export interface DiskLogContext {
   /** How often written records are synced, with `later`; ms. */
   syncEveryMs: number;
   segmentBytes: number;
+  /** A segment whose first batch is older than this gets no more; ms. */
+  segmentAgeMs: number;
   largestBatch: number;
   onDamage: (damage: Damage) => void;
   onSync: (seconds: number) => void;
@@ -283,7 +285,10 @@ export class DiskLog implements Log {
 
   /** The next record is the first of a new segment. */
   get #rolls(): boolean {
-    return !this.#active || this.#segments.at(-1)!.size >= this.#context.segmentBytes;
+    if (!this.#active) return true;
+    const { segmentBytes, segmentAgeMs } = this.#context;
+    const { size, oldestMs = Infinity } = this.#segments.at(-1)!;
+    return size >= segmentBytes || oldestMs + segmentAgeMs < wallClockMs();
   }
 
   /** Begins a new segment. */
@@ -494,8 +499,12 @@ export class DiskLog implements Log {
     if (at < 0) return;
     this.#segments.splice(at, 1);
     this.#context.space.used -= segment.size;
-    await segment.close();
-    await unlink(segment.path);
+    try {
+      await segment.close();
+      await unlink(segment.path);
+    } catch (error) {
+      throw explain(error, `cannot delete from the queue ${this.#context.folder}`);
+    }
   }
 
   #report({ offset, bytes, reason }: SegmentDamage): void {

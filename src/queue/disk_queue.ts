@@ -2,6 +2,7 @@
 import {
   closeSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -36,6 +37,12 @@ export interface DiskQueueOptions {
   sync?: SyncMode;
   /** Limit for the bytes of all segment files, above which `append` rejects; default: no limit. */
   maxBytes?: number;
+  /**
+   * How long messages are kept, as with `serve`'s `retainMs`; ms, default: no limit. Segments are deleted
+   * as wholes: a new one begins after a quarter of this time, and messages are deleted that much late at
+   * most.
+   */
+  retainMs?: number;
   /** Called for everything damaged that is found. */
   onDamage?: (damage: Damage) => void;
 }
@@ -44,6 +51,8 @@ export interface DiskQueueOptions {
 const SEGMENT_BYTES = 64 << 20;
 const SEGMENTS_AT_LEAST = 8;
 const LEAST_SEGMENT = 65_536;
+/** Share of the time for which messages are kept, after which a segment gets no more. */
+const SEGMENT_AGE = 1 / 4;
 
 /**
  * Opens the queue in a folder, which is created if it does not exist; its parent must exist. Deno needs
@@ -53,17 +62,19 @@ const LEAST_SEGMENT = 65_536;
  */
 export async function openDiskQueue(
   folder: string,
-  { sync = "always", maxBytes = Infinity, onDamage = () => {} }: DiskQueueOptions = {},
+  { sync = "always", maxBytes = Infinity, retainMs = Infinity, onDamage = () => {} }:
+    DiskQueueOptions = {},
 ): Promise<Queue> {
   if (typeof sync === "object" && !(sync.intervalMs > 0 && sync.intervalMs < 2 ** 31)) {
     throw new RangeError(`intervalMs must be from 1 to 2^31 - 1, is ${sync.intervalMs}`);
   }
   if (!(maxBytes > 0)) throw new RangeError(`maxBytes must be above zero, is ${maxBytes}`);
+  if (!(retainMs > 0)) throw new RangeError(`retainMs must be above zero, is ${retainMs}`);
   identify(folder);
   const unclaim = claim(folder);
   surviveSizeLimit();
   try {
-    const queue = new DiskQueue(folder, { sync, maxBytes, onDamage }, unclaim);
+    const queue = new DiskQueue(folder, { sync, maxBytes, retainMs, onDamage }, unclaim);
     await queue.open();
     return queue;
   } catch (error) {
@@ -120,6 +131,9 @@ export function identify(folder: string): "queue" | "nothing" {
   try {
     const stat = statSync(folder, { throwIfNoEntry: false });
     if (stat === undefined) {
+      if (lstatSync(folder, { throwIfNoEntry: false }) !== undefined) {
+        throw new QueueError(`${folder} is a symbolic link to something that does not exist`);
+      }
       const parent = dirname(resolve(folder));
       if (isThere(parent)) return "nothing";
       throw new QueueError(`cannot create the queue ${folder}: there is no folder ${parent}`);
@@ -198,7 +212,7 @@ class DiskQueue implements Queue {
 
   constructor(
     folder: string,
-    { sync, maxBytes, onDamage }: Required<DiskQueueOptions>,
+    { sync, maxBytes, retainMs, onDamage }: Required<DiskQueueOptions>,
     onClosed: () => void,
   ) {
     this.#folder = folder;
@@ -223,6 +237,7 @@ class DiskQueue implements Queue {
       sync: sync === "always" ? "always" : sync === "off" ? "never" : "later",
       syncEveryMs: typeof sync === "object" ? sync.intervalMs : 0,
       segmentBytes,
+      segmentAgeMs: retainMs * SEGMENT_AGE,
       largestBatch: Math.min(LONGEST_WRITE, segmentBytes),
       onDamage,
       onSync,
