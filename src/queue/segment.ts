@@ -415,7 +415,15 @@ export class Segment {
 
   #open(): Promise<FileHandle> {
     if (this.#closed) return Promise.reject(new Error(`${this.path} is closed`));
-    return this.#handle ??= open(this.path, constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0));
+    if (this.#handle === undefined) {
+      const opening = open(this.path, constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0));
+      this.#handle = opening;
+      // There is nothing to close then.
+      opening.catch(() => {
+        if (this.#handle === opening) this.#handle = undefined;
+      });
+    }
+    return this.#handle;
   }
 
   /** Forgets where its records are, and closes its file, until it is read again; not while it is used. */
