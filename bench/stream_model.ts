@@ -135,6 +135,7 @@ class ModelLog implements Log {
   readonly oldestMs = undefined;
   readonly oldestSegmentMs = undefined;
   readonly repairedEnd = 0;
+  readonly closedEnd = 0;
   end: number;
   readonly disk: Disk;
   readonly #steps: (() => void)[] = [];

@@ -304,6 +304,22 @@ describe("a segment", () => {
       }, { onDamage: ({ reason }) => assertEquals(reason, "none") });
     }));
 
+  test("is not missed where it was about to be deleted when the queue was closed", () =>
+    withQueues(async (copy) => {
+      for (const round of [1, 2, 3]) {
+        const { folder } = copy();
+        const queue = await openDiskQueue(folder);
+        const log = await queue.openLog("");
+        log.cursors[0]!.release(COUNT * LENGTH);
+        const settled = log.settled();
+        await within("close", MS, queue.close());
+        await within("settled", MS, settled);
+        const dropped = await log.dropOldest();
+        assertEquals([round, (await checkQueue(sqlite, folder)).damages], [round, []]);
+        assertEquals(dropped, log.start);
+      }
+    }));
+
   test("that an earlier version made, without the end of the one before, is read as it is", () =>
     withQueues(async (copy) => {
       const { folder, files } = copy();

@@ -218,7 +218,7 @@ const COMMANDS: Record<Name, (args: readonly string[], called: string) => Promis
     printLine(`repaired: the database was made anew; ${old}`);
     printLine(
       "readers of a shared stream are unknown now: a reader that comes is sent all that is stored, " +
-        "until one has received it; a server with --source none delivers just that",
+        "until one has received it; serve --source none delivers just that, queue export writes it",
     );
     return 0;
   },

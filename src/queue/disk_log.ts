@@ -81,6 +81,7 @@ export class DiskLog implements Log {
   readonly epoch: number;
   reserved: number;
   repairedEnd = 0;
+  closedEnd = 0;
   origin: Origin;
   end = 0;
   durableEnd = 0;
@@ -127,7 +128,10 @@ export class DiskLog implements Log {
     const damages: SegmentDamage[] = [];
     await this.#find(cursors, damages);
     const closed = rangeOf("closed");
-    if (closed !== undefined) damages.push(...missingSince(closed, this.#segments, damages));
+    if (closed !== undefined) {
+      this.closedEnd = closed.end;
+      damages.push(...missingSince(closed, this.#segments, damages));
+    }
     for (const damage of damages) this.#report(damage);
   }
 
@@ -468,13 +472,18 @@ export class DiskLog implements Log {
     return Math.min(...this.cursors.map(({ durable }) => durable));
   }
 
-  /** Deletes the segments that no cursor needs. */
+  /**
+   * Deletes the segments that no cursor needs. Not once the log is closed: what is there then is recorded.
+   */
   async #trim(upTo?: number): Promise<void> {
     while (this.#segments.length > 1 && this.#segments[1]!.start <= (upTo ?? this.#needed)) {
+      if (this.#over !== undefined) return;
       await this.#delete(this.#segments[0]!);
     }
     await this.#syncing;
-    if (this.#segments.length !== 1 || this.end > (upTo ?? this.#needed)) return;
+    if (
+      this.#over !== undefined || this.#segments.length !== 1 || this.end > (upTo ?? this.#needed)
+    ) return;
     if (this.#writing !== undefined) return;
     // A segment that is deleted is not synced.
     this.#unsynced = [];
@@ -485,7 +494,7 @@ export class DiskLog implements Log {
 
   async dropOldest(): Promise<number> {
     const [oldest, next] = this.#segments;
-    if (oldest === undefined) return this.end;
+    if (oldest === undefined || this.#over !== undefined) return this.start;
     if (next === undefined) {
       if (this.#writing !== undefined || this.#unsynced.length > 0) return oldest.start;
       this.#active = false;

@@ -68,6 +68,8 @@ export interface Log {
    * come back as new ones.
    */
   readonly repairedEnd: number;
+  /** Offset before which batches were stored when the queue was closed: after `end`, they are gone. */
+  readonly closedEnd: number;
   readonly origin: Origin;
   /** All readers that have come so far, also those that are not connected. */
   readonly cursors: readonly Cursor[];

@@ -87,12 +87,13 @@ export class Stream {
   /** Continues where an earlier process has ended. */
   #recover(log: Log): void {
     const offsets = log.cursors.map(({ offset }) => offset);
-    if (this.#options.replayable) {
+    const { replayable, sourceless } = this.#options;
+    if (replayable) {
       // The source continues after all that is stored, or that every reader has.
       const needed = offsets.map((offset) => Math.max(offset, log.end));
       const next = needed.length === 0 ? log.end : Math.min(...needed);
       // What came from an upstream that was replaced cannot be had again.
-      this.#state.tail = Math.max(next, log.origin.since);
+      this.#state.tail = Math.max(next, log.origin.since, sourceless ? log.closedEnd : 0);
     } else {
       // What was only in memory is lost. What was sent of it used its offsets.
       const known = Math.max(log.end, ...offsets);
@@ -426,6 +427,8 @@ export class Stream {
     this.#options.onEvent({ event: "gap", from, to, ...(lost ? { atMost: true } : {}) }, cursor);
     cursor.gaps++;
     cursor.sent = to;
+    // No byte will tell: there may be none after it.
+    if (cursor.delivered === from) cursor.delivered = to;
     cursor.passHoles(to);
   }
 
