@@ -333,14 +333,17 @@ class Round {
     const folder = this.#queue("queue");
     const stored = new Map<string, Range[]>();
     if (!existsSync(join(folder, "queue.db"))) return stored;
-    for (const { name } of (await queueStatus(sqlite, folder)).readers) {
+    for (const { name, delivered } of (await queueStatus(sqlite, folder)).readers) {
       const ranges: Range[] = [];
       const damaged = (offset: number, bytes: number, why: string) => {
         // Between two batches there may be what was lost at an earlier kill.
         if (why === "they are not stored") return;
         this.violations.push(`${bytes} bytes at offset ${offset} for ${name} on disk: ${why}`);
       };
-      for await (const { bytes } of storedFor(sqlite, folder, name, damaged)) {
+      for await (
+        const { offset, bytes: all } of storedFor(sqlite, folder, { reader: name }, damaged)
+      ) {
+        const bytes = all.subarray(Math.max(0, delivered - offset));
         // The first may begin inside a message.
         for (let at = bytes.length % SIZE; at < bytes.length; at += SIZE) {
           const number = numberAt(bytes, at);

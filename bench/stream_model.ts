@@ -136,6 +136,8 @@ class ModelLog implements Log {
   readonly segments = 1;
   readonly oldestMs = undefined;
   readonly oldestSegmentMs = undefined;
+  readonly repairedEnd = 0;
+  readonly closedEnd = 0;
   end: number;
   readonly disk: Disk;
   readonly #steps: (() => void)[] = [];

@@ -26,8 +26,8 @@ function assertRefused(what: () => unknown, message: string): void {
 }
 
 /** Offsets that are none. */
-const WRONG_OFFSETS = ["", "-1", "+1", "01", "1.5", "1e3", "0x10", " 1", "x", "9007199254740992"]
-  .concat("1".repeat(400), "1\r", "NaN", "Infinity");
+const WRONG_OFFSETS = ["", "-1", "+1", "01", "1.5", "1e3", "0x10", " 1", "x", "1\r", "NaN"]
+  .concat("Infinity", "01".repeat(20));
 
 describe("the protocol's lines", () => {
   test("are read as they were written", () => {
@@ -75,6 +75,11 @@ describe("the protocol's lines", () => {
     }
     for (const offset of WRONG_OFFSETS) {
       assertRefused(() => parseAck(`ack ${offset}`), 'must be "ack OFFSET"');
+    }
+    for (const offset of ["9007199254740992", "9007199254740993", "1".repeat(400)]) {
+      assertRefused(() => parseResume(`resume ${offset} ${STREAM}`), "too high: the highest is");
+      assertRefused(() => parseAck(`ack ${offset}`), "too high: the highest is 2^53 - 1");
+      assertRefused(() => parseAt(`at ${offset} ${STREAM}`), 'must be "at OFFSET STREAM"');
     }
     for (const line of ["", "ack", "ACK 5", " ack 5", "acknowledged 5", "Hi i got the data"]) {
       assertRefused(() => parseAck(line), 'must be "ack OFFSET"');

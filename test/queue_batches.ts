@@ -11,6 +11,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { assert, assertEquals } from "#std/assert";
 import { Buffer } from "node:buffer";
 import { type DiskQueueOptions, openDiskQueue } from "../src/queue/disk_queue.ts";
@@ -124,6 +125,13 @@ export function flip(file: string, at: number, mask = 0x10): void {
   assert(index >= 0 && index < content.length, `${file} has ${content.length} bytes, not ${at}`);
   content[index]! ^= mask;
   writeFileSync(file, content);
+}
+
+/** What a kill leaves of a queue that was closed: what was stored then is not recorded. */
+export function asKilled(folder: string): void {
+  const database = new DatabaseSync(join(folder, "queue.db"));
+  database.exec("DELETE FROM ranges WHERE what = 'closed'; PRAGMA wal_checkpoint(TRUNCATE)");
+  database.close();
 }
 
 /** Of all its bytes; undefined: there is no file. */

@@ -15,7 +15,9 @@ import {
   truncateSync,
   writeFileSync,
 } from "node:fs";
+import { Buffer } from "node:buffer";
 import { dirname, join } from "node:path";
+import zlib from "node:zlib";
 import {
   assert,
   assertEquals,
@@ -31,6 +33,7 @@ import { FILE_HEADER, RECORD_HEADER } from "../src/queue/segment_format.ts";
 import { loadSqlite } from "../src/queue/sqlite.ts";
 import { run } from "./process.ts";
 import {
+  asKilled,
   assertBatch,
   batchAt,
   fill,
@@ -224,14 +227,124 @@ describe("a segment", () => {
             });
             assertEquals([segment, size, offsets], [segment, size, rest]);
             assertEquals(log.end, rest.at(-1)! + LENGTH);
-            // What a kill can leave is no damage of the last one.
             const whole = (size - FILE_HEADER) % RECORD === 0 || size === 0;
-            const reported = segment === 4 ? size === 10 : !whole;
+            const reported = segment === 4 || !whole;
             assertEquals([segment, size, damages.length > 0], [segment, size, reported]);
           });
           rmSync(folder, { recursive: true });
         }
       }
+    }));
+
+  test("at the end is no damage where a kill can have left it so", () =>
+    withQueues(async (copy) => {
+      for (const size of [0, FILE_HEADER, FILE_HEADER + 5, FILE_HEADER + 2 * RECORD + 32]) {
+        const { folder, files } = copy();
+        asKilled(folder);
+        truncateSync(files[4]!, size);
+        assertEquals((await checkQueue(sqlite, folder)).damages, []);
+        await readAll(folder, ({ damages }) => assertEquals([size, damages], [size, []]));
+      }
+    }));
+
+  const LOST: [what: string, from: number, to: number, lose: (files: string[]) => void][] = [
+    ["the first is deleted", 0, 3, (files) => rmSync(files[0]!)],
+    ["one in the middle is deleted", 6, 9, (files) => rmSync(files[2]!)],
+    ["two in the middle are deleted", 3, 9, (files) => files.slice(1, 3).forEach((f) => rmSync(f))],
+    ["one in the middle is emptied", 6, 9, (files) => truncateSync(files[2]!)],
+    ["one in the middle ends early", 7, 9, (files) => {
+      truncateSync(files[2]!, FILE_HEADER + RECORD);
+    }],
+    ["the last ends early", 13, 15, (files) => truncateSync(files[4]!, FILE_HEADER + RECORD)],
+    ["the last is cut in a record", 13, 15, (files) => {
+      truncateSync(files[4]!, FILE_HEADER + RECORD + 100);
+    }],
+    ["the last is emptied", 12, 15, (files) => truncateSync(files[4]!)],
+    ["the last is deleted", 12, 15, (files) => rmSync(files[4]!)],
+    ["all are deleted", 0, 15, (files) => files.forEach((file) => rmSync(file))],
+    ["the folder is deleted", 0, 15, (files) => rmSync(dirname(files[0]!), { recursive: true })],
+  ];
+  for (const [what, from, to, lose] of LOST) {
+    test(`is missed by check, and by a server at the ends, when ${what}`, () =>
+      withQueues(async (copy) => {
+        const { folder, files } = copy();
+        lose(files);
+        const gone = [from * LENGTH, (to - from) * LENGTH];
+        const { damages } = await checkQueue(sqlite, folder);
+        assertEquals(damages.map(({ offset, bytes }) => [offset, bytes]), [gone]);
+        assertMatch(damages[0]!.reason, /missing/);
+        const isAtEnd = from === 0 || to === COUNT;
+        const told: Damage[] = [];
+        // The second time it is as it was left.
+        for (const expected of [isAtEnd ? [gone[0]] : [], []]) {
+          await withOpen(folder, (queue) => queue.openLog(""), {
+            onDamage: (damage) => told.push(damage),
+          });
+          assertEquals(told.splice(0).map(({ offset }) => offset), expected);
+        }
+        if (isAtEnd) assertEquals((await checkQueue(sqlite, folder)).damages, []);
+      }));
+  }
+
+  test("is not missed where nothing was stored, or the oldest was deleted for others", () =>
+    withFolder(async (parent) => {
+      const folder = join(parent, "queue");
+      await withOpen(folder, async (queue) => {
+        const log = await queue.openLog("");
+        await log.openCursor("a", 0);
+        for (let i = 0; i < 7; i++) {
+          // As messages that were dropped.
+          await log.append(batchAt(2 * i * LENGTH, LENGTH));
+        }
+        await log.dropOldest();
+      }, SHORT);
+      assertEquals((await checkQueue(sqlite, folder)).damages, []);
+      await withOpen(folder, async (queue) => {
+        assertEquals((await queue.openLog("")).start > 0, true);
+      }, { onDamage: ({ reason }) => assertEquals(reason, "none") });
+    }));
+
+  test("is not missed where it was about to be deleted when the queue was closed", () =>
+    withQueues(async (copy) => {
+      for (const round of [1, 2, 3]) {
+        const { folder } = copy();
+        const queue = await openDiskQueue(folder);
+        const log = await queue.openLog("");
+        log.cursors[0]!.release(COUNT * LENGTH);
+        const settled = log.settled();
+        await within("close", MS, queue.close());
+        await within("settled", MS, settled);
+        const dropped = await log.dropOldest();
+        assertEquals([round, (await checkQueue(sqlite, folder)).damages], [round, []]);
+        assertEquals(dropped, log.start);
+      }
+    }));
+
+  test("that an earlier version made, without the end of the one before, is read as it is", () =>
+    withQueues(async (copy) => {
+      const { folder, files } = copy();
+      for (const file of files.slice(0, 3)) {
+        const bytes = readFileSync(file);
+        const header = Buffer.alloc(24);
+        bytes.copy(header, 0, 0, 24);
+        header.writeUInt32BE(2, 8);
+        const crc = zlib.crc32(header.subarray(16), zlib.crc32(header.subarray(8, 12)));
+        header.writeUInt32BE(crc, 12);
+        writeFileSync(file, Buffer.concat([header, bytes.subarray(FILE_HEADER)]));
+      }
+      assertEquals((await checkQueue(sqlite, folder)).damages, []);
+      await readAll(folder, ({ offsets, damages }) => assertEquals([offsets, damages], [ALL, []]));
+    }));
+
+  test("that cannot be opened is no reason to forget what was stored", () =>
+    withQueues(async (copy) => {
+      const { folder, files } = copy();
+      rmSync(files[4]!);
+      const link = join(dirname(files[0]!), "0000000000000007.segment");
+      symlinkSync("/nowhere", link);
+      await assertRejects(() => within("open", MS, openDiskQueue(folder)), QueueError);
+      rmSync(link);
+      assertEquals((await checkQueue(sqlite, folder)).damages.length, 1);
     }));
 
   test("that is missing is a gap", () =>
@@ -341,7 +454,10 @@ describe("what is in the folder of a stream", () => {
     assert(!error.message.includes("\n"), "more than one line");
     await assertRejects(() => checkQueue(sqlite, folder), QueueError);
     rmSync(path, { recursive: true });
-    await readAll(folder, ({ damages }) => assertEquals(damages, []));
+    await readAll(folder, ({ damages }) => {
+      // What was in the place of a segment is gone, and with it the segment.
+      for (const { reason } of damages) assertMatch(reason, /is missing$/);
+    });
   }
 
   test("may not be a symbolic link, which is not followed", () =>

@@ -148,7 +148,9 @@ describe("a database", () => {
         assertEquals([repair.status, repair.stderr], [0, ""]);
         assertMatch(
           repair.stdout,
-          /\nrepaired: the database was made anew; the old one is queue\.db\.damaged-\d+\n/,
+          what === "that is missing"
+            ? /\nrepaired: the database was made anew; there was no old one\n/
+            : /\nrepaired: the database was made anew; the old one is queue\.db\.damaged-\d+\n/,
         );
         const old = readdirSync(folder).filter((name) => name.includes(".damaged-"));
         if (before[join(folder, "queue.db")] !== undefined) {

@@ -11,7 +11,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { open } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import {
   assert,
   assertEquals,
@@ -23,8 +23,10 @@ import {
 } from "#std/assert";
 import { openDiskQueue } from "../src/queue/disk_queue.ts";
 import { type Damage, type Log, QueueError, QueueFull } from "../src/queue/queue.ts";
+import { FILE_HEADER } from "../src/queue/segment_format.ts";
 import { type Program, run, type RunResult, start } from "./process.ts";
 import {
+  asKilled,
   assertBatch,
   assertHolds,
   batchAt,
@@ -108,13 +110,14 @@ describe("a process that is killed", () => {
       for (const cut of [1, 2, 5, 31, 32, 33, 500, 1031, 1032]) {
         const folder = join(parent, `cut ${cut}`);
         cpSync(made, folder, { recursive: true });
-        truncateSync(file.replace(made, folder), 24 + 2 * record + cut % record);
+        truncateSync(file.replace(made, folder), FILE_HEADER + 2 * record + cut % record);
+        asKilled(folder);
         await withOpen(folder, async (opened) => {
           const log = await opened.openLog("");
           assertEquals(log.end, 2000);
           await fill(log, 2, 1000);
           await assertHolds(log, 0, 4000, 1000);
-          assertEquals(log.bytes, 24 + 4 * record);
+          assertEquals(log.bytes, FILE_HEADER + 4 * record);
         }, { sync: "off", onDamage: (damage) => damages.push(damage) });
         await withOpen(folder, async (opened) => {
           await assertHolds(await opened.openLog(""), 0, 4000, 1000);
@@ -383,6 +386,41 @@ describe("a queue that somebody removes while it is open ends: nothing is said t
       }));
   }
 });
+
+test("a segment that was removed is told of in one line when it is read, and when it is deleted", () =>
+  withFolder(async (parent) => {
+    const folder = join(parent, "queue");
+    const short = { maxBytes: 8 * 65_536, sync: "off" } as const;
+    await withOpen(folder, async (opened) => {
+      const log = await opened.openLog("");
+      await log.openCursor("a", 0);
+      for (let i = 0; i < 4; i++) await fill(log, 1, 65_536);
+      assertEquals(log.segments, 4);
+    }, short);
+    const again = await openDiskQueue(folder, short);
+    try {
+      const log = await again.openLog("");
+      const files = segmentFiles(folder, log);
+      rmSync(files[0]!);
+      const line = (what: string) => (error: Error) => {
+        assert(error instanceof QueueError, error.stack);
+        assertEquals(
+          error.message,
+          `cannot ${what} the queue ${folder}: a file or folder is missing (${
+            basename(files[0]!)
+          })`,
+        );
+      };
+      const failure = (use: Promise<unknown>) =>
+        use.then(() => Promise.reject(new Error("it worked")), (error: Error) => error);
+      line("read")(await failure(log.read(0)));
+      line("read")(await failure(log.read(0)));
+      log.cursors[0]!.release(log.end);
+      line("delete from")(await failure(log.settled()));
+    } finally {
+      await within("close", MS, again.close());
+    }
+  }));
 
 test("a disk that fails to sync ends the queue: nothing is said to be stored", (t) =>
   withFolder(async (parent) => {

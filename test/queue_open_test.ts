@@ -48,9 +48,9 @@ describe("a queue that is open", () => {
       const status = await queue("status", folder, "--json");
       assertEquals([status.status, status.stderr], [0, ""]);
       const { open, bytes, streams, readers } = JSON.parse(status.stdout) as QueueStatus;
-      assertEquals([open, bytes, streams.length, readers.length], [true, 3120, 1, 1]);
+      assertEquals([open, bytes, streams.length, readers.length], [true, 3128, 1, 1]);
       const { stream, oldest, ...numbers } = streams[0]!;
-      const expected = { start: 0, end: 3000, bytes: 3120, segments: 1 };
+      const expected = { start: 0, end: 3000, bytes: 3128, segments: 1 };
       assertEquals(numbers, { key: "", ...expected, upstream: null });
       assertLess(Math.abs(Date.now() - Date.parse(oldest!)), 60_000);
       const delivery = { delivered: 0, bytes: 3000, messages: 30, acknowledges: false };

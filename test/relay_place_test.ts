@@ -1,6 +1,6 @@
 /** Where a reader continues: what it claims, what is recorded of it, and who it is. */
 import { describe, test } from "node:test";
-import { writeFileSync } from "node:fs";
+import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Buffer } from "node:buffer";
 import { assert, assertEquals, assertGreater, assertLess, assertMatch } from "#std/assert";
@@ -10,6 +10,7 @@ import { FileSource } from "../src/source/file_source.ts";
 import type { Sink, Source } from "../src/source/source.ts";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
+  NOTHING,
   numbered,
   numberIn,
   type Reader,
@@ -538,3 +539,48 @@ test("what only the memory of a killed server had is a gap that says so", () =>
       assertEquals([from, to, why, atMost], [0, 10 * SIZE, "killed", true]);
     });
   }));
+
+test("--retain: with a steady feed too, what is too old is deleted though its segment is not full", () =>
+  withQueues(async (open) => {
+    const retainMs = 600;
+    const queue = await open({ sync: "off", retainMs });
+    const source = new TestSource();
+    await relaying({ overflow: "spill", queue, source, retainMs }, async ({ saw }) => {
+      void source.flood(20_000);
+      const { from, to } = await saw("gap", 2);
+      assertGreater(from, 0);
+      assertGreater(to, from);
+      source.end();
+    });
+  }));
+
+for (const ack of ["none", "reader"] as const) {
+  test(`messages that are gone from the end of the queue are a gap, also without a source (${ack})`, () =>
+    withQueues(async (open, folder) => {
+      const first = await open({ sync: "off", maxBytes: 8 * 65_536 });
+      const log = await first.openLog("");
+      await log.openCursor("reader", 0);
+      for (let i = 0; i < 2; i++) {
+        const bytes = numbered(i * 2048, (i + 1) * 2048);
+        await log.append({ offset: i * bytes.length, bytes, messages: 2048 });
+      }
+      await first.close();
+      rmSync(join(folder, "queue", log.stream, `${String(2048 * SIZE).padStart(16, "0")}.segment`));
+      const queue = await open();
+      const options = { overflow: "spill", queue, source: NOTHING, ack } as const;
+      await relaying(options, async ({ server, connect, saw }) => {
+        const reader = await connect();
+        if (ack === "reader") await reader.resume();
+        await reader.take(2048 * SIZE);
+        if (ack === "reader") {
+          await reader.ack();
+          await reader.rest();
+          const again = await connect(2048);
+          assertEquals((await again.resume(log.stream)).offset, 4096 * SIZE);
+        }
+        const { from, to } = await saw("gap");
+        assertEquals([from, to], [2048 * SIZE, 4096 * SIZE]);
+        await within("the end", 10_000, server.done);
+      });
+    }));
+}

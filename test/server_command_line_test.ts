@@ -139,9 +139,12 @@ describe("server.ts refuses", () => {
     [["--ack", "raeder"], /did you mean reader\?/],
     [["--source", "-", "--source", "-"], /--source is given twice/],
     [["--source-ack=1"], /--source-ack takes no value/],
-    [["--sync", "interval:"], /duration such as/],
-    [["--sync", "interval:0"], /at least/],
-    [["--sync", "interval:99999h"], /at most/],
+    [["--sync", "interval:"], /interval such as interval:100ms/],
+    // Of ms, or of s? Nobody has to know.
+    [["--sync", "interval:100"], /interval such as interval:100ms$/],
+    [["--sync", "interval:0s"], /from interval:1ms to interval:596h$/],
+    [["--sync", "interval:99999h"], /from interval:1ms to interval:596h$/],
+    [["--sync", "interval:soon"], /from interval:1ms to interval:596h$/],
     [["8000"], /"8000" is one argument too many/],
     [["--port", "0", "--", "x"], /one argument too many|nothing may follow --/],
   ];
@@ -193,7 +196,8 @@ describe("server.ts refuses", () => {
     [["--source-idle", "5s"], /--source-idle needs --source tcp/],
     [["--source-idle", "5s", "--source", "-"], /--source-idle needs --source tcp/],
     [["--source", "tcp://127.0.0.1:9", "--rate", "5"], /a tcp source is read at its own rate/],
-    [["--source", "none", "--rate", "5", ...spill], /a tcp source is read at its own rate/],
+    [["--source", "none", "--rate", "5", ...spill], /none, messages are sent as fast as readers/],
+    [["--start", "oldest"], /--start needs --source/],
     [["--source", "-", "--message", "x"], /--message and --source exclude each other/],
     [["--source", "-", "--message", "numbered"], /--message and --source exclude each other/],
     [["--source", "-", "--size", "5"], /--size and --source exclude each other/],
@@ -201,6 +205,11 @@ describe("server.ts refuses", () => {
   ];
   test("options that need or exclude each other", () => {
     for (const [args, says] of together) refusesLine(args, says);
+    const { start } = parseServerCommandLine(
+      ["--source", "none", "--start", "oldest", ...spill],
+      "server.ts",
+    );
+    assertEquals(start, "oldest");
   });
 
   test("a queue's file that cannot be one, which stays as it is", () =>

@@ -29,9 +29,9 @@ import { FirstFormat } from "../queue/first_format.ts";
 import {
   checkQueue,
   type FoundDamage,
+  namesIn,
   type QueueStatus,
   queueStatus,
-  readerNames,
   storedFor,
 } from "../queue/inspect.ts";
 import { type Batch, QueueError } from "../queue/queue.ts";
@@ -114,14 +114,19 @@ const COMMANDS: Record<Name, (args: readonly string[], called: string) => Promis
   async export(args, called) {
     const { folder, options } = parse(args, {
       name: called,
-      summary: "Writes the stored messages of a reader as they would be sent. Reports missing\n" +
-        "bytes on standard error. Also reads a queue of the first version, which was\n" +
-        "one file.",
-      usage: [`${called} FOLDER [--reader NAME] [--out FILE] > messages`],
+      summary: "Writes the stored messages of a reader as they would be sent, or all that is\n" +
+        "stored of a stream. Reports missing bytes on standard error. Also reads a queue\n" +
+        "of the first version, which was one file.",
+      usage: [`${called} FOLDER [--reader NAME | --stream STREAM] > messages`],
       options: {
         reader: option({
           value: "NAME",
           help: "the reader (default: the only one)",
+          parse: (text) => text,
+        }),
+        stream: option({
+          value: "STREAM",
+          help: "a stream as a whole (default if there are no readers: the only one)",
           parse: (text) => text,
         }),
         out: option({
@@ -133,7 +138,11 @@ const COMMANDS: Record<Name, (args: readonly string[], called: string) => Promis
       },
       positionals: FOLDER,
     });
-    return await exportReader(folder, options.reader, options.out!);
+    const { reader, stream } = options;
+    if (reader !== undefined && stream !== undefined) {
+      throw new UsageError("--reader and --stream exclude each other");
+    }
+    return await exportStored(folder, { reader, stream }, options.out!);
   },
 
   async forget(args, called) {
@@ -155,8 +164,8 @@ const COMMANDS: Record<Name, (args: readonly string[], called: string) => Promis
     const { folder, reader, place } = parse(args, {
       name: called,
       summary: "Moves a reader within what is stored of its stream: to the end (now), to the\n" +
-        "oldest message, or to an offset where a message begins. No server may have the\n" +
-        "queue open.",
+        "oldest message, or to an offset. Within a batch, that is its start, where a\n" +
+        "message is known to begin. No server may have the queue open.",
       usage: [`${called} FOLDER NAME now|oldest|OFFSET`],
       options: {},
       positionals: {
@@ -205,8 +214,12 @@ const COMMANDS: Record<Name, (args: readonly string[], called: string) => Promis
       return 0;
     }
     const kept = rebuildDatabase(sqlite, folder);
-    printLine(`repaired: the database was made anew; the old one is ${kept}`);
-    printLine("readers of a shared stream are unknown now: start the server with --start oldest");
+    const old = kept === undefined ? "there was no old one" : `the old one is ${kept}`;
+    printLine(`repaired: the database was made anew; ${old}`);
+    printLine(
+      "readers of a shared stream are unknown now: a reader that comes is sent all that is stored, " +
+        "until one has received it; serve --source none delivers just that, queue export writes it",
+    );
     return 0;
   },
 };
@@ -268,9 +281,15 @@ function damageText({ key, offset, bytes, reason }: FoundDamage): string {
     `${offset} on: ${reason}`;
 }
 
-async function exportReader(
+/** What is to be exported, as it was given. */
+interface Wanted {
+  reader: string | undefined;
+  stream: string | undefined;
+}
+
+async function exportStored(
   folder: string,
-  wanted: string | undefined,
+  wanted: Wanted,
   out: string,
 ): Promise<number> {
   const sqlite = await loadSqlite();
@@ -279,14 +298,34 @@ async function exportReader(
   if (statSync(folder, { throwIfNoEntry: false })?.isFile() && isFirstFormat(folder)) {
     const old = new FirstFormat(sqlite, folder);
     try {
-      const name = chooseReader(folder, old.readers, wanted);
+      const name = chooseReader(folder, old.readers, wanted.reader);
       return await writeBatches(old.batches(name), out);
     } finally {
       old.close();
     }
   }
-  const name = chooseReader(folder, readerNames(sqlite, folder), wanted);
-  return await writeBatches(storedFor(sqlite, folder, name, onMissing), out);
+  const onAgain = (offset: number, bytes: number) =>
+    logLine(
+      `begins at offset ${offset}, where a message is known to begin: the reader has received the ` +
+        `first ${bytes} bytes`,
+    );
+  const what = chooseStored(folder, namesIn(sqlite, folder), wanted);
+  return await writeBatches(storedFor(sqlite, folder, what, onMissing, onAgain), out);
+}
+
+function chooseStored(
+  folder: string,
+  { readers, streams }: { readers: string[]; streams: string[] },
+  { reader, stream }: Wanted,
+): { reader: string } | { stream: string } {
+  // Nobody is known who needs it, as after a repair: then it is all that is stored.
+  const only = readers.length === 0 && reader === undefined && streams.length === 1;
+  const chosen = stream ?? (only ? streams[0] : undefined);
+  if (chosen === undefined) return { reader: chooseReader(folder, readers, reader) };
+  if (streams.includes(chosen)) return { stream: chosen };
+  throw new QueueError(
+    `${folder} has no stream ${JSON.stringify(chosen)}: it has ${streams.join(", ") || "none"}`,
+  );
 }
 
 function chooseReader(folder: string, names: string[], wanted: string | undefined): string {
@@ -297,8 +336,11 @@ function chooseReader(folder: string, names: string[], wanted: string | undefine
     );
   }
   if (name !== undefined && names.includes(name)) return name;
+  if (name === undefined) {
+    throw new QueueError(`${folder} has no readers: choose a stream with --stream`);
+  }
   throw new QueueError(
-    `${folder} has no reader ${JSON.stringify(name ?? "")}: it has ${names.join(", ") || "none"}`,
+    `${folder} has no reader ${JSON.stringify(name)}: it has ${names.join(", ") || "none"}`,
   );
 }
 

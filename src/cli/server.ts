@@ -61,11 +61,14 @@ function withHint(error: Error, name: string): Error {
   return new Error(`${error.message}; did you mean --source tcp://${name}?`, { cause: error });
 }
 
-async function openQueue({ spill, sync, spillMax }: ServerCommand): Promise<Queue | undefined> {
+async function openQueue(
+  { spill, sync, spillMax, retain }: ServerCommand,
+): Promise<Queue | undefined> {
   if (spill === undefined) return undefined;
   return await openDiskQueue(spill, {
     sync: sync ?? { intervalMs: 100 },
     ...(spillMax === undefined ? {} : { maxBytes: spillMax }),
+    ...(retain === undefined ? {} : { retainMs: retain }),
     onDamage: ({ key, offset, bytes, reason }) =>
       logLine(
         `${spill}: damaged${key === "" ? "" : `, reader ${key}`}: ${formatBytes(bytes)} from ` +

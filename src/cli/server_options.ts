@@ -277,9 +277,17 @@ function parseWhenFull(text: string): WhenFull {
 const needsQueue = (policy: Policy) => !isFloodPolicy(policy);
 
 function parseSync(text: string): "always" | "off" | { intervalMs: number } {
-  if (text.startsWith("interval:")) return { intervalMs: parseDuration(text.slice(9)) };
   if (text === "always" || text === "off") return text;
-  throw new UnitError("must be always, off, or an interval such as interval:100ms");
+  const expected = "must be always, off, or an interval such as interval:100ms";
+  const [, time] = /^interval:(.*)$/s.exec(text) ?? [];
+  // Without a unit it would be seconds, and who writes 100 means ms.
+  if (time === undefined || /\d\s*$/.test(time)) throw new UnitError(expected);
+  try {
+    return { intervalMs: parseDuration(time, { least: 1 }) };
+  } catch (error) {
+    if (!(error instanceof UnitError)) throw error;
+    throw new UnitError(`${expected}, and from interval:1ms to interval:596h`);
+  }
 }
 
 function parseMetrics(text: string): HostPort {
@@ -370,7 +378,7 @@ function checkCombination(options: ServerCommand): void {
       "--ack reader and --replies ignore exclude each other: acknowledgements have to be read",
     );
   }
-  needs("start", "--source", source !== undefined && source !== "none");
+  needs("start", "--source", source !== undefined);
   needs(
     "frame",
     "--source tcp://HOST:PORT, a file or -",
@@ -399,9 +407,10 @@ function checkCombination(options: ServerCommand): void {
       }
     }
     if (options.rate !== undefined && given?.takesRate !== true) {
-      throw new UsageError(
-        "--rate is only for a flood, a file or standard input: a tcp source is read at its own rate",
-      );
+      const why = source === "none"
+        ? "with --source none, messages are sent as fast as readers take them"
+        : "a tcp source is read at its own rate";
+      throw new UsageError(`--rate is only for a flood, a file or standard input: ${why}`);
     }
   }
 }

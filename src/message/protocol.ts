@@ -73,6 +73,7 @@ export function parseResume(line: string): StreamOffset | undefined {
   if (line === "resume - -") return undefined;
   const stored = line.startsWith("resume ") ? parseStreamOffset(line.slice(7)) : undefined;
   if (stored !== undefined) return stored;
+  checkHeight(line, /^resume ([1-9]\d*) [0-9a-f]{16}$/);
   throw new ProtocolError(
     `the reader's line ${quoted(line)} must be "resume OFFSET STREAM" or "resume - -"`,
   );
@@ -99,6 +100,7 @@ export function formatAck(offset: number): string {
 export function parseAck(line: string): number {
   const offset = line.startsWith("ack ") ? parseOffset(line.slice(4)) : undefined;
   if (offset !== undefined) return offset;
+  checkHeight(line, /^ack ([1-9]\d*)$/);
   throw new ProtocolError(`the reader's line ${quoted(line)} must be "ack OFFSET"`);
 }
 
@@ -118,6 +120,15 @@ export function parseStreamOffset(text: string): StreamOffset | undefined {
 function parseOffset(text: string): number | undefined {
   const offset = Number(text);
   return OFFSET.test(text) && Number.isSafeInteger(offset) ? offset : undefined;
+}
+
+/** Throws a ProtocolError for a line with a number that no offset can be. */
+function checkHeight(line: string, form: RegExp): void {
+  const [, offset] = form.exec(line) ?? [];
+  if (offset === undefined || Number(offset) <= Number.MAX_SAFE_INTEGER) return;
+  throw new ProtocolError(
+    `the reader's line ${quoted(line)} has an offset that is too high: the highest is 2^53 - 1`,
+  );
 }
 
 /** What the peer sent, quoted for an error message, and shortened to 60 characters. */

@@ -1,16 +1,17 @@
 /** Changes a queue that no server has open. */
-import { readdirSync, readFileSync, renameSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { requireQueue } from "./disk_queue.ts";
 import { findSegments, KEY_FILE } from "./stream_folder.ts";
 import { QueueError, REPAIR_STEP } from "./queue.ts";
 import { streamCrc } from "./segment_format.ts";
-import type { Sqlite } from "./sqlite.ts";
+import { NoAccess, type Sqlite } from "./sqlite.ts";
 import {
   type CursorState,
   DATABASE,
   lockQueue,
   type LogState,
+  type RangeState,
   readQueueState,
   StateDatabase,
   storedStreams,
@@ -29,7 +30,10 @@ export function forgetReader(sqlite: Sqlite, folder: string, name: string): void
   );
 }
 
-/** Moves a reader; returns its new offset. Rejects with a QueueError. */
+/**
+ * Moves a reader; returns its new offset: where a batch begins, and so a message. Rejects with a
+ * QueueError.
+ */
 export async function seekReader(
   sqlite: Sqlite,
   folder: string,
@@ -45,11 +49,14 @@ export async function seekReader(
   const last = segments.at(-1);
   const start = segments[0]?.start ?? cursor.offset;
   const end = Math.max(last?.end ?? 0, cursor.offset);
+  const wanted = to === "now" ? end : to === "oldest" ? start : to;
+  // Of what is between two batches nothing is stored: there it begins with the one after.
+  const offset = segments.map((segment) => segment.recordStart(wanted))
+    .find((at) => at !== undefined) ?? wanted;
   for (const segment of segments) await segment.close();
-  const offset = to === "now" ? end : to === "oldest" ? start : to;
-  if (offset < start || offset > end) {
+  if (wanted < start || wanted > end) {
     throw new QueueError(
-      `${name} cannot be moved to offset ${offset}: the queue has its messages from ${start} to ${end}`,
+      `${name} cannot be moved to offset ${wanted}: the queue has its messages from ${start} to ${end}`,
     );
   }
   change(
@@ -88,27 +95,31 @@ function change(
   }
 }
 
-/** Why the database of a queue cannot be used; undefined: it can. */
+/** What is wrong with the database of a queue; undefined: nothing. Throws a QueueError where it may not be read. */
 export function databaseError(sqlite: Sqlite, folder: string): string | undefined {
   requireQueue(folder);
   try {
     readQueueState(sqlite, folder);
     return undefined;
   } catch (error) {
+    if (error instanceof NoAccess) throw error;
     return (error as Error).message;
   }
 }
 
 /**
  * Makes the database anew from the folders of the streams. A reader with a stream of its own is sent all
- * that is stored for it; those of a shared stream have to connect again, with --start oldest. Keeps the
- * old database, and returns its name. Throws a QueueError.
+ * that is stored for it. Those of a shared stream are not known; whoever comes begins with the oldest
+ * message, as long as there are any of these. Keeps the old database, and returns its name; undefined:
+ * there was none. Throws a QueueError.
  */
-export function rebuildDatabase(sqlite: Sqlite, folder: string): string {
+export function rebuildDatabase(sqlite: Sqlite, folder: string): string | undefined {
   const lock = lockQueue(sqlite, folder);
   const kept = `${DATABASE}.damaged-${Date.now()}`;
   const logs: LogState[] = [];
   const cursors: CursorState[] = [];
+  const ranges: RangeState[] = [];
+  const hadOne = existsSync(join(folder, DATABASE));
   try {
     for (const [key, stream] of readKeys(folder)) {
       const segments = findSegments(join(folder, stream), streamCrc(stream));
@@ -117,7 +128,10 @@ export function rebuildDatabase(sqlite: Sqlite, folder: string): string {
       const reserved = (Math.ceil((last.start + last.size) / REPAIR_STEP) + 1) * REPAIR_STEP;
       logs.push({ key, stream, epoch: 1, reserved, originStream: null, shift: 0, since: 0 });
       const offset = segments[0]!.start;
+      // They are deleted as wholes: a reader that comes while one of them is there begins with it.
+      const end = last.start + 1;
       if (key !== "") cursors.push({ key, name: key, offset, acknowledges: 0 });
+      else ranges.push({ key, what: "repaired", start: offset, end });
     }
     for (const name of readdirSync(folder)) {
       if (!name.startsWith(DATABASE) || name.includes(".damaged-")) continue;
@@ -128,11 +142,11 @@ export function rebuildDatabase(sqlite: Sqlite, folder: string): string {
   }
   const database = new StateDatabase(sqlite, folder, true, true);
   try {
-    database.change({ logs, cursors, forgotten: [] });
+    database.change({ logs, cursors, ranges, forgotten: [] });
   } finally {
     database.close();
   }
-  return kept;
+  return hadOne ? kept : undefined;
 }
 
 /** The streams that have messages, by their keys. Throws a QueueError. */

@@ -19,10 +19,11 @@ import {
   wallClockMs,
 } from "./queue.ts";
 import { Segment, type SegmentDamage } from "./segment.ts";
+import { missingSince } from "./missing.ts";
 import { FILE_HEADER, formatRecordHeader, recordSize, streamCrc } from "./segment_format.ts";
 import type { QueueState } from "./state.ts";
 import { createStreamFolder, findSegments, syncFolder } from "./stream_folder.ts";
-import type { CursorState, LogState } from "./state_database.ts";
+import type { CursorState, LogState, RangeState } from "./state_database.ts";
 
 /** What the logs of a queue share. */
 export interface DiskLogContext {
@@ -34,6 +35,8 @@ export interface DiskLogContext {
   /** How often written records are synced, with `later`; ms. */
   syncEveryMs: number;
   segmentBytes: number;
+  /** A segment whose first batch is older than this gets no more; ms. */
+  segmentAgeMs: number;
   largestBatch: number;
   onDamage: (damage: Damage) => void;
   onSync: (seconds: number) => void;
@@ -81,6 +84,8 @@ export class DiskLog implements Log {
   readonly stream: string;
   readonly epoch: number;
   reserved: number;
+  repairedEnd = 0;
+  closedEnd = 0;
   origin: Origin;
   end = 0;
   durableEnd = 0;
@@ -119,10 +124,26 @@ export class DiskLog implements Log {
   }
 
   /** Finds what is stored, and cuts off an incomplete last record. */
-  async recover(cursors: readonly CursorState[]): Promise<void> {
+  async recover(
+    cursors: readonly CursorState[],
+    ranges: readonly RangeState[] = [],
+  ): Promise<void> {
+    const rangeOf = (what: RangeState["what"]) => ranges.find((range) => range.what === what);
+    this.repairedEnd = rangeOf("repaired")?.end ?? 0;
+    const damages: SegmentDamage[] = [];
+    await this.#find(cursors, damages);
+    const closed = rangeOf("closed");
+    if (closed !== undefined) {
+      this.closedEnd = closed.end;
+      damages.push(...missingSince(closed, this.#segments, damages));
+    }
+    for (const damage of damages) this.#report(damage);
+  }
+
+  async #find(cursors: readonly CursorState[], damages: SegmentDamage[]): Promise<void> {
     if (!existsSync(this.#folder)) {
       const offset = Math.min(...cursors.map(({ offset }) => offset));
-      if (cursors.length > 0) this.#report({ offset, bytes: 0, reason: NO_FOLDER });
+      if (cursors.length > 0) damages.push({ offset, bytes: 0, reason: NO_FOLDER });
       await createStreamFolder(this.#folder, this.key);
     }
     for (const { name, offset, acknowledges } of cursors) {
@@ -135,7 +156,7 @@ export class DiskLog implements Log {
     }
     while (this.#segments.length > 0) {
       const last = this.#segments.at(-1)!;
-      await last.index(this.stream, (damage) => this.#report(damage), true);
+      await last.index(this.stream, (damage) => damages.push(damage), true);
       if (last.records > 0) {
         const before = last.size;
         await last.reopen();
@@ -274,12 +295,21 @@ export class DiskLog implements Log {
 
   /** The next record is the first of a new segment. */
   get #rolls(): boolean {
-    return !this.#active || this.#segments.at(-1)!.size >= this.#context.segmentBytes;
+    if (!this.#active) return true;
+    const { segmentBytes, segmentAgeMs } = this.#context;
+    const { size, oldestMs = Infinity } = this.#segments.at(-1)!;
+    return size >= segmentBytes || oldestMs + segmentAgeMs < wallClockMs();
   }
 
   /** Begins a new segment. */
   async #roll(start: number): Promise<Segment> {
-    const segment = await Segment.create(this.#folder, start, this.stream, this.#crc);
+    const segment = await Segment.create(
+      this.#folder,
+      start,
+      this.stream,
+      this.#crc,
+      this.end,
+    );
     this.#context.space.used += segment.size;
     this.#segments.push(segment);
     this.#active = true;
@@ -493,13 +523,18 @@ export class DiskLog implements Log {
     return Math.min(...this.cursors.map(({ durable }) => durable));
   }
 
-  /** Deletes the segments that no cursor needs. */
+  /**
+   * Deletes the segments that no cursor needs. Not once the log is closed: what is there then is recorded.
+   */
   async #trim(upTo?: number): Promise<void> {
     while (this.#segments.length > 1 && this.#segments[1]!.start <= (upTo ?? this.#needed)) {
+      if (this.#over !== undefined) return;
       await this.#delete(this.#segments[0]!);
     }
     await this.#syncing;
-    if (this.#segments.length !== 1 || this.end > (upTo ?? this.#needed)) return;
+    if (
+      this.#over !== undefined || this.#segments.length !== 1 || this.end > (upTo ?? this.#needed)
+    ) return;
     if (this.#writing !== undefined) return;
     // A segment that is deleted is not synced.
     this.#unsynced = [];
@@ -510,7 +545,7 @@ export class DiskLog implements Log {
 
   async dropOldest(): Promise<number> {
     const [oldest, next] = this.#segments;
-    if (oldest === undefined) return this.end;
+    if (oldest === undefined || this.#over !== undefined) return this.start;
     if (next === undefined) {
       if (this.#writing !== undefined || this.#unsynced.length > 0) return oldest.start;
       this.#active = false;
@@ -524,8 +559,12 @@ export class DiskLog implements Log {
     if (at < 0) return;
     this.#segments.splice(at, 1);
     this.#context.space.used -= segment.size;
-    await segment.close();
-    await unlink(segment.path);
+    try {
+      await segment.close();
+      await unlink(segment.path);
+    } catch (error) {
+      throw explain(error, `cannot delete from the queue ${this.#context.folder}`);
+    }
   }
 
   #report({ offset, bytes, reason }: SegmentDamage): void {
@@ -557,4 +596,4 @@ function batchError(batch: Batch): string | undefined {
   return undefined;
 }
 
-const NO_FOLDER = "the folder of its stream is missing";
+export const NO_FOLDER = "the folder of its stream is missing";

@@ -2,6 +2,7 @@
 import {
   closeSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -20,7 +21,7 @@ import { explain } from "./file_errors.ts";
 import { syncFolder } from "./stream_folder.ts";
 import { type Damage, type Log, type Queue, QueueError } from "./queue.ts";
 import { QueueState } from "./state.ts";
-import { DATABASE, LOCK, type LogState, storedStreams } from "./state_database.ts";
+import { DATABASE, LOCK, type LogState, type RangeState, storedStreams } from "./state_database.ts";
 
 /**
  * When appended batches are safe from a power failure. In every mode they survive a kill of the
@@ -36,6 +37,12 @@ export interface DiskQueueOptions {
   sync?: SyncMode;
   /** Limit for the bytes of all segment files, above which `append` rejects; default: no limit. */
   maxBytes?: number;
+  /**
+   * How long messages are kept, as with `serve`'s `retainMs`; ms, default: no limit. Segments are deleted
+   * as wholes: a new one begins after a quarter of this time, and messages are deleted that much late at
+   * most.
+   */
+  retainMs?: number;
   /** Called for everything damaged that is found. */
   onDamage?: (damage: Damage) => void;
 }
@@ -44,6 +51,8 @@ export interface DiskQueueOptions {
 const SEGMENT_BYTES = 64 << 20;
 const SEGMENTS_AT_LEAST = 8;
 const LEAST_SEGMENT = 65_536;
+/** Share of the time for which messages are kept, after which a segment gets no more. */
+const SEGMENT_AGE = 1 / 4;
 
 /**
  * Opens the queue in a folder, which is created if it does not exist; its parent must exist. Deno needs
@@ -53,17 +62,19 @@ const LEAST_SEGMENT = 65_536;
  */
 export async function openDiskQueue(
   folder: string,
-  { sync = "always", maxBytes = Infinity, onDamage = () => {} }: DiskQueueOptions = {},
+  { sync = "always", maxBytes = Infinity, retainMs = Infinity, onDamage = () => {} }:
+    DiskQueueOptions = {},
 ): Promise<Queue> {
   if (typeof sync === "object" && !(sync.intervalMs > 0 && sync.intervalMs < 2 ** 31)) {
     throw new RangeError(`intervalMs must be from 1 to 2^31 - 1, is ${sync.intervalMs}`);
   }
   if (!(maxBytes > 0)) throw new RangeError(`maxBytes must be above zero, is ${maxBytes}`);
+  if (!(retainMs > 0)) throw new RangeError(`retainMs must be above zero, is ${retainMs}`);
   identify(folder);
   const unclaim = claim(folder);
   surviveSizeLimit();
   try {
-    const queue = new DiskQueue(folder, { sync, maxBytes, onDamage }, unclaim);
+    const queue = new DiskQueue(folder, { sync, maxBytes, retainMs, onDamage }, unclaim);
     await queue.open();
     return queue;
   } catch (error) {
@@ -120,6 +131,9 @@ export function identify(folder: string): "queue" | "nothing" {
   try {
     const stat = statSync(folder, { throwIfNoEntry: false });
     if (stat === undefined) {
+      if (lstatSync(folder, { throwIfNoEntry: false }) !== undefined) {
+        throw new QueueError(`${folder} is a symbolic link to something that does not exist`);
+      }
       const parent = dirname(resolve(folder));
       if (isThere(parent)) return "nothing";
       throw new QueueError(`cannot create the queue ${folder}: there is no folder ${parent}`);
@@ -196,12 +210,14 @@ class DiskQueue implements Queue {
   readonly #logs: Map<string, DiskLog> = new Map();
   readonly #opening: Map<string, Promise<DiskLog>> = new Map();
   readonly #onClosed: () => void;
+  /** What was stored when it was closed. */
+  #closed: RangeState[] = [];
   #failed: Error | undefined;
   #closing: Promise<void> | undefined;
 
   constructor(
     folder: string,
-    { sync, maxBytes, onDamage }: Required<DiskQueueOptions>,
+    { sync, maxBytes, retainMs, onDamage }: Required<DiskQueueOptions>,
     onClosed: () => void,
   ) {
     this.#folder = folder;
@@ -226,6 +242,7 @@ class DiskQueue implements Queue {
       sync: sync === "always" ? "always" : sync === "off" ? "never" : "later",
       syncEveryMs: typeof sync === "object" ? sync.intervalMs : 0,
       segmentBytes,
+      segmentAgeMs: retainMs * SEGMENT_AGE,
       largestBatch: Math.min(LONGEST_WRITE, segmentBytes),
       onDamage,
       onSync,
@@ -238,19 +255,25 @@ class DiskQueue implements Queue {
       await this.#open();
     } catch (error) {
       await Promise.allSettled(this.logs.map((log) => log.close()));
+      // Nothing was stored: what was there before must still be there.
+      for (const range of this.#closed) this.#state.putRange(range);
       await this.#state.close().catch(() => {});
       throw error;
     }
   }
 
   async #open(): Promise<void> {
-    const { logs, cursors } = await this.#state.opened;
+    const { logs, cursors, ranges } = await this.#state.opened;
+    this.#closed = ranges.filter(({ what }) => what === "closed");
     await syncFolder(this.#folder);
     if (this.#created) await syncParent(this.#folder);
     for (const row of logs) {
       const log = new DiskLog(this.#context, row);
       this.#logs.set(row.key, log);
-      await log.recover(cursors.filter(({ key }) => key === row.key));
+      await log.recover(
+        cursors.filter(({ key }) => key === row.key),
+        ranges.filter(({ key }) => key === row.key),
+      );
     }
   }
 
@@ -308,7 +331,11 @@ class DiskQueue implements Queue {
 
   async #close(): Promise<void> {
     try {
-      for (const log of this.logs) await log.close();
+      for (const log of this.logs) {
+        await log.close();
+        const { key, start, end } = log;
+        this.#state.putRange({ key, what: "closed", start, end });
+      }
       await this.#state.close();
       if (this.#failed !== undefined) throw this.#failed;
     } finally {

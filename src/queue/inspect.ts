@@ -2,7 +2,9 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { findSegments } from "./stream_folder.ts";
+import { NO_FOLDER } from "./disk_log.ts";
 import { requireQueue } from "./disk_queue.ts";
+import { missingBetween, missingSince } from "./missing.ts";
 import type { Amount, StoredBatch } from "./queue.ts";
 import { INCOMPLETE, type Segment, type SegmentDamage } from "./segment.ts";
 import { streamCrc } from "./segment_format.ts";
@@ -58,13 +60,23 @@ interface OpenedLog {
 /** The logs of a queue. Throws a QueueError. */
 async function openLogs(sqlite: Sqlite, folder: string, check: boolean): Promise<OpenedLog[]> {
   requireQueue(folder);
-  const { logs, cursors } = readQueueState(sqlite, folder);
+  const { logs, cursors, ranges } = readQueueState(sqlite, folder);
   const opened: OpenedLog[] = [];
   try {
     for (const log of logs) {
       const path = join(folder, log.stream);
       const damages: SegmentDamage[] = [];
       const segments = existsSync(path) ? await openSegments(path, log.stream, check, damages) : [];
+      damages.push(...missingBetween(segments, damages));
+      const closed = ranges.find(({ key, what }) => key === log.key && what === "closed");
+      const gone = closed === undefined ? [] : missingSince(closed, segments, damages);
+      if (!existsSync(path)) {
+        const reason = NO_FOLDER;
+        damages.push(...gone.map((damage) => ({ ...damage, reason })));
+        if (gone.length === 0) damages.push({ offset: 0, bytes: 0, reason });
+      } else if (gone.length > 0 && isStillClosed(sqlite, folder, log.key)) {
+        damages.push(...gone);
+      }
       const own = cursors.filter(({ key }) => key === log.key);
       opened.push({ log, cursors: own, segments, damages });
     }
@@ -73,6 +85,12 @@ async function openLogs(sqlite: Sqlite, folder: string, check: boolean): Promise
     await closeLogs(opened);
     throw error;
   }
+}
+
+/** Whether no server has opened the queue since it was closed: that deletes what is delivered. */
+function isStillClosed(sqlite: Sqlite, folder: string, log: string): boolean {
+  const { ranges } = readQueueState(sqlite, folder);
+  return ranges.some(({ key, what }) => key === log && what === "closed");
 }
 
 /** How often all segments may be deleted while they are opened. */
@@ -155,6 +173,9 @@ export async function queueStatus(sqlite: Sqlite, folder: string): Promise<Queue
 const goesOnAt = ({ reserved }: LogState, cursors: readonly CursorState[]): number =>
   cursors.length === 0 ? reserved : Math.max(...cursors.map(({ offset }) => offset));
 
+/** The place of nobody: a stream as a whole. */
+const ALL = { offset: 0, acknowledges: 0 };
+
 /** Damage in a stream. */
 export interface FoundDamage extends SegmentDamage {
   key: string;
@@ -184,26 +205,32 @@ export async function checkQueue(sqlite: Sqlite, folder: string): Promise<CheckR
   }
 }
 
-/** Names of all readers. Throws a QueueError. */
-export function readerNames(sqlite: Sqlite, folder: string): string[] {
+/** Names of all readers and streams. Throws a QueueError. */
+export function namesIn(sqlite: Sqlite, folder: string): { readers: string[]; streams: string[] } {
   requireQueue(folder);
-  return readQueueState(sqlite, folder).cursors.map(({ name }) => name);
+  const { logs, cursors } = readQueueState(sqlite, folder);
+  return { readers: cursors.map(({ name }) => name), streams: logs.map(({ stream }) => stream) };
 }
 
 /**
- * What is stored for a reader, from the first byte that is not delivered on. `onMissing`: bytes that are
- * missing. Rejects with a QueueError.
+ * What is stored for a reader, from the first message that is not delivered on, or of a stream. A reader
+ * that acknowledges has exactly what is before its offset. Of others, only the start of the batch is
+ * sure to be one of a message: they get all of it. `onMissing`: bytes that are missing. `onAgain`: bytes
+ * before the reader's offset. Rejects with a QueueError.
  */
 export async function* storedFor(
   sqlite: Sqlite,
   folder: string,
-  name: string,
+  wanted: { reader: string } | { stream: string },
   onMissing: (offset: number, bytes: number, reason: string) => void,
+  onAgain: (offset: number, bytes: number) => void = () => {},
 ): AsyncGenerator<StoredBatch> {
   const logs = await openLogs(sqlite, folder, false);
   try {
     for (const { log, cursors, segments, damages } of logs) {
-      const cursor = cursors.find((cursor) => cursor.name === name);
+      const cursor = "stream" in wanted
+        ? log.stream === wanted.stream ? ALL : undefined
+        : cursors.find(({ name }) => name === wanted.reader);
       if (cursor === undefined) continue;
       const report = ({ offset, bytes, reason }: SegmentDamage) => onMissing(offset, bytes, reason);
       damages.forEach(report);
@@ -212,7 +239,9 @@ export async function* storedFor(
       for (const segment of segments) {
         for (let batch; (batch = await segment.read(at, log.stream, report)) !== null;) {
           if (batch.offset > at && !first) onMissing(at, batch.offset - at, "they are not stored");
-          const skip = Math.max(0, at - batch.offset);
+          const has = Math.max(0, at - batch.offset);
+          const skip = cursor.acknowledges === 1 ? has : 0;
+          if (has > skip) onAgain(batch.offset, has);
           at = batch.offset + batch.bytes.length;
           first = false;
           yield { ...batch, offset: batch.offset + skip, bytes: batch.bytes.subarray(skip) };

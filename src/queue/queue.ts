@@ -86,6 +86,13 @@ export interface Log {
   readonly oldestSegmentMs: number | undefined;
   /** Offset up to which an earlier process may have sent bytes: see `reserve`. */
   readonly reserved: number;
+  /**
+   * Offset before which the readers of what is stored are not known: the database was made anew. They
+   * come back as new ones.
+   */
+  readonly repairedEnd: number;
+  /** Offset before which batches were stored when the queue was closed: after `end`, they are gone. */
+  readonly closedEnd: number;
   readonly origin: Origin;
   /** All readers that have come so far, also those that are not connected. */
   readonly cursors: readonly Cursor[];

@@ -4,9 +4,11 @@ import { type FileHandle, open, unlink } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { type Amount, messagesIn, QueueError, type StoredBatch } from "./queue.ts";
 import {
+  afterOf,
   beginsRecord,
   FILE_HEADER,
   fileHeaderError,
+  firstRecordAt,
   formatFileHeader,
   formatRecordHeader,
   parseRecordHeader,
@@ -33,11 +35,11 @@ interface IndexEntry {
   afterMs: number;
 }
 
-/** Something in a segment that is no record. */
+/** Something in a segment that is no record, or a part of a stream that is gone. */
 export interface SegmentDamage {
   /** Offset from which bytes are missing. */
   offset: number;
-  /** Bytes of the file that are no record. */
+  /** Bytes of the file that are no record; bytes of the stream that are gone. */
   bytes: number;
   reason: string;
 }
@@ -61,6 +63,8 @@ export class Segment {
   readonly path: string;
   /** Offset of its first record. */
   readonly start: number;
+  /** Where the segment before it ends; undefined: not known. Only once it is indexed. */
+  follows: number | undefined;
   /** Bytes of the file that are in use. */
   size: number;
   /** When its first and last records were stored; ms since 1970, undefined where not known yet. */
@@ -94,17 +98,19 @@ export class Segment {
     this.#writable = false;
   }
 
-  /** Creates the file, which must not exist. */
+  /** Creates the file, which must not exist. `after`: where the segment before it ends. */
   static async create(
     folder: string,
     start: number,
     stream: string,
     crcOfStream: number,
+    after: number = start,
   ): Promise<Segment> {
     const path = join(folder, segmentName(start));
     const handle = await open(path, "wx+", 0o600);
-    const header = formatFileHeader(stream);
+    const header = formatFileHeader(stream, after);
     const segment = new Segment(path, start, FILE_HEADER, crcOfStream);
+    segment.follows = after;
     segment.#handle = Promise.resolve(handle);
     segment.#writable = segment.#indexed = true;
     try {
@@ -221,28 +227,37 @@ export class Segment {
     const wrong = fileHeaderError(head, stream);
     // Records have CRCs of their own: with a damaged header they are searched for.
     if (wrong !== undefined && this.size > 0) {
-      onDamage({ offset: this.start, bytes: Math.min(FILE_HEADER, this.size), reason: wrong });
+      onDamage({
+        offset: this.start,
+        bytes: Math.min(firstRecordAt(head), this.size),
+        reason: wrong,
+      });
     }
+    this.follows = wrong === undefined ? afterOf(head) : undefined;
     check ||= wrong !== undefined;
-    let scan = await this.#scan(handle, check);
+    const from = firstRecordAt(head);
+    let scan = await this.#scan(handle, from, check);
     // A header that is damaged misleads about the records after it.
-    if (!check && (scan.damages.length > 0 || scan.torn > 0)) scan = await this.#scan(handle, true);
+    if (!check && (scan.damages.length > 0 || scan.torn > 0)) {
+      scan = await this.#scan(handle, from, true);
+    }
     scan.damages.forEach(onDamage);
     this.#recordsEnd = scan.end;
     this.#indexed = true;
     return scan.torn;
   }
 
-  /** Makes the index. `torn`: length of an incomplete last record; `end`: of the last whole one. */
+  /** Makes the index of the records from byte `from` on. `torn`: length of an incomplete last record; `end`: of the last whole one. */
   async #scan(
     handle: FileHandle,
+    from: number,
     check: boolean,
   ): Promise<{ damages: SegmentDamage[]; torn: number; end: number }> {
     const damages: SegmentDamage[] = [];
     this.#index.length = 0;
     this.#total = NOTHING;
     this.oldestMs = undefined;
-    let at = FILE_HEADER;
+    let at = from;
     while (at < this.size) {
       const record = await this.#recordAt(handle, at, check);
       if (typeof record !== "string") {
@@ -375,6 +390,11 @@ export class Segment {
     return entry !== undefined && entry.offset <= offset ? entry.offset + entry.length : undefined;
   }
 
+  /** Start of the first record that ends after `offset`; undefined: none. Only once it is indexed. */
+  recordStart(offset: number): number | undefined {
+    return this.#index[this.#find(offset)]?.offset;
+  }
+
   /** The index of the first record that ends after `offset`. */
   #find(offset: number): number {
     let low = 0;
@@ -458,7 +478,15 @@ export class Segment {
 
   #open(): Promise<FileHandle> {
     if (this.#closed) return Promise.reject(new Error(`${this.path} is closed`));
-    return this.#handle ??= open(this.path, READ_ONLY);
+    if (this.#handle === undefined) {
+      const opening = open(this.path, READ_ONLY);
+      this.#handle = opening;
+      // There is nothing to close then.
+      opening.catch(() => {
+        if (this.#handle === opening) this.#handle = undefined;
+      });
+    }
+    return this.#handle;
   }
 
   /** Forgets where its records are, and closes its file, until it is read again; not while it is used. */

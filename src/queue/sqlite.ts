@@ -1,5 +1,9 @@
 /** The runtime's SQLite, and its errors in plain words. */
+import { accessSync, constants, statSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
 import type { DatabaseSync } from "node:sqlite";
+import { explain } from "./file_errors.ts";
 import { QueueError, QueueFull } from "./queue.ts";
 
 export type Sqlite = typeof import("node:sqlite");
@@ -55,6 +59,51 @@ function codeOf(error: unknown): number | undefined {
 /** Whether another process has the database locked. */
 export const isBusy = (error: unknown): boolean => codeOf(error) === BUSY;
 
+/** Whether a file is not a database, or a damaged one. */
+export function isNoDatabase(error: unknown): boolean {
+  const code = codeOf(error);
+  return code === NOTADB || code === CORRUPT;
+}
+
+/** What SQLite opens of a queue; first the folder itself. */
+const OPENED = ["", "lock.db", "queue.db", "queue.db-wal", "queue.db-shm"];
+
+/** Which of these this process may not use, and why; undefined: it may use all that are there. */
+function forbidden(folder: string): string | undefined {
+  for (const path of OPENED.map((name) => join(folder, name))) {
+    try {
+      accessSync(path, constants.R_OK | constants.W_OK);
+    } catch (error) {
+      const { code, name } = error as NodeJS.ErrnoException;
+      const owner = statSync(path, { throwIfNoEntry: false })?.uid;
+      // Deno without --allow-sys=uid cannot tell who runs it.
+      const folderOwner = statSync(folder).uid;
+      if (name === "NotCapable" && owner !== undefined && owner !== folderOwner) {
+        return `${path} belongs to user ${owner}, and its folder to user ${folderOwner}`;
+      }
+      if (code === "EROFS") return `${path} is on a read-only file system`;
+      if (code !== "EACCES" && code !== "EPERM") continue;
+      const own = ownUser();
+      if (owner === undefined || owner === own) return `${path}: not permitted`;
+      const who = own === undefined ? "" : `, and this process runs as user ${own}`;
+      return `${path} belongs to user ${owner}${who}`;
+    }
+  }
+  return undefined;
+}
+
+/** The database cannot be used by this process, or not now, whatever it holds. */
+export class NoAccess extends QueueError {}
+
+/** The number of the user who runs this process; undefined: not known, or not permitted on Deno. */
+function ownUser(): number | undefined {
+  try {
+    return process.geteuid?.();
+  } catch {
+    return undefined;
+  }
+}
+
 /** Converts an error of SQLite about the queue in this folder to a QueueError or QueueFull. */
 export function explainSqlite(folder: string, error: unknown): QueueError | QueueFull {
   if (error instanceof QueueError || error instanceof QueueFull) return error;
@@ -62,10 +111,13 @@ export function explainSqlite(folder: string, error: unknown): QueueError | Queu
   const options = { cause: error };
   switch (codeOf(error)) {
     case BUSY:
-      return new QueueError(`the queue ${folder} is open in another process`, options);
+      return new NoAccess(`the queue ${folder} is open in another process`, options);
     case READONLY:
     case CANTOPEN:
-      return new QueueError(`cannot write the queue ${folder}: ${message}`, options);
+      return new NoAccess(
+        `cannot open the queue ${folder}: ${forbidden(folder) ?? message}`,
+        options,
+      );
     case CORRUPT:
     case NOTADB:
       return new QueueError(
@@ -77,6 +129,11 @@ export function explainSqlite(folder: string, error: unknown): QueueError | Queu
     case IOERR:
       return new QueueFull(`no disk space for the queue ${folder}: ${message}`, "disk", error);
     default: {
+      if (typeof (error as NodeJS.ErrnoException).code === "string" && errcode === undefined) {
+        const what = `cannot use the queue ${folder}`;
+        const why = forbidden(folder);
+        return why === undefined ? explain(error, what) : new NoAccess(`${what}: ${why}`, options);
+      }
       const code = errcode === undefined ? "" : ` (SQLite result code ${errcode})`;
       return new QueueError(`cannot use the queue ${folder}: ${message}${code}`, options);
     }

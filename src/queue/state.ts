@@ -3,7 +3,7 @@
  * another thread, so that no wait for the disk stops the server.
  */
 import { QueueError, QueueFull } from "./queue.ts";
-import type { CursorState, LogState, State, StateChange } from "./state_database.ts";
+import type { CursorState, LogState, RangeState, State, StateChange } from "./state_database.ts";
 import { type Answer, StateThread } from "./state_thread.ts";
 
 /** Pause before a change that failed for lack of disk space is tried again; ms. */
@@ -23,6 +23,7 @@ export class QueueState {
   /** Changes that are not recorded yet: the latest of each row. */
   #logs: Map<string, LogState> = new Map();
   #cursors: Map<string, CursorState> = new Map();
+  #ranges: Map<string, RangeState> = new Map();
   #forgotten: Map<string, { key: string; name: string }> = new Map();
   #posted: StateChange | undefined;
   /** Who waits for the changes that are gathered, and for those that were posted. */
@@ -72,6 +73,11 @@ export class QueueState {
     this.#later();
   }
 
+  putRange(range: RangeState): void {
+    this.#ranges.set(keyOf(range.key, range.what), range);
+    this.#later();
+  }
+
   forget(key: string, name: string): void {
     const id = keyOf(key, name);
     this.#cursors.delete(id);
@@ -85,7 +91,7 @@ export class QueueState {
    */
   recorded(): Promise<void> {
     if (this.#over !== undefined) return Promise.reject(this.#over);
-    const nothing = this.#logs.size + this.#cursors.size + this.#forgotten.size === 0;
+    const nothing = this.#hasNothing;
     const waiting = Promise.withResolvers<void>();
     if (nothing && this.#posted === undefined) waiting.resolve();
     else if (nothing) this.#waitingPosted.push(waiting);
@@ -116,16 +122,23 @@ export class QueueState {
     }, ms);
   }
 
+  /** Nothing is gathered. */
+  get #hasNothing(): boolean {
+    return this.#logs.size + this.#cursors.size + this.#ranges.size + this.#forgotten.size === 0;
+  }
+
   #post(): void {
     if (this.#posted !== undefined || this.#over !== undefined) return;
-    if (this.#logs.size + this.#cursors.size + this.#forgotten.size === 0) return;
+    if (this.#hasNothing) return;
     this.#posted = {
       logs: [...this.#logs.values()],
       cursors: [...this.#cursors.values()],
+      ranges: [...this.#ranges.values()],
       forgotten: [...this.#forgotten.values()],
     };
     this.#logs = new Map();
     this.#cursors = new Map();
+    this.#ranges = new Map();
     this.#forgotten = new Map();
     this.#waitingPosted = this.#waiting;
     this.#waiting = [];

@@ -10,16 +10,19 @@ import {
   closeSync,
   constants,
   existsSync,
+  fchownSync,
+  fstatSync,
   lstatSync,
   openSync,
   readdirSync,
   statSync,
+  truncateSync,
 } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { QueueError } from "./queue.ts";
-import { explainSqlite, isBusy, type Sqlite, valueOf } from "./sqlite.ts";
+import { explainSqlite, isBusy, isNoDatabase, type Sqlite, valueOf } from "./sqlite.ts";
 
 export const DATABASE = "queue.db";
 export const LOCK = "lock.db";
@@ -56,14 +59,28 @@ export interface CursorState {
   acknowledges: number;
 }
 
+/**
+ * A part of a log. `closed`: what was stored when a server closed the queue. `repaired`: what was stored
+ * when the database was made anew, whose readers are not known.
+ */
+export interface RangeState {
+  /** The log. */
+  key: string;
+  what: "closed" | "repaired";
+  start: number;
+  end: number;
+}
+
 /** All that is recorded. */
 export interface State {
   logs: LogState[];
   cursors: CursorState[];
+  ranges: RangeState[];
 }
 
 /** What to record: rows to insert or to replace, and cursors to remove. */
-export interface StateChange extends State {
+export interface StateChange extends Omit<State, "ranges"> {
+  ranges?: RangeState[];
   forgotten: { key: string; name: string }[];
 }
 
@@ -86,11 +103,27 @@ const SCHEMA = `
   ) STRICT, WITHOUT ROWID;
 `;
 
+/** Queues of earlier builds lack it. */
+const RANGES = `
+  CREATE TABLE IF NOT EXISTS ranges (
+    key TEXT NOT NULL REFERENCES logs,
+    what TEXT NOT NULL,
+    start INTEGER NOT NULL,
+    "end" INTEGER NOT NULL,
+    PRIMARY KEY (key, what)
+  ) STRICT, WITHOUT ROWID;
+`;
+
 const LOG_COLUMNS = ["key", "stream", "epoch", "reserved", "originStream", "shift", "since"];
 const CURSOR_COLUMNS = ["key", "name", "offset", "acknowledges"];
+const RANGE_COLUMNS = ["key", "what", "start", "end"];
+
+/** `end` is a word of SQL. */
+const listOf = (columns: readonly string[]): string =>
+  columns.map((column) => `"${column}"`).join(", ");
 
 const upsert = (table: string, columns: readonly string[]): string =>
-  `INSERT OR REPLACE INTO ${table} (${columns.join(", ")}) ` +
+  `INSERT OR REPLACE INTO ${table} (${listOf(columns)}) ` +
   `VALUES (${columns.map(() => "?").join(", ")})`;
 
 /** A database for one writer. */
@@ -102,6 +135,7 @@ export class StateDatabase {
   readonly #lock: DatabaseSync;
   readonly #putLog: StatementSync;
   readonly #putCursor: StatementSync;
+  readonly #putRange: StatementSync;
   readonly #forget: StatementSync;
   /** What is recorded at the opening. */
   readonly initial: State;
@@ -127,6 +161,7 @@ export class StateDatabase {
         database.exec(SCHEMA);
       }
       checkVersion(database, folder);
+      database.exec(RANGES);
       if (!anew) checkState(readState(database), folder, streams);
       // Who opened the log earlier must not append any more.
       database.exec("UPDATE logs SET epoch = epoch + 1");
@@ -134,6 +169,7 @@ export class StateDatabase {
       this.initial = readState(database);
       this.#putLog = database.prepare(upsert("logs", LOG_COLUMNS));
       this.#putCursor = database.prepare(upsert("cursors", CURSOR_COLUMNS));
+      this.#putRange = database.prepare(upsert("ranges", RANGE_COLUMNS));
       this.#forget = database.prepare("DELETE FROM cursors WHERE key = ? AND name = ?");
       this.#database = database;
       this.#inode = statSync(join(folder, DATABASE)).ino;
@@ -146,7 +182,7 @@ export class StateDatabase {
   }
 
   /** Records all of it, or nothing. Throws a QueueError or QueueFull. */
-  change({ logs, cursors, forgotten }: StateChange): void {
+  change({ logs, cursors, ranges = [], forgotten }: StateChange): void {
     try {
       this.#checkInPlace();
       this.#database.exec("BEGIN IMMEDIATE");
@@ -159,12 +195,22 @@ export class StateDatabase {
         for (const { key, name, offset, acknowledges } of cursors) {
           this.#putCursor.run(key, name, offset, acknowledges);
         }
+        for (const { key, what, start, end } of ranges) this.#putRange.run(key, what, start, end);
         this.#database.exec("COMMIT");
       } catch (error) {
         // SQLite may have done it itself, on a full disk for example.
         rollback(this.#database);
         throw error;
       }
+    } catch (error) {
+      throw explainSqlite(this.#folder, error);
+    }
+  }
+
+  /** What is stored changes from now on. Throws a QueueError or QueueFull. */
+  begin(): void {
+    try {
+      this.#database.exec("DELETE FROM ranges WHERE what = 'closed'");
     } catch (error) {
       throw explainSqlite(this.#folder, error);
     }
@@ -216,17 +262,33 @@ function rollback(database: DatabaseSync): void {
  * Locks the queue for writing, until the returned database is closed. Throws a QueueError if another
  * process has it open.
  */
-export function lockQueue({ DatabaseSync }: Sqlite, folder: string): DatabaseSync {
-  let lock: DatabaseSync | undefined;
+export function lockQueue(sqlite: Sqlite, folder: string): DatabaseSync {
+  const path = join(folder, LOCK);
   try {
-    makePrivate(join(folder, LOCK));
-    lock = new DatabaseSync(join(folder, LOCK));
+    makePrivate(path);
+    try {
+      return lockFile(sqlite, path);
+    } catch (error) {
+      if (!isNoDatabase(error)) throw error;
+      // Nobody has it locked, or that would have been the error, and it holds nothing. The file must stay
+      // the same one: another process may be about to lock it.
+      truncateSync(path);
+      return lockFile(sqlite, path);
+    }
+  } catch (error) {
+    throw explainSqlite(folder, error);
+  }
+}
+
+function lockFile({ DatabaseSync }: Sqlite, path: string): DatabaseSync {
+  const lock = new DatabaseSync(path);
+  try {
     // Somebody may be looking whether it is locked. Deno 2.9.5 would wait for 5 s.
     lock.exec("PRAGMA busy_timeout = 100; PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE");
     return lock;
   } catch (error) {
-    lock?.close();
-    throw explainSqlite(folder, error);
+    lock.close();
+    throw error;
   }
 }
 
@@ -258,7 +320,7 @@ export function readQueueState(sqlite: Sqlite, folder: string): State {
       checkOwner(database, folder, streams);
       // A server is just making it, or was killed at that moment: what it writes first is all or nothing.
       if (valueOf(database, "PRAGMA application_id") !== APPLICATION_ID) {
-        return { logs: [], cursors: [] };
+        return { logs: [], cursors: [], ranges: [] };
       }
       checkVersion(database, folder);
       const state = readState(database);
@@ -361,20 +423,43 @@ function checkVersion(database: DatabaseSync, folder: string): void {
 }
 
 function readState(database: DatabaseSync): State {
+  const rows = (table: string, columns: readonly string[]): unknown[] =>
+    database.prepare(`SELECT ${listOf(columns)} FROM ${table}`).all();
+  const hasRanges = valueOf(database, "SELECT 1 FROM sqlite_schema WHERE name = 'ranges'") === 1;
   return {
-    logs: database.prepare(`SELECT ${LOG_COLUMNS.join(", ")} FROM logs`)
-      .all() as unknown as LogState[],
-    cursors: database.prepare(`SELECT ${CURSOR_COLUMNS.join(", ")} FROM cursors`)
-      .all() as unknown as CursorState[],
+    logs: rows("logs", LOG_COLUMNS) as LogState[],
+    cursors: rows("cursors", CURSOR_COLUMNS) as CursorState[],
+    ranges: (hasRanges ? rows("ranges", RANGE_COLUMNS) : []) as RangeState[],
   };
 }
 
-/** Creates the file if it is missing, for its owner alone. Throws where it is a symbolic link. */
+/**
+ * Creates the file if it is missing, for the owner of its folder alone. Throws where it is a symbolic
+ * link.
+ */
 function makePrivate(path: string): void {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (found === undefined) {
-    closeSync(openSync(path, constants.O_CREAT | constants.O_EXCL | constants.O_RDWR, 0o600));
+    const fd = openSync(path, constants.O_CREAT | constants.O_EXCL | constants.O_RDWR, 0o600);
+    try {
+      giveToOwner(fd, dirname(path));
+    } finally {
+      closeSync(fd);
+    }
   } else if (!found.isFile()) {
     throw new QueueError(`${path} is not a regular file`);
+  }
+}
+
+/** Root may repair the queue of another user, whose server has to open it afterwards. */
+function giveToOwner(fd: number, folder: string): void {
+  const { uid, gid } = statSync(folder);
+  const own = fstatSync(fd);
+  if (own.uid === uid) return;
+  try {
+    fchownSync(fd, uid, gid);
+  } catch (error) {
+    // Only root may give files away.
+    if ((error as NodeJS.ErrnoException).code !== "EPERM") throw error;
   }
 }

@@ -128,6 +128,7 @@ async function serve(): Promise<void> {
       folder = request.open.folder;
       if (sqlite instanceof QueueError) throw sqlite;
       database = new StateDatabase(sqlite!, folder, request.open.durable);
+      database.begin();
       return { opened: database.initial };
     }
     if ("close" in request) {

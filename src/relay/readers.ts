@@ -203,9 +203,8 @@ export class Readers {
     const { shared, start } = this.#options;
     const key = shared ? SHARED : name;
     const { stream } = await this.#openStream(key);
-    const from = start === "oldest" ? stream.oldest : stream.tail;
     // With --reader-id single it is opened before anyone has come.
-    const cursor = await stream.addCursor(name, from, name !== SINGLE);
+    const cursor = await stream.addCursor(name, stream.beginning(start), name !== SINGLE);
     const reader = this.#add(key, cursor, true);
     if (!shared) this.#onOwnStream(stream);
     return reader;

@@ -89,7 +89,8 @@ export class Records {
     const { tail, blocks } = this.#state;
     // After a kill, a reader may have more than has come from the source again.
     if (delivered > tail) return tail;
-    if (delivered === tail || delivered < this.#options.log!.end) return delivered;
+    // Also at the end of what is stored: after it there may be offsets without bytes.
+    if (delivered === tail || delivered <= this.#options.log!.end) return delivered;
     const block = blocks.at(delivered);
     if (block === undefined) return undefined;
     return block.offset + this.#options.floor(block.bytes, delivered - block.offset);

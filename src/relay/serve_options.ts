@@ -65,7 +65,10 @@ export interface ServeOptions {
   whenFull?: WhenFull;
   /** Every message is stored, and synced as the queue is, before it is delivered. Default: false. */
   durable?: boolean;
-  /** Messages on disk are deleted after this time, delivered or not; ms, default never. */
+  /**
+   * Messages on disk are deleted after this time, delivered or not; ms, default never. `openDiskQueue`
+   * should have the same `retainMs`: without it nothing is deleted before its segment, of 64 MiB, is full.
+   */
   retainMs?: number;
   /** What all messages may take in memory; bytes, default 64 MiB, or 4 times `backlog`. */
   memory?: number;

@@ -104,12 +104,13 @@ export class Stream {
   /** Continues where an earlier process has ended. */
   #recover(log: Log): void {
     const offsets = log.cursors.map(({ offset }) => offset);
-    if (this.#options.replayable) {
+    const { replayable, sourceless } = this.#options;
+    if (replayable) {
       // The source continues after all that is stored, or that every reader has.
       const needed = offsets.map((offset) => Math.max(offset, log.end));
       const next = needed.length === 0 ? log.end : Math.min(...needed);
       // What came from an upstream that was replaced cannot be had again.
-      this.#state.tail = Math.max(next, log.origin.since);
+      this.#state.tail = Math.max(next, log.origin.since, sourceless ? log.closedEnd : 0);
     } else {
       // What was only in memory is lost. What was sent of it used its offsets.
       const known = Math.max(log.end, ...offsets);
@@ -149,6 +150,14 @@ export class Stream {
     const { from, to } = this.#lost;
     const joins = log.end >= first || (from <= log.end && first <= to);
     return joins ? Math.min(first, Math.max(log.start, this.#records.runStart)) : first;
+  }
+
+  /** Where a reader begins that comes for the first time. */
+  beginning(start: "now" | "oldest"): number {
+    const { log } = this.#options;
+    // Since the database was made anew, its readers come as new ones: they need what is stored.
+    if (log !== undefined && log.start < Math.min(log.end, log.repairedEnd)) return log.start;
+    return start === "oldest" ? this.oldest : this.tail;
   }
 
   get #storedEnd(): number {
@@ -447,8 +456,11 @@ export class Stream {
 
   /** There are no bytes for this reader between `sent` and `to`. */
   skip(cursor: StreamCursor, to: number): void {
-    this.miss(cursor, cursor.sent, to);
+    const from = cursor.sent;
+    this.miss(cursor, from, to);
     cursor.sent = to;
+    // No byte will tell: there may be none after it.
+    if (cursor.delivered === from) cursor.delivered = to;
     cursor.passHoles(to);
   }
 

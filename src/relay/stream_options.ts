@@ -11,6 +11,8 @@ export interface StreamOptions {
   log?: Log | undefined;
   /** The source can resume at a position after a restart. */
   replayable: boolean;
+  /** There is no source: what is gone does not come again. */
+  sourceless?: boolean;
   policy: OverflowPolicy;
   /** High watermark: the backlog above which a reader is served from disk, or the policy acts; bytes. */
   bound: number;
