@@ -113,6 +113,10 @@ export function explainSqlite(folder: string, error: unknown): QueueError | Queu
     case BUSY:
       return new NoAccess(`the queue ${folder} is open in another process`, options);
     case READONLY:
+      return new NoAccess(
+        `cannot write the queue ${folder}: ${forbidden(folder) ?? message}`,
+        options,
+      );
     case CANTOPEN:
       return new NoAccess(
         `cannot open the queue ${folder}: ${forbidden(folder) ?? message}`,
