@@ -124,7 +124,7 @@ describe("status of a queue that is open, under load", () => {
         await within(
           "spilling",
           MS,
-          server.saw(/anna: backlog[^]*bert: backlog|bert: backlog[^]*anna: backlog/),
+          server.saw(/anna\)?: backlog[^]*bert\)?: backlog|bert\)?: backlog[^]*anna\)?: backlog/),
         );
         const permissions = [`--allow-read`];
         let stored = 0;

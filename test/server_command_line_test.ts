@@ -184,6 +184,18 @@ describe("server.ts refuses", () => {
       /--backlog 128M must not be above --memory, .* 64M: /,
     ],
     [["--spill-max", "1k", ...spill], /--spill-max "1k" must be a size .* at least 100k/],
+    [
+      ["--spill-max", "1M", "--max-message", "2M", "--source", "x", "--frame", "line", ...spill],
+      /--max-message 2097152: with this --spill-max the queue stores messages of up to 1047552 bytes/,
+    ],
+    [
+      ["--spill-max", "100k", "--size", "1M", "--message", "numbered", ...spill],
+      /--size 1048576: with this --spill-max/,
+    ],
+    [
+      ["--spill-max", "100k", "--source", "x", "--frame", "fixed:102400", ...spill],
+      /--frame fixed 102400: with this --spill-max/,
+    ],
     [["--ack", "reader", "--replies", "ignore"], /--ack reader and --replies ignore exclude/],
     [["--source-ack"], /--source-ack needs --source tcp/],
     [["--source-ack", "--source", "file"], /--source-ack needs --source tcp/],

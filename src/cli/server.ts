@@ -13,7 +13,12 @@ import { Log } from "./server_log.ts";
 import { serve } from "../relay/serve.ts";
 import type { ServeEvent } from "../relay/serve_event.ts";
 import type { ServeOptions } from "../relay/serve_options.ts";
-import { chooseServed, parseServerCommandLine, type ServerCommand } from "./server_options.ts";
+import {
+  chooseServed,
+  longestAccepted,
+  parseServerCommandLine,
+  type ServerCommand,
+} from "./server_options.ts";
 import { Systemd } from "./systemd.ts";
 import { openDiskQueue } from "../queue/disk_queue.ts";
 import { EMPTY_SOURCE } from "../source/empty_source.ts";
@@ -39,11 +44,12 @@ function loggedRate({ source, rate }: ServerCommand, ofFlood: number): number | 
 const NO_FRAME: Frame = { kind: "none" };
 
 function openSource(options: ServerCommand): Source | undefined {
-  const { source, frame = NO_FRAME, rate, maxMessage, sourceAck: acknowledged } = options;
+  const { source, frame = NO_FRAME, rate, sourceAck: acknowledged } = options;
   if (source === undefined) return undefined;
   if (source === "none") return EMPTY_SOURCE;
   const { onBadFrame, sourceIdle: idleMs } = options;
   try {
+    const maxMessage = longestAccepted(options);
     return source.open({ frame, maxMessage, onBadFrame, rate, acknowledged, idleMs });
   } catch (error) {
     throw withHint(error as Error, source.name);

@@ -335,6 +335,36 @@ export function chooseServed(
   );
 }
 
+/** The queue's own bytes beside a single message. */
+const QUEUE_OVERHEAD = 1024;
+
+/** The longest message that a queue with this limit can store; Infinity: no limit. */
+function longestStored({ spillMax }: ServerCommand): number {
+  return spillMax === undefined ? Infinity : spillMax - QUEUE_OVERHEAD;
+}
+
+/** The longest message that is accepted from a source: what the queue could never store is a bad frame. */
+export function longestAccepted(command: ServerCommand): number {
+  return Math.min(command.maxMessage ?? LONGEST_MESSAGE, longestStored(command));
+}
+
+/** Throws a UsageError for messages that the queue could never store. */
+function checkLength(command: ServerCommand): void {
+  const { frame, size, maxMessage } = command;
+  const longest = longestStored(command);
+  const lengths: [string, number | undefined][] = [
+    ["--max-message", maxMessage],
+    ["--size", size],
+    ["--frame fixed", frame?.kind === "fixed" ? frame.size : undefined],
+  ];
+  for (const [option, length] of lengths) {
+    if (length === undefined || length <= longest) continue;
+    throw new UsageError(
+      `${option} ${length}: with this --spill-max the queue stores messages of up to ${longest} bytes`,
+    );
+  }
+}
+
 /** Throws a UsageError for options that need or exclude others. */
 function checkCombination(options: ServerCommand): void {
   const { source, spill, overflow } = options;
@@ -348,6 +378,7 @@ function checkCombination(options: ServerCommand): void {
     throw new UsageError("--overflow spill needs --spill FOLDER, the folder of the queue");
   }
   for (const name of QUEUE_OPTIONS) needs(name, "--overflow spill", spills);
+  checkLength(options);
   if (source === "none" && !spills) {
     throw new UsageError("--source none needs --overflow spill: only a queue has messages then");
   }
