@@ -123,7 +123,7 @@ export class Relay implements Feeder {
   }
 
   async #serve(connection: Connection, reader: number): Promise<ConnectionTotals> {
-    const { handshakeTimeoutMs, readerId, onEvent } = this.#options;
+    const { handshakeTimeoutMs, readerId } = this.#options;
     let handshake: Handshake | undefined;
     let relayReader: RelayReader;
     let served: ServedConnection;
