@@ -43,7 +43,7 @@ const NAMED: readonly NamedMutant[] = [
     name: "a gap does not end an acknowledging reader's connection",
     changes: [{
       file: "src/relay/delivery.ts",
-      before: 'if (this.#ack === "reader") return;',
+      before: 'if (this.#ack === "reader") return true;',
       after: "if (false) return;",
     }],
   },

@@ -90,6 +90,7 @@ describe("a server that was killed before it stored anything", () => {
       assertEquals(stream.position, 0);
       await stream.push(new Uint8Array(600), 6, 0);
       await stream.store();
+      stream.end();
       assertEquals([known!.start, known!.end], [0, 600]);
       await again.close();
     }));
@@ -141,6 +142,7 @@ describe("a server that ends before its source is where a killed one was", () =>
       const stream = streamOf(log, true);
       await stream.push(new Uint8Array(1000), 10, stream.position);
       await stream.store();
+      stream.end();
       await queue.close();
       const again = await openDiskQueue(folder, { sync: "off" });
       assertEquals([again.logs[0]!.end, again.logs[0]!.reserved], [1000, 5000]);
@@ -196,6 +198,7 @@ describe("what bench/model.ts found: a server that is killed", () => {
       await stream.record();
       assertEquals([stream.tail, log.cursors[0]!.durable], [1100, 1047]);
       await stream.store();
+      stream.end();
       await queue.close();
     }));
 });

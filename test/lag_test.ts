@@ -251,6 +251,7 @@ describe("after the database was made anew", () => {
         assert(typeof next === "number");
         stream.skip(cursor, next);
         await stream.store();
+        stream.end();
         const known = { event: "gap", to: 2 ** 32, atMost: true } as const;
         assertEquals(gaps, [
           deleted

@@ -314,6 +314,30 @@ describe("with one source for all readers", () => {
       }
     }));
 
+  test("what a reader gets after the source has ended is recorded as before", () =>
+    withQueues(async (open, folder) => {
+      const path = join(folder, "feed");
+      const queue = await open({ sync: "off" });
+      await (await queue.openLog("")).openCursor("anna", 0);
+      writeFileSync(path, numbered(0, 30));
+      const source = new FileSource({ path, frame: { kind: "fixed", size: SIZE } });
+      await relaying({ ...hello, queue, source }, async ({ connect, all }) => {
+        await until(
+          "its end",
+          5000,
+          () => all("source").some(({ what }) => what.event === "ended"),
+        );
+        // Nobody is there: all of it is stored.
+        await until("stored", 5000, () => queue.logs[0]!.end === 30 * SIZE);
+        const reader = await connect();
+        await named(reader, "anna");
+        await reader.take(30 * SIZE);
+        await reader.ack();
+        const [cursor] = queue.logs[0]!.cursors;
+        await until("acknowledged", 5000, () => cursor!.offset === 30 * SIZE);
+      });
+    }));
+
   test("a file after another source in the same queue is read from its beginning", () =>
     withQueues(async (open, folder) => {
       const path = join(folder, "feed");

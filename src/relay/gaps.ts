@@ -1,16 +1,16 @@
-/** Tells of the bytes that readers do not get: of gaps that follow each other as one. */
+/** Reports the bytes that readers do not get: adjacent gaps as one. */
 import type { StreamCursor } from "./stream_cursor.ts";
 import type { StreamEvent } from "./stream_event.ts";
 
 export type Gap = Omit<StreamEvent & { event: "gap" }, "event">;
 
-/** A gap that grows is told of this often; ms. */
-const TELL_EVERY_MS = 1000;
+/** A gap that grows is reported this often; ms. */
+const REPORT_EVERY_MS = 1000;
 
 export class Gaps {
   readonly #onGap: (gap: Gap, cursor: StreamCursor) => void;
-  /** Not told yet, and since when; ms of `performance.now()`. */
-  readonly #untold = new Map<StreamCursor, { gap: Gap; sinceMs: number }>();
+  /** Not reported yet, and since when; ms of `performance.now()`. */
+  readonly #unreported = new Map<StreamCursor, { gap: Gap; sinceMs: number }>();
 
   constructor(onGap: (gap: Gap, cursor: StreamCursor) => void) {
     this.#onGap = onGap;
@@ -18,35 +18,37 @@ export class Gaps {
 
   /** This reader does not get these bytes. While a queue is full, a gap can grow with each message. */
   add(cursor: StreamCursor, gap: Gap): void {
-    const untold = this.#untold.get(cursor);
-    if (untold !== undefined && continues(untold.gap, gap)) {
-      untold.gap.to = gap.to;
+    const unreported = this.#unreported.get(cursor);
+    if (unreported !== undefined && continues(unreported.gap, gap)) {
+      unreported.gap.to = gap.to;
       return;
     }
-    this.tell(cursor);
-    this.#untold.set(cursor, { gap: { ...gap }, sinceMs: performance.now() });
+    this.report(cursor);
+    this.#unreported.set(cursor, { gap: { ...gap }, sinceMs: performance.now() });
   }
 
-  /** Tells of this reader's gap, if there is one: it grows no more. */
-  tell(cursor: StreamCursor): void {
-    if (this.#untold.size === 0) return;
-    const untold = this.#untold.get(cursor);
-    if (untold === undefined) return;
-    this.#untold.delete(cursor);
+  /** Reports this reader's gap, if there is one: it grows no more. */
+  report(cursor: StreamCursor): void {
+    if (this.#unreported.size === 0) return;
+    const unreported = this.#unreported.get(cursor);
+    if (unreported === undefined) return;
+    this.#unreported.delete(cursor);
     cursor.gaps++;
-    this.#onGap(untold.gap, cursor);
+    this.#onGap(unreported.gap, cursor);
   }
 
-  /** Tells of all gaps. */
-  tellAll(): void {
-    for (const cursor of [...this.#untold.keys()]) this.tell(cursor);
+  /** Reports all gaps. */
+  reportAll(): void {
+    for (const cursor of [...this.#unreported.keys()]) this.report(cursor);
   }
 
-  /** Tells of those that have grown for long enough. To be called once a tick. */
+  /** Reports those that have grown for long enough. To be called once a tick. */
   review(): void {
-    if (this.#untold.size === 0) return;
-    const due = performance.now() - TELL_EVERY_MS;
-    for (const [cursor, { sinceMs }] of [...this.#untold]) if (sinceMs <= due) this.tell(cursor);
+    if (this.#unreported.size === 0) return;
+    const due = performance.now() - REPORT_EVERY_MS;
+    for (const [cursor, { sinceMs }] of [...this.#unreported]) {
+      if (sinceMs <= due) this.report(cursor);
+    }
   }
 }
 

@@ -74,11 +74,16 @@ export class Records {
     onSafe();
   }
 
-  /** From now on only `now` records. */
+  /** Until `start` only `now` records. */
   stop(): void {
     this.#stopped = true;
     clearTimeout(this.#timer);
     this.#timer = undefined;
+  }
+
+  start(): void {
+    this.#stopped = false;
+    this.soon();
   }
 
   /**

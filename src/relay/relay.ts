@@ -430,7 +430,10 @@ export class Relay implements Feeder {
 
   #fail(error: unknown): void {
     for (const stop of this.#timers.splice(0)) stop();
-    for (const { stream } of this.#readers.streams.values()) stream.tellGaps();
+    for (const { stream } of this.#readers.streams.values()) {
+      stream.reportGaps();
+      stream.end();
+    }
     this.#end.reject(error);
   }
 

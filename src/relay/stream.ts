@@ -202,7 +202,7 @@ export class Stream {
   /** Removes a reader. */
   async removeCursor(cursor: StreamCursor): Promise<void> {
     if (!this.#state.cursors.delete(cursor)) return;
-    this.#gaps.tell(cursor);
+    this.#gaps.report(cursor);
     await cursor.stored?.forget();
     this.#retention.remove(cursor);
   }
@@ -422,7 +422,7 @@ export class Stream {
     // Before it counts as absent: they were dropped on its connection.
     if (!this.#options.policy.keepsForAbsentReaders) this.discard(cursor);
     cursor.end();
-    this.#gaps.tell(cursor);
+    this.#gaps.report(cursor);
     this.review();
   }
 
@@ -450,7 +450,7 @@ export class Stream {
   /** The kernel has accepted so many bytes for this reader. */
   accept(cursor: StreamCursor, bytes: number): void {
     cursor.sent += bytes;
-    this.#gaps.tell(cursor);
+    this.#gaps.report(cursor);
     this.#retention.progress();
   }
 
@@ -549,9 +549,9 @@ export class Stream {
     this.#gaps.review();
   }
 
-  /** Tells of gaps that may still grow: the server ends. */
-  tellGaps(): void {
-    this.#gaps.tellAll();
+  /** Reports gaps that may still grow: the server ends. */
+  reportGaps(): void {
+    this.#gaps.reportAll();
   }
 
   /** Records how far each reader has come; resolves once that is durable. */
@@ -572,18 +572,20 @@ export class Stream {
   /** Stores what is in memory, as far as the queue has room, and records how far each reader has come. */
   async store(): Promise<void> {
     const { log } = this.#options;
-    this.#gaps.tellAll();
-    this.#records.stop();
+    this.#gaps.reportAll();
     if (log === undefined) return;
+    this.#records.stop();
     await this.#spiller!.flush();
     await this.#records.now();
     // After an orderly end nothing is lost. A reader can have more than that only if a server was killed,
     // and the source is not there again.
     await log.reserve(Math.max(this.tail, ...[...this.cursors].map(({ offered }) => offered)));
+    this.#records.start();
   }
 
-  /** After `store`: what found no room is not tried again. */
+  /** After `store`: nothing more is recorded, and what found no room is not tried again. */
   end(): void {
+    this.#records.stop();
     this.#spiller?.end();
   }
 }
