@@ -121,11 +121,11 @@ describe("status of a queue that is open, under load", () => {
           const args = [`127.0.0.1:${port}`, "--hello", name, "--ack", ...pace];
           programs.push(start(["client.ts", ...args], { timeoutMs: 60_000 }));
         }
-        await within(
-          "spilling",
-          MS,
-          server.saw(/anna\)?: backlog[^]*bert\)?: backlog|bert\)?: backlog[^]*anna\)?: backlog/),
-        );
+        // On a busy machine it may be spilling before its reader is connected.
+        for (const name of ["anna", "bert"]) {
+          const spills = new RegExp(`${name}\\)?: (backlog|is not connected)`);
+          await within("spilling", MS, server.saw(spills));
+        }
         const permissions = [`--allow-read`];
         let stored = 0;
         for (let i = 0; i < 4; i++) {

@@ -141,6 +141,16 @@ function assertTold({ rest, itself, interval }: Watched, hoards: boolean): void 
   assertEquals(itself > 0.5, hoards, what);
 }
 
+/** A watch that others have disturbed is repeated: an error of ours would come again. */
+async function assertWatched(feed: Feed, rate: number, hoards: boolean): Promise<void> {
+  let watched = await watch(feed, started(feed), rate, MS);
+  const isNear = () => Math.abs(watched.rest.seconds - watched.itself) <= NEAR;
+  for (let again = 0; again < 2 && !isNear(); again++) {
+    watched = await watch(feed, started(feed), rate, MS);
+  }
+  assertTold(watched, hoards);
+}
+
 const scripts: { kind: string; cost: number; rate: number; hoards: boolean }[] = [
   { kind: "thread", cost: 500, rate: 4000, hoards: true },
   { kind: "thread", cost: 50_000, rate: 40, hoards: true },
@@ -162,19 +172,15 @@ describe(`what a reader still works on, ${runtime}`, () => {
       const program = python(t);
       if (program === undefined || !seesProcesses(t)) return;
       const words = [program, `${ROOT}/test/readers/hoards.py`];
-      await feeding(words, kind, cost, async (feed) => {
-        const watched = await watch(feed, started(feed), rate, MS);
-        assertTold(watched, hoards);
-      });
+      await feeding(words, kind, cost, (feed) => assertWatched(feed, rate, hoards));
     });
   }
 
   for (const { kind, cost, rate, hoards } of own) {
     test(`own runtime, ${kind}`, async (t) => {
       if (!seesProcesses(t)) return;
-      await feeding(command("test/readers/hoards.ts"), kind, cost, async (feed) => {
-        assertTold(await watch(feed, started(feed), rate, MS), hoards);
-      });
+      const words = command("test/readers/hoards.ts");
+      await feeding(words, kind, cost, (feed) => assertWatched(feed, rate, hoards));
     });
   }
 
