@@ -1,6 +1,6 @@
 /**
  * Finds peers whose host has vanished: their kernel answers nothing, though there is something that it
- * has to answer. A peer that does not read is none of them: its kernel answers each probe of its window.
+ * has to answer. A peer that only does not read is not one: its kernel answers each probe of its window.
  *
  * Not by TCP_USER_TIMEOUT, which ends the connection of a peer with a zero window as well, whatever its
  * kernel answers (tcp_probe_timer in net/ipv4/tcp_timer.c).

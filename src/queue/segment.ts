@@ -311,7 +311,7 @@ export class Segment {
     this.newestMs = storedAtMs;
   }
 
-  /** The record at this place of the file, or why there is none. */
+  /** The record at this place of the file, or what is wrong with it. */
   async #recordAt(
     handle: FileHandle,
     at: number,

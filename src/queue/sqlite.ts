@@ -1,4 +1,4 @@
-/** The runtime's SQLite, and its errors in plain words. */
+/** The runtime's SQLite, and error messages for people. */
 import { accessSync, constants, statSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";

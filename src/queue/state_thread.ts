@@ -32,10 +32,10 @@ export type Answer = { failure: QueueError | QueueFull } | { opened: State } | {
 
 type PostedAnswer = Exclude<Answer, { failure: unknown }> | { failure: Failure };
 
-/** Who is told of what the thread says. */
+/** Receives what the thread says. */
 export interface Owner {
   receive: (answer: Answer) => void;
-  /** The thread has ended; `what` it did, in words. */
+  /** The thread has ended; `what` completes the sentence "its worker thread ...". */
   failed: (what: string) => void;
 }
 

@@ -13,7 +13,7 @@ export interface ReaderFigures {
   lagBytes: number;
   /** The same in messages; an estimate where messages differ in length. */
   lagMessages: number;
-  /** Age of the oldest message that is not delivered; 0: there is none; NaN: it is not known. */
+  /** Age of the oldest message that is not delivered; 0: all are delivered; NaN: the age is not known. */
   lagSeconds: number;
   /** How often bytes were skipped that were neither in memory nor on disk. */
   gaps: number;
@@ -31,7 +31,7 @@ export interface LogFigures {
   bytes: number;
   /** Files. */
   segments: number;
-  /** Age of the oldest message on disk; 0: there is none. */
+  /** Age of the oldest message on disk; 0: nothing is stored. */
   oldestSeconds: number;
 }
 

@@ -71,7 +71,7 @@ export class Floods implements Feeder {
     return { messages: sentBy(flood), bytes, dropped, overflows, closed };
   }
 
-  /** What waits is no bytes in memory, but a number. */
+  /** No memory: messages that are not sent yet are only counted. */
   figures(): ServerFigures {
     const { message: { size }, rate } = this.#options;
     const readers = [...this.#floods].map(([flood, reader]) => {

@@ -8,10 +8,15 @@ import type { Hole, StreamCursor } from "./stream_cursor.ts";
 import type { StreamState } from "./stream_options.ts";
 
 /** How many of the offsets from `from` to `to` are in holes. */
-export function offsetsIn(holes: readonly Hole[], from: number, to: number): number {
+function offsetsIn(holes: readonly Hole[], from: number, to: number): number {
   let sum = 0;
   for (const hole of holes) sum += Math.max(0, Math.min(to, hole.to) - Math.max(from, hole.from));
   return sum;
+}
+
+/** How many offsets of the stream from `offset` on have bytes, for some reader. */
+export function bytesAfter({ tail, missing }: StreamState, offset: number): number {
+  return Math.max(0, tail - offset - offsetsIn(missing, offset, tail));
 }
 
 export class Lag {
@@ -51,9 +56,8 @@ export class Lag {
   /** Those of them that are not on disk. */
   unstored(cursor: StreamCursor): number {
     const from = this.#from(cursor);
-    const { tail, missing } = this.#state;
-    const none = offsetsIn(missing, from, tail) + offsetsIn(cursor.holes, from, tail);
-    return Math.max(0, tail - from - none);
+    const dropped = offsetsIn(cursor.holes, from, this.#state.tail);
+    return Math.max(0, bytesAfter(this.#state, from) - dropped);
   }
 
   /** Where what is not on disk begins for this reader. */

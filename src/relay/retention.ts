@@ -4,7 +4,7 @@
 import type { Block } from "./blocks.ts";
 import { Gate } from "./gate.ts";
 import { LONGEST_WRITE } from "../message/message.ts";
-import { type Lag, offsetsIn } from "./lag.ts";
+import { bytesAfter, type Lag } from "./lag.ts";
 import type { Spiller } from "./spiller.ts";
 import type { StreamCursor } from "./stream_cursor.ts";
 import type { StreamOptions, StreamState } from "./stream_options.ts";
@@ -151,19 +151,13 @@ export class Retention {
     return false;
   }
 
-  /** How much is in the stream from `offset` on. */
-  #bytesAfter(offset: number): number {
-    const { tail, missing } = this.#state;
-    return tail - offset - offsetsIn(missing, offset, tail);
-  }
-
   /** Whether a reader is served from disk. */
   #decide(cursor: StreamCursor): void {
     const { bound, resumeBelow, memory, onEvent } = this.#options;
     const { connected, sent, delivered } = cursor;
     const most = memory.limit * UNACKED_SHARE;
-    const ahead = this.#bytesAfter(sent);
-    const unacked = this.#bytesAfter(delivered);
+    const ahead = bytesAfter(this.#state, sent);
+    const unacked = bytesAfter(this.#state, delivered);
     if (!cursor.behind) {
       if (cursor.isExpected && unacked <= bound) return;
       if (connected ? ahead <= bound && unacked <= most : unacked <= 0) return;

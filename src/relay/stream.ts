@@ -11,7 +11,7 @@ import { type Block, Blocks } from "./blocks.ts";
 import type { LogFigures, ReaderFigures } from "./figures.ts";
 import { Gaps } from "./gaps.ts";
 import { LONGEST_WRITE } from "../message/message.ts";
-import { Lag, offsetsIn } from "./lag.ts";
+import { bytesAfter, Lag } from "./lag.ts";
 import {
   isSkippedByRepair,
   type Log,
@@ -277,7 +277,7 @@ export class Stream {
 
   /**
    * What such a source has sent is lost if this process is killed. Its offsets are used up, so that the
-   * readers are told of a gap. The source does not wait for the record: it is made in advance.
+   * readers see a gap. The source does not wait for the record, which is made in advance.
    */
   #reserveLost(): void {
     const { replayable, onError } = this.#options;
@@ -330,8 +330,7 @@ export class Stream {
 
   /** Bytes in memory for this reader that its kernel has not accepted. */
   pendingOf({ sent }: StreamCursor): number {
-    const from = Math.max(sent, this.#storedEnd);
-    return Math.max(0, this.tail - from - offsetsIn(this.#state.missing, from, this.tail));
+    return bytesAfter(this.#state, Math.max(sent, this.#storedEnd));
   }
 
   /** What this reader has not got: bytes, about how many messages, and the age of the oldest; s. */

@@ -14,8 +14,8 @@ export class BadFrames {
   readonly then: OnBadFrame;
   readonly #note: Sink["note"];
   #count = 0;
-  /** The last one that was not told of yet. */
-  #untold: FrameError | undefined;
+  /** The last one that was not reported yet. */
+  #unreported: FrameError | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(then: OnBadFrame, note: Sink["note"]) {
@@ -29,7 +29,7 @@ export class BadFrames {
     return {
       found: (error) => {
         this.#count++;
-        this.#untold = error;
+        this.#unreported = error;
         if (this.#timer === undefined) this.#tell();
       },
       skipped,
@@ -39,27 +39,27 @@ export class BadFrames {
   /** Tells of the message that ended the stream or the connection. */
   ended(error: FrameError): void {
     this.#count++;
-    this.#untold = error;
+    this.#unreported = error;
     this.#tell();
   }
 
   /** No more follow. */
   close(): void {
-    if (this.#untold !== undefined) this.#tell();
+    if (this.#unreported !== undefined) this.#tell();
     clearTimeout(this.#timer);
     this.#timer = undefined;
   }
 
   #tell(): void {
     const { then } = this;
-    const reason = this.#untold!.message;
-    this.#untold = undefined;
+    const reason = this.#unreported!.message;
+    this.#unreported = undefined;
     this.#note({ event: "bad-frame", then, count: this.#count, reason });
     if (then !== "skip") return;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
-      if (this.#untold !== undefined) this.#tell();
+      if (this.#unreported !== undefined) this.#tell();
     }, NOTE_EVERY_MS);
   }
 }
