@@ -93,9 +93,9 @@ export class Records {
   #offsetOf({ delivered }: StreamCursor): number | undefined {
     const { tail, blocks } = this.#state;
     // After a kill, a reader may have more than has come from the source again.
-    if (delivered > tail) return tail;
+    if (delivered >= tail) return tail;
     // Also at the end of what is stored: after it there may be offsets without bytes.
-    if (delivered === tail || delivered <= this.#options.log!.end) return delivered;
+    if (delivered <= this.#options.log!.end) return delivered;
     const block = blocks.at(delivered);
     if (block === undefined) return undefined;
     return block.offset + this.#options.floor(block.bytes, delivered - block.offset);
