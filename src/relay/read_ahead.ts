@@ -19,7 +19,7 @@ export class ReadAhead {
   #batch: StoredBatch | undefined;
   /** The batches after it, in order. */
   #next: Promise<StoredBatch | null>[] = [];
-  /** Where the batch after those begins, where that is known. */
+  /** Where the batch after those begins, where there are any and that is known. */
   #nextAt: number | undefined;
   readonly #spare: ArrayBufferLike[] = [];
   #reading = false;
@@ -44,7 +44,6 @@ export class ReadAhead {
     }
     // Null: it was requested before the batch was stored.
     if (batch === null || endOf(batch) <= offset) {
-      this.#nextAt = undefined;
       batch = await this.#log.read(offset, this.#spare.pop());
     }
     this.#batch = batch ?? undefined;
@@ -79,6 +78,5 @@ export class ReadAhead {
     if (this.#reading) active--;
     this.#reading = false;
     this.#next = [];
-    this.#nextAt = undefined;
   }
 }
