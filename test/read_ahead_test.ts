@@ -203,6 +203,19 @@ describe("what is read ahead", () => {
     });
   });
 
+  test("is nothing once it is stopped, also while a batch is being read", () => {
+    const log = new MadeLog(100, 10);
+    return reading(log, async ({ at, ahead }) => {
+      const first = at(0);
+      ahead.stop();
+      assertEquals([await first, log.news], [0, [0]]);
+      const second = at(10);
+      ahead.stop();
+      assertEquals([await second, log.news], [10, [10]]);
+      assertEquals([await at(20), log.news], [20, steps(20, 17, 10)]);
+    });
+  });
+
   test("is forgotten once it is stopped", () => {
     const log = new MadeLog(100, 10);
     return reading(log, async ({ at, ahead }) => {

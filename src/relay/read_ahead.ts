@@ -37,6 +37,7 @@ export class ReadAhead {
     if (known !== undefined && offset < endOf(known)) return known;
     // All of it has been sent.
     this.#reuse(known);
+    const requested = this.#next;
     let batch: StoredBatch | null = null;
     while (this.#next.length > 0 && (batch === null || endOf(batch) <= offset)) {
       this.#reuse(batch);
@@ -48,7 +49,8 @@ export class ReadAhead {
     }
     this.#batch = batch ?? undefined;
     if (batch === null) this.stop();
-    else this.#requestAhead(batch);
+    // Stopped meanwhile: its reader has caught up.
+    else if (this.#next === requested) this.#requestAhead(batch);
     return batch;
   }
 
