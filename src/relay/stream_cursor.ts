@@ -130,8 +130,7 @@ export class StreamCursor {
 
   /** Whether it needs any byte from `from` to `to`. */
   needs(from: number, to: number): boolean {
-    if (this.delivered >= to) return false;
     const first = Math.max(from, this.delivered);
-    return !((this.holeAt(first)?.to ?? first) >= to);
+    return (this.holeAt(first)?.to ?? first) < to;
   }
 }
