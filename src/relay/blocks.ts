@@ -128,7 +128,7 @@ export class Blocks {
       this.#recycle(block);
       count++;
     }
-    if (count > 0) this.#blocks.splice(0, count);
+    this.#blocks.splice(0, count);
   }
 
   /** Drops the blocks that are not to be kept. */
