@@ -253,7 +253,7 @@ const FAST = new RegExp(
     "send|overflow|frame|numbered|units|old_names",
     "search|saturation|stretch|service|backlog|statistics|processing|coverage",
     "work_end|thread_background|clearing|sampler|trial_watch|beyond",
-    "reservation|records|read_ahead|stream_cursor|blocks",
+    "reservation|records|read_ahead|stream_cursor|blocks|retention",
   ].join("|") + ")_",
 );
 const isFast = (name: string) => FAST.test(name);
