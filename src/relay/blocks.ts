@@ -128,7 +128,8 @@ export class Blocks {
       this.#recycle(block);
       count++;
     }
-    this.#blocks.splice(0, count);
+    // An empty splice would still make an array.
+    if (count > 0) this.#blocks.splice(0, count);
   }
 
   /** Drops the blocks that are not to be kept. */
