@@ -95,6 +95,8 @@ const OFFSETS = [
 ];
 /** Their tests beside their own, which are fast; the first against a model. */
 const MODEL = ["stream_model_test.ts", "kill_found_test.ts", "spiller_test.ts"];
+/** Of the queue: on a real disk. */
+const QUEUE = ["queue_test.ts", "queue_space_test.ts", "queue_fuzz_test.ts"];
 
 /**
  * The tests of a folder or file; beside them, those that import the file. The first entry counts that
@@ -109,7 +111,8 @@ const TESTS: readonly [path: string, tests: readonly string[]][] = [
   ["src/measure/", ["limit_failures_test.ts", "limit_attach_test.ts", "limit_test.ts"]],
   ...OFFSETS.map((name): [string, readonly string[]] => [`src/relay/${name}.ts`, MODEL]),
   ["src/relay/", ["relay_source_test.ts", "relay_reader_test.ts", "relay_test.ts"]],
-  ["src/queue/", ["queue_test.ts", "queue_space_test.ts", "queue_fuzz_test.ts"]],
+  ["src/queue/disk_cursor.ts", ["disk_cursor_test.ts", ...QUEUE]],
+  ["src/queue/", QUEUE],
   ["src/source/", ["source_test.ts", "frame_test.ts", "bad_frame_test.ts", "relay_source_test.ts"]],
   ["src/message/", ["ack_test.ts", "frame_test.ts", "numbered_test.ts"]],
 ];
@@ -254,6 +257,7 @@ const FAST = new RegExp(
     "search|saturation|stretch|service|backlog|statistics|processing|coverage",
     "work_end|thread_background|clearing|sampler|trial_watch|beyond",
     "reservation|records|read_ahead|stream_cursor|blocks|retention",
+    "disk_cursor",
   ].join("|") + ")_",
 );
 const isFast = (name: string) => FAST.test(name);
