@@ -7,7 +7,7 @@ import { QueueError } from "../src/queue/queue.ts";
 /** A log that notes what it is told, and records it when the test says so. */
 class MadeLog implements CursorLog {
   readonly calls: string[] = [];
-  #recorded: (() => void)[] = [];
+  readonly #recorded: (() => void)[] = [];
 
   putCursor({ name, offset, durable, acknowledges }: DiskCursor): void {
     this.calls.push(`put ${name} ${offset} ${durable}${acknowledges ? " acknowledges" : ""}`);
@@ -23,9 +23,9 @@ class MadeLog implements CursorLog {
     return Promise.resolve();
   }
 
-  /** All that was put so far is durable. */
+  /** What the first of those who wait has put is durable. */
   record(): void {
-    for (const resolve of this.#recorded.splice(0)) resolve();
+    this.#recorded.shift()!();
   }
 }
 
@@ -80,6 +80,18 @@ describe("DiskCursor", () => {
     log.record();
     await seeking;
     assertEquals(placesOf(cursor), [300, 300]);
+  });
+
+  test("moved back before an earlier move is recorded: what it needs now stays needed", async () => {
+    const log = new MadeLog();
+    const cursor = new DiskCursor(log, "me", 100, false, true);
+    const [first, second] = [cursor.seek(50), cursor.seek(20)];
+    log.record();
+    await first;
+    assertEquals(placesOf(cursor), [20, 20]);
+    log.record();
+    await second;
+    assertEquals(placesOf(cursor), [20, 20]);
   });
 
   test("that its reader acknowledges is put once, and durable when settled", async () => {

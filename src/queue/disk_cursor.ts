@@ -45,7 +45,8 @@ export class DiskCursor implements Cursor {
     this.durable = Math.min(this.durable, offset);
     this.#log.putCursor(this);
     await this.#log.recorded();
-    this.durable = offset;
+    // One that was moved back meanwhile needs more.
+    this.durable = Math.min(offset, this.offset);
   }
 
   async setAcknowledges(): Promise<void> {
