@@ -258,6 +258,7 @@ const FAST = new RegExp(
     "work_end|thread_background|clearing|sampler|trial_watch|beyond",
     "reservation|records|read_ahead|stream_cursor|blocks|retention",
     "disk_cursor",
+    "disk_cursor|ack",
   ].join("|") + ")_",
 );
 const isFast = (name: string) => FAST.test(name);

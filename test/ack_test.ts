@@ -7,13 +7,17 @@ import {
   formatAt,
   formatHello,
   formatResume,
+  formatStreamOffset,
   isReaderName,
+  isStream,
   LineReader,
   LONGEST_LINE,
+  newStream,
   parseAck,
   parseAt,
   parseHello,
   parseResume,
+  parseStreamOffset,
   ProtocolError,
 } from "../src/message/protocol.ts";
 
@@ -55,6 +59,31 @@ describe("the protocol's lines", () => {
       assertEquals(isReaderName(name), false);
       assertRefused(() => parseHello(name), "must be its name");
     }
+  });
+
+  test("streams", () => {
+    assertEquals(isStream(STREAM), true);
+    for (const stream of ["", STREAM.slice(1), `${STREAM}0`, STREAM.toUpperCase(), `${STREAM}\n`]) {
+      assertEquals(isStream(stream), false);
+    }
+    const streams = Array.from({ length: 100 }, newStream);
+    assert(streams.every(isStream));
+    assertEquals(new Set(streams).size, streams.length);
+  });
+
+  test("offsets of a stream, as offset files have them", () => {
+    const place = { offset: 120, stream: STREAM };
+    assertEquals(formatStreamOffset(place), `120 ${STREAM}`);
+    assertEquals(parseStreamOffset(`120 ${STREAM}`), place);
+    for (const text of ["", " ", "120", "120 ", STREAM, ` ${STREAM}`, `120 ${STREAM} `]) {
+      assertEquals(parseStreamOffset(text), undefined);
+    }
+  });
+
+  test("what is refused is shown, up to 60 characters", () => {
+    assertRefused(() => parseAck("x".repeat(60)), `the reader's line "${"x".repeat(60)}" must`);
+    assertRefused(() => parseAck("x".repeat(61)), `the reader's line "${"x".repeat(57)}..." must`);
+    assertRefused(() => parseAck("short"), 'the reader\'s line "short" must');
   });
 
   test("whatever else is refused, in one line", () => {
@@ -109,6 +138,16 @@ describe("LineReader", () => {
     }
   });
 
+  test("a line of 256 bytes is the longest", () => {
+    assertEquals(LONGEST_LINE, 256);
+    for (const length of [255, 256]) {
+      const lines = new LineReader();
+      lines.push(bytesOf(`${"x".repeat(length)}\ny\n`));
+      assertEquals([lines.next(), lines.next()], ["x".repeat(length), "y"]);
+      assertEquals(lines.next(), undefined);
+    }
+  });
+
   test("a line that is too long is refused before its end has come", () => {
     for (const size of [1, 100, 1000]) {
       assertRefused(() => {
@@ -151,6 +190,13 @@ describe("AckParser", () => {
     const parser = new AckParser(lines);
     assertEquals(parser.parse(), 5);
     assertEquals(parser.push(bytesOf("4\n")), 64);
+    // What was not asked for yet is not left out.
+    const early = new LineReader();
+    early.push(bytesOf("resume - -\nack 7\nack 8"));
+    early.next();
+    const late = new AckParser(early);
+    assertEquals(late.acked, 0);
+    assertEquals(late.push(bytesOf("9\n")), 89);
     const beyond = new LineReader();
     beyond.push(bytesOf("resume - -\nack 9000000000000000\n"));
     beyond.next();
