@@ -97,6 +97,7 @@ const OFFSETS = [
 const MODEL = ["stream_model_test.ts", "kill_found_test.ts", "spiller_test.ts"];
 /** Of the queue: on a real disk. */
 const QUEUE = ["queue_test.ts", "queue_space_test.ts", "queue_fuzz_test.ts"];
+const SOURCE = ["source_test.ts", "frame_test.ts", "bad_frame_test.ts", "relay_source_test.ts"];
 
 /**
  * The tests of a folder or file; beside them, those that import the file. The first entry counts that
@@ -113,7 +114,8 @@ const TESTS: readonly [path: string, tests: readonly string[]][] = [
   ["src/relay/", ["relay_source_test.ts", "relay_reader_test.ts", "relay_test.ts"]],
   ["src/queue/disk_cursor.ts", ["disk_cursor_test.ts", ...QUEUE]],
   ["src/queue/", QUEUE],
-  ["src/source/", ["source_test.ts", "frame_test.ts", "bad_frame_test.ts", "relay_source_test.ts"]],
+  ["src/source/ack_sender.ts", ["ack_sender_test.ts", ...SOURCE]],
+  ["src/source/", SOURCE],
   ["src/message/", ["ack_test.ts", "frame_test.ts", "numbered_test.ts"]],
 ];
 const FILES = [
