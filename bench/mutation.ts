@@ -115,6 +115,7 @@ const TESTS: readonly [path: string, tests: readonly string[]][] = [
   ["src/queue/disk_cursor.ts", ["disk_cursor_test.ts", ...QUEUE]],
   ["src/queue/", QUEUE],
   ["src/source/ack_sender.ts", ["ack_sender_test.ts", ...SOURCE]],
+  ["src/source/reassembly.ts", ["reassembly_test.ts", ...SOURCE]],
   ["src/source/", SOURCE],
   ["src/message/", ["ack_test.ts", "frame_test.ts", "numbered_test.ts"]],
 ];
@@ -261,6 +262,7 @@ const FAST = new RegExp(
     "reservation|records|read_ahead|stream_cursor|blocks|retention",
     "disk_cursor",
     "disk_cursor|ack",
+    "disk_cursor|ack|reassembly",
   ].join("|") + ")_",
 );
 const isFast = (name: string) => FAST.test(name);
