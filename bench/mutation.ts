@@ -116,6 +116,7 @@ const TESTS: readonly [path: string, tests: readonly string[]][] = [
   ["src/queue/segment_format.ts", ["segment_format_test.ts", ...QUEUE]],
   ["src/queue/", QUEUE],
   ["src/source/ack_sender.ts", ["ack_sender_test.ts", ...SOURCE]],
+  ["src/source/file_source.ts", ["file_source_test.ts", ...SOURCE]],
   ["src/source/reassembly.ts", ["reassembly_test.ts", ...SOURCE]],
   ["src/source/", SOURCE],
   ["src/message/", ["ack_test.ts", "frame_test.ts", "numbered_test.ts"]],
@@ -265,6 +266,7 @@ const FAST = new RegExp(
     "disk_cursor|ack",
     "disk_cursor|ack|reassembly",
     "disk_cursor|segment_format|ack|reassembly",
+    "disk_cursor|segment_format|ack|reassembly|file_source",
   ].join("|") + ")_",
 );
 const isFast = (name: string) => FAST.test(name);
