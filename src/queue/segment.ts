@@ -88,14 +88,12 @@ export class Segment {
   /** What uses the handle now. */
   readonly #uses: Set<Promise<unknown>> = new Set();
   #closed = false;
-  #writable: boolean;
 
   private constructor(path: string, start: number, size: number, crcOfStream: number) {
     this.path = path;
     this.start = start;
     this.size = size;
     this.#crcOfStream = crcOfStream;
-    this.#writable = false;
   }
 
   /** Creates the file, which must not exist. `after`: where the segment before it ends. */
@@ -112,7 +110,7 @@ export class Segment {
     const segment = new Segment(path, start, FILE_HEADER, crcOfStream);
     segment.follows = after;
     segment.#handle = Promise.resolve(handle);
-    segment.#writable = segment.#indexed = true;
+    segment.#indexed = true;
     try {
       await writeAll(handle, [header], 0);
     } catch (error) {
@@ -296,7 +294,6 @@ export class Segment {
     const handle = await open(this.path, constants.O_RDWR | (constants.O_NOFOLLOW ?? 0));
     await (await this.#handle)?.close();
     this.#handle = Promise.resolve(handle);
-    this.#writable = true;
     this.size = this.#recordsEnd;
     await handle.truncate(this.size);
   }
