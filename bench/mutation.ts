@@ -113,6 +113,7 @@ const TESTS: readonly [path: string, tests: readonly string[]][] = [
   ...OFFSETS.map((name): [string, readonly string[]] => [`src/relay/${name}.ts`, MODEL]),
   ["src/relay/", ["relay_source_test.ts", "relay_reader_test.ts", "relay_test.ts"]],
   ["src/queue/disk_cursor.ts", ["disk_cursor_test.ts", ...QUEUE]],
+  ["src/queue/segment.ts", ["segment_test.ts", ...QUEUE]],
   ["src/queue/segment_format.ts", ["segment_format_test.ts", ...QUEUE]],
   ["src/queue/", QUEUE],
   ["src/source/ack_sender.ts", ["ack_sender_test.ts", ...SOURCE]],
@@ -267,6 +268,7 @@ const FAST = new RegExp(
     "disk_cursor|ack|reassembly",
     "disk_cursor|segment_format|ack|reassembly",
     "disk_cursor|segment_format|ack|reassembly|file_source",
+    "disk_cursor|segment|segment_format|ack|reassembly|file_source",
   ].join("|") + ")_",
 );
 const isFast = (name: string) => FAST.test(name);
