@@ -263,11 +263,6 @@ const FAST = new RegExp(
     "search|saturation|stretch|service|backlog|statistics|processing|coverage",
     "work_end|thread_background|clearing|sampler|trial_watch|beyond",
     "reservation|records|read_ahead|stream_cursor|blocks|retention",
-    "disk_cursor",
-    "disk_cursor|ack",
-    "disk_cursor|ack|reassembly",
-    "disk_cursor|segment_format|ack|reassembly",
-    "disk_cursor|segment_format|ack|reassembly|file_source",
     "disk_cursor|segment|segment_format|ack|reassembly|file_source",
   ].join("|") + ")_",
 );
