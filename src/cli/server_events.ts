@@ -1,5 +1,6 @@
 /** Prints a server's events as text. */
 import { formatFrame, type Frame } from "../message/frame.ts";
+import type { Passed } from "../send/deadlines.ts";
 import { policyOf } from "../send/overflow.ts";
 import { runtime } from "../kernel/runtime.ts";
 import { infoLine, logLine } from "./program.ts";
@@ -56,6 +57,16 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
     }
     case "overflow":
       return infoLine(`${connection(event)}: ${overflowLine(event)}`);
+    case "held":
+      return logLine(
+        `${connection(event)}: takes only ${formatByteRate(event.rate)}, after ` +
+          `${formatByteRate(event.usual)} before: it is sent nothing until it has read the ` +
+          `${formatBytes(event.unread)} that it has`,
+      );
+    case "released":
+      return infoLine(
+        `${connection(event)}: has read them after ${formatSeconds(event.seconds)}: sending again`,
+      );
     case "spilling":
       return infoLine(
         `${reader(event)}: ${
@@ -201,10 +212,16 @@ const GAP_WHY: Readonly<Record<Exclude<GapWhy, "repair">, string>> = {
   source: "the source has lost them",
 };
 
+const PASSED: Readonly<Record<Passed, string>> = {
+  after: "backlog too large for too long (--after)",
+  writeDeadline: "what was written was not taken in time (--write-deadline)",
+};
+
 /** The first overflow of a reader, as one clause. */
 export function overflowLine(event: ServeEvent & { event: "overflow" }): string {
-  const { policy, messages, backlog } = event;
-  return `send buffer full, ${policyOf(policy).doing} after ${messages} messages` +
+  const { policy, messages, backlog, passed } = event;
+  const why = passed === undefined ? "send buffer full" : PASSED[passed];
+  return `${why}, ${policyOf(policy).doing} after ${messages} messages` +
     (backlog > 0 && backlog < Infinity ? `, backlog ${formatBytes(backlog)}` : "");
 }
 

@@ -23,7 +23,7 @@ export class EventCounts {
   readonly events: Counts<Exclude<ServeEvent["event"], "sent" | "source">> = {
     ...{ listening: 0, reader: 0, named: 0, refused: 0, "accept-failed": 0, closed: 0, done: 0 },
     ...{ overflow: 0, spilling: 0, "caught-up": 0, "queue-full": 0, "queue-room": 0 },
-    ...{ gap: 0, lost: 0, dead: 0, protocol: 0, "source-replaced": 0 },
+    ...{ held: 0, released: 0, gap: 0, lost: 0, dead: 0, protocol: 0, "source-replaced": 0 },
   };
   /** Those of sources, by their `event`. */
   readonly source: Counts<SourceEvent["event"]> = {

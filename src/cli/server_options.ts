@@ -31,6 +31,7 @@ import {
   parseHostPort,
   parsePort,
   parseRate,
+  parseSustained,
   UnitError,
 } from "../text/units.ts";
 
@@ -124,6 +125,28 @@ const spec = {
       value: "SIZE",
       help: "the backlog in memory above which --overflow acts (default 0; with spill 8M)",
       parse: (text) => parseBytes(text, { least: 0 }),
+    }),
+    after: option({
+      value: "SIZE:TIME",
+      help:
+        "with close or reset: also act when the backlog has been above SIZE for TIME, such as " +
+        "8M:60s; then --backlog has no limit unless it is given",
+      parse: parseSustained,
+    }),
+    writeDeadline: option({
+      value: "TIME",
+      help:
+        "with close or reset: also act when the kernel has not taken within TIME what was due; " +
+        "then --backlog has no limit unless it is given",
+      parse: parseDuration,
+    }),
+    unread: option({
+      value: "SIZE|auto",
+      help:
+        "how much may lie unread at a reader; the rest stays with the server until the reader " +
+        "has read all of that. auto: as much as it takes without getting slower (default: as much " +
+        "as the kernel takes)",
+      parse: (text) => text === "auto" ? text : parseUnread(text),
     }),
     resumeBelow: option({
       value: "SIZE",
@@ -267,6 +290,15 @@ function describePolicies(): string {
   return `${clauses.slice(0, -1).join(", ")} or ${clauses.at(-1)}`;
 }
 
+function parseUnread(text: string): number {
+  try {
+    return parseBytes(text);
+  } catch (error) {
+    if (!(error instanceof UnitError)) throw error;
+    throw new UnitError("must be auto, or a size such as 256k");
+  }
+}
+
 /** As accepted by --spill-full; `drop` is the old name of `drop-newest`. */
 function parseWhenFull(text: string): WhenFull {
   if (text === "drop") return "drop-newest";
@@ -378,6 +410,10 @@ function checkCombination(options: ServerCommand): void {
     throw new UsageError("--overflow spill needs --spill FOLDER, the folder of the queue");
   }
   for (const name of QUEUE_OPTIONS) needs(name, "--overflow spill", spills);
+  const ends = overflow === "close" || overflow === "reset";
+  for (const name of ["after", "writeDeadline"] as const) {
+    needs(name, "--overflow close or reset", ends);
+  }
   checkLength(options);
   if (source === "none" && !spills) {
     throw new UsageError("--source none needs --overflow spill: only a queue has messages then");

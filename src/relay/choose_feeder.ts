@@ -4,6 +4,7 @@ import { FloodSource, type NumberedMessage } from "../source/flood_source.ts";
 import { Floods } from "./floods.ts";
 import { createFramer } from "../message/frame.ts";
 import { ARTICLE_MESSAGE, textMessage } from "../message/message.ts";
+import { hasDeadline } from "../send/deadlines.ts";
 import { isFloodPolicy } from "../send/overflow.ts";
 import { Ticker } from "../send/pacer.ts";
 import { Relay } from "./relay.ts";
@@ -43,21 +44,27 @@ export function createFeeder(
   if (options.durable === true && !spills) {
     throw new Error("durable messages need overflow spill, and a queue");
   }
+  const { after, writeDeadlineMs } = options;
+  const bound = options.backlog ?? (spills ? SPILL_BACKLOG : hasDeadline(options) ? Infinity : 0);
   if (isFloodPolicy(policy) && !needsRelay && !("numbered" in message)) {
     return new Floods({
       message,
       rate,
       policy,
-      bound: options.backlog ?? 0,
+      ...{ bound, after, writeDeadlineMs },
+      unread: options.unread,
+      onUnread: (reader, event) => emit({ reader, ...event }),
       replies: options.replies ?? "ignore",
       durationMs,
       sentEveryMs: options.sentEveryMs,
       onSent: (reader, messages) => emit({ event: "sent", reader, messages }),
-      onOverflow: (reader, messages, backlog) =>
-        emit({ event: "overflow", reader, policy, messages, backlog }),
+      onOverflow: (reader, messages, backlog, passed) =>
+        emit({
+          ...{ event: "overflow", reader, policy, messages, backlog },
+          ...(passed === undefined ? {} : { passed }),
+        }),
     });
   }
-  const bound = options.backlog ?? (spills ? SPILL_BACKLOG : 0);
   const ticker = new Ticker();
   const frame = source === undefined
     ? { kind: "fixed", size: message.size } as const
@@ -70,20 +77,20 @@ export function createFeeder(
     replayable: source?.replayable ?? true,
     endsAfterMs: source === undefined ? undefined : durationMs,
     floor: (bytes, offset) => framer.floor(bytes, offset),
-    policy,
-    bound,
+    ...{ policy, bound, after, writeDeadlineMs },
     resumeBelow: options.resumeBelow ?? bound / 2,
     ack: options.ack,
     queue: spills ? queue : undefined,
     whenFull: options.whenFull ?? "block",
     durable: options.durable ?? false,
     retainMs: options.retainMs,
-    memory: options.memory ?? Math.max(MEMORY, 4 * bound),
+    memory: options.memory ?? Math.max(MEMORY, bound === Infinity ? 0 : 4 * bound),
     start: options.start ?? "now",
     mostNames: options.maxReaderNames ?? MOST_NAMES,
     readerId: options.readerId ?? "single",
     handshakeTimeoutMs: options.handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS,
     drainReplies: options.replies !== "ignore",
+    unread: options.unread,
     zeroWindowTimeoutMs: options.zeroWindowTimeoutMs ?? Infinity,
     ticker,
     sentEveryMs: options.sentEveryMs,

@@ -6,8 +6,11 @@ import type { Ack, DeliveryOptions } from "./delivery_options.ts";
 import { LONGEST_WRITE } from "../message/message.ts";
 import type { Connection } from "../net/net.ts";
 import { endOf } from "../queue/queue.ts";
+import { DeadlineWatch, hasDeadline, type Passed } from "../send/deadlines.ts";
 import { FULL_AFTER_MS, type Overflowing, policyOf } from "../send/overflow.ts";
 import { nextTurn, TURN_BYTES } from "../send/pacer.ts";
+import { UnreadGate } from "../send/unread.ts";
+import { KernelUnreadView } from "../send/unread_view.ts";
 import type { ReaderFigures } from "./figures.ts";
 import { ReaderConnection } from "./reader_connection.ts";
 import type { Piece, Stream } from "./stream.ts";
@@ -22,6 +25,9 @@ export class Delivery implements Overflowing {
   overflows = 0;
   readonly #options: DeliveryOptions;
   #reader: ReaderConnection | undefined;
+  /** Of its connection; undefined: the reader is sent as much as the kernel takes. */
+  #gate: UnreadGate | undefined;
+  #deadlines: DeadlineWatch | undefined;
   #ack: Ack = "none";
   #wake: (() => void) | undefined;
   #overflowing = false;
@@ -58,13 +64,14 @@ export class Delivery implements Overflowing {
    * Resolves with true once the finished stream is delivered completely, with false if the connection
    * ends before that. Rejects where the queue fails. The caller closes the connection. `hangUp` ends it
    * in order, after `stopSending` or where bytes are missing for a reader that acknowledges: what it
-   * acknowledges meanwhile counts.
+   * acknowledges meanwhile counts. `written`: bytes that were already written on the connection.
    */
   async feed(
     connection: Connection,
     ack: Ack,
     hangUp: () => Promise<void>,
     at?: number,
+    written = 0,
   ): Promise<boolean> {
     const { stream, cursor } = this;
     this.#ack = ack;
@@ -72,6 +79,8 @@ export class Delivery implements Overflowing {
     const start = at ?? await stream.startOfMessage(cursor);
     const reader = this.#reader = new ReaderConnection(connection, start);
     stream.attach(cursor, connection, start);
+    this.#gate = this.#openGate(connection, ack, written);
+    this.#deadlines = hasDeadline(this.#options) ? new DeadlineWatch(this.#options) : undefined;
     let ended = false;
     void connection.closed.then(() => {
       ended = true;
@@ -91,10 +100,19 @@ export class Delivery implements Overflowing {
     } finally {
       // Also where the queue has failed: the reader can come back.
       stopTicking();
-      this.#reader = undefined;
+      this.#reader = this.#gate = undefined;
       this.#overflowing = false;
       stream.detach(cursor);
     }
+  }
+
+  #openGate(connection: Connection, ack: Ack, written: number): UnreadGate | undefined {
+    const { unread, onEvent } = this.#options;
+    const { cursor } = this;
+    if (unread === undefined) return undefined;
+    const unacknowledged = ack === "reader" ? () => cursor.sent - cursor.delivered : undefined;
+    const view = new KernelUnreadView(connection, written, unacknowledged);
+    return new UnreadGate({ unread, view, onEvent, wake: () => this.wake() });
   }
 
   /**
@@ -104,12 +122,20 @@ export class Delivery implements Overflowing {
   async #send(reader: ReaderConnection, ended: () => boolean): Promise<boolean> {
     const { stream, cursor } = this;
     let turn = 0;
+    const gate = this.#gate;
     while (!ended()) {
+      const room = gate?.room() ?? LONGEST_WRITE;
+      if (room === 0) {
+        turn = 0;
+        await new Promise<void>((resolve) => this.#wake = resolve);
+        continue;
+      }
       const answer = stream.next(cursor);
       const next = answer instanceof Promise ? await answer : answer;
       if (next === undefined) {
         if (this.#finishing && !this.hasUndelivered) return false;
         turn = 0;
+        gate?.idle();
         if (!ended()) await new Promise<void>((resolve) => this.#wake = resolve);
       } else if (typeof next === "number") {
         if (next <= cursor.sent) continue;
@@ -118,7 +144,7 @@ export class Delivery implements Overflowing {
         reader.skip(cursor.sent, next);
         stream.skip(cursor, next);
       } else {
-        const write = this.#write(reader, next);
+        const write = this.#write(reader, next, Math.min(room, LONGEST_WRITE));
         const accepted = typeof write === "number" ? write : await write;
         if (accepted === 0) return false;
         turn += accepted;
@@ -131,12 +157,12 @@ export class Delivery implements Overflowing {
     return false;
   }
 
-  /** Offers the kernel bytes, once; how many it accepted. */
-  #write(reader: ReaderConnection, piece: Piece): number | Promise<number> {
+  /** Offers the kernel up to `most` bytes, once; how many it accepted. */
+  #write(reader: ReaderConnection, piece: Piece, most: number): number | Promise<number> {
     const { stream, cursor } = this;
     const { block } = piece;
     let { bytes } = piece;
-    if (bytes.length > LONGEST_WRITE) bytes = bytes.subarray(0, LONGEST_WRITE);
+    if (bytes.length > most) bytes = bytes.subarray(0, most);
     const reserving = this.#ack === "reader"
       ? stream.reserve(cursor.sent + bytes.length)
       : undefined;
@@ -160,6 +186,7 @@ export class Delivery implements Overflowing {
     cursor.inFlight = 0;
     if (accepted === 0) return 0;
     this.accepted += accepted;
+    this.#gate?.took(accepted);
     stream.accept(cursor, accepted);
     if (cursor.sent === endOf(whole)) this.messages += reader.count(whole);
     if (accepted < offered) this.#overflow();
@@ -217,12 +244,16 @@ export class Delivery implements Overflowing {
     const reader = this.#reader;
     if (reader === undefined) return;
     const { blockedSince } = reader.connection;
+    this.#gate?.tick(nowMs);
     if (this.#awaitsKernel(blockedSince) && reader.isPollDue(nowMs)) this.#pollAcknowledged();
-    if (blockedSince === undefined || nowMs - blockedSince < FULL_AFTER_MS) {
+    this.#checkDeadlines(nowMs);
+    const fullSince = blockedSince ?? this.#gate?.waitsSinceMs;
+    if (fullSince === undefined || nowMs - fullSince < FULL_AFTER_MS) {
       this.#overflowing = false;
       return;
     }
     this.#overflow();
+    if (blockedSince === undefined) return;
     const { zeroWindowTimeoutMs, onEvent } = this.#options;
     const stalledMs = reader.stalledMs(nowMs);
     if (stalledMs < zeroWindowTimeoutMs || !reader.windowMayBeZero()) return;
@@ -240,15 +271,25 @@ export class Delivery implements Overflowing {
     return blockedSince !== undefined && this.#options.zeroWindowTimeoutMs < Infinity;
   }
 
-  #overflow(): void {
+  #checkDeadlines(nowMs: number): void {
+    if (this.#deadlines === undefined) return;
+    const backlog = this.stream.pendingOf(this.cursor);
+    const passed = this.#deadlines.check(backlog, this.accepted, nowMs);
+    if (passed !== undefined) this.#overflow(passed);
+  }
+
+  #overflow(passed?: Passed): void {
     const { policy, bound, onEvent } = this.#options;
     const backlog = this.stream.pendingOf(this.cursor);
-    if (backlog === 0 || backlog <= bound || this.#stopped) return;
+    if ((passed === undefined && backlog <= bound) || backlog === 0 || this.#stopped) return;
     if (!this.#overflowing) {
       this.#overflowing = true;
       this.overflows++;
       if (this.overflows === 1) {
-        onEvent({ event: "overflow", policy, messages: this.messages, backlog });
+        onEvent({
+          ...{ event: "overflow", policy, messages: this.messages, backlog },
+          ...(passed === undefined ? {} : { passed }),
+        });
       }
     }
     policyOf(policy).act(this);

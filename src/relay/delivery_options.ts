@@ -1,6 +1,8 @@
 /** The options and the events of a `Delivery`. */
+import type { Deadlines, Passed } from "../send/deadlines.ts";
 import type { Policy } from "../send/overflow.ts";
 import type { Ticker } from "../send/pacer.ts";
+import type { Unread, UnreadEvent } from "../send/unread.ts";
 import type { StreamEvent } from "./stream_event.ts";
 
 /**
@@ -11,17 +13,20 @@ export type Ack = "none" | "tcp" | "reader";
 
 export type DeliveryEvent =
   | StreamEvent
-  /** The overflow policy acts for the first time. */
-  | { event: "overflow"; policy: Policy; messages: number; backlog: number }
+  | UnreadEvent
+  /** The overflow policy acts for the first time; `passed`: because of that deadline. */
+  | { event: "overflow"; policy: Policy; messages: number; backlog: number; passed?: Passed }
   /** Bytes lost at shutdown: the disk was full, and the source cannot send them again. */
   | { event: "lost"; bytes: number }
   /** The reader's window was zero, without progress, for too long: the connection is reset. */
   | { event: "dead"; why: "window"; seconds: number };
 
-export interface DeliveryOptions {
+export interface DeliveryOptions extends Deadlines {
   policy: Policy;
   /** High watermark: the backlog in memory above which the policy acts; bytes. */
   bound: number;
+  /** How much may lie unread at the reader; undefined: as much as the kernel takes. */
+  unread?: Unread | undefined;
   /** Infinity: never. */
   zeroWindowTimeoutMs: number;
   ticker: Ticker;

@@ -2,25 +2,35 @@
 import { Flood, type Replies } from "../send/flood.ts";
 import type { Message } from "../message/message.ts";
 import type { Connection } from "../net/net.ts";
+import type { Deadlines, Passed } from "../send/deadlines.ts";
 import type { FloodPolicy } from "../send/overflow.ts";
 import { Ticker } from "../send/pacer.ts";
+import type { Unread, UnreadEvent } from "../send/unread.ts";
 import type { ConnectionTotals, Feeder } from "./feeder.ts";
 import type { ServerFigures } from "./figures.ts";
 
-export interface FloodsOptions {
+export interface FloodsOptions extends Deadlines {
   message: Message;
   /** Messages a second to each reader; Infinity: as fast as the kernel accepts them. */
   rate: number;
   policy: FloodPolicy;
   /** Backlog in bytes above which the policy acts. */
   bound: number;
+  /** How much may lie unread at a reader; default: as much as the kernel accepts. */
+  unread?: Unread | undefined;
+  onUnread: (reader: number, event: UnreadEvent) => void;
   replies: Replies;
   /** How long messages are generated, from the first reader's connect; ms, default no end. */
   durationMs?: number | undefined;
   /** How often `onSent` is called; ms, default never. */
   sentEveryMs?: number | undefined;
   onSent: (reader: number, messages: number) => void;
-  onOverflow: (reader: number, messages: number, backlog: number) => void;
+  onOverflow: (
+    reader: number,
+    messages: number,
+    backlog: number,
+    passed: Passed | undefined,
+  ) => void;
 }
 
 export class Floods implements Feeder {
@@ -42,6 +52,7 @@ export class Floods implements Feeder {
 
   async feed(connection: Connection, reader: number): Promise<ConnectionTotals> {
     const { message, rate, policy, bound, replies, durationMs, onOverflow } = this.#options;
+    const { unread, onUnread, after, writeDeadlineMs } = this.#options;
     const startedMs = performance.now();
     if (durationMs !== undefined && this.#timer === undefined) {
       this.#endsAtMs = startedMs + durationMs;
@@ -55,9 +66,12 @@ export class Floods implements Feeder {
       policy,
       bound,
       replies,
-      onOverflow: (flood) => {
+      ...(unread === undefined ? {} : { unread }),
+      onUnread: (event) => onUnread(reader, event),
+      ...{ after, writeDeadlineMs },
+      onOverflow: (flood, passed) => {
         reportSent();
-        onOverflow(reader, sentBy(flood), flood.pendingMessages * message.size);
+        onOverflow(reader, sentBy(flood), flood.pendingMessages * message.size, passed);
       },
     });
     this.#floods.set(flood, reader);

@@ -339,7 +339,7 @@ export class Relay implements Feeder {
     }
     // Told now: from here on it counts as delivered.
     if (offset > wanted) stream.miss(cursor, wanted, offset);
-    const feeding = delivery.feed(connection, "reader", hangUp, offset);
+    const feeding = delivery.feed(connection, "reader", hangUp, offset, line.length);
     begun();
     return await feeding;
   }

@@ -1,7 +1,9 @@
 /** The options of a relay, and its events. */
 import type { Queue } from "../queue/queue.ts";
+import type { Deadlines } from "../send/deadlines.ts";
 import type { Policy } from "../send/overflow.ts";
 import type { Ticker } from "../send/pacer.ts";
+import type { Unread } from "../send/unread.ts";
 import type { Source, SourceEvent } from "../source/source.ts";
 import type { Ack, DeliveryEvent } from "./delivery_options.ts";
 import type { WhenFull } from "./stream_event.ts";
@@ -23,7 +25,7 @@ export type RelayEvent =
   /** The source is another stream than before a restart, or a reconnection: it was replaced. */
   | { event: "source-replaced"; before: string; now: string };
 
-export interface RelayOptions {
+export interface RelayOptions extends Deadlines {
   policy: Policy;
   /** High watermark: the backlog above which a reader is served from disk, or the policy acts; bytes. */
   bound: number;
@@ -41,6 +43,8 @@ export interface RelayOptions {
   start: "now" | "oldest";
   /** Readers with new names are refused beyond this number. */
   mostNames: number;
+  /** How much may lie unread at a reader; default: as much as the kernel takes. */
+  unread?: Unread | undefined;
   /** Infinity: never. */
   zeroWindowTimeoutMs: number;
   /** Default: `reader` if it sends a `resume` line, else `tcp` where available, else `none`. */

@@ -1,6 +1,8 @@
 /** The events of a server, also printed as JSON lines with `--json`. */
 import type { Closed } from "../net/net.ts";
+import type { Passed } from "../send/deadlines.ts";
 import type { Policy } from "../send/overflow.ts";
+import type { UnreadEvent } from "../send/unread.ts";
 import type { ReaderTotals } from "./feeder.ts";
 import type { Rejection } from "./rejection.ts";
 import type { RelayEvent } from "./relay_options.ts";
@@ -31,7 +33,15 @@ export type ServeEvent =
      */
     | { event: "accept-failed"; error: string; count: number }
     | { event: "sent"; reader: number; messages: number }
-    | { event: "overflow"; reader: number; policy: Policy; messages: number; backlog: number }
+    | {
+      event: "overflow";
+      reader: number;
+      policy: Policy;
+      messages: number;
+      backlog: number;
+      passed?: Passed;
+    }
+    | ({ reader: number } & UnreadEvent)
     /** The reader's host has answered nothing for too long: the connection is reset. */
     | { event: "dead"; reader: number; why: "silent"; seconds: number }
     | RelayEvent

@@ -5,7 +5,9 @@ import type { Frame } from "../message/frame.ts";
 import type { Adapter } from "../net/net.ts";
 import type { Queue } from "../queue/queue.ts";
 import type { Replies } from "../send/flood.ts";
+import type { Deadlines } from "../send/deadlines.ts";
 import type { Policy } from "../send/overflow.ts";
+import type { Unread } from "../send/unread.ts";
 import type { NumberedMessage } from "../source/flood_source.ts";
 import type { Source } from "../source/source.ts";
 import type { Ack } from "./delivery_options.ts";
@@ -16,7 +18,7 @@ import type { WhenFull } from "./stream_event.ts";
 /** The default of `deadPeerTimeoutMs`: as long as keepalive waits for the host of an idle reader. */
 export const DEFAULT_DEAD_PEER_TIMEOUT_MS = SILENCE_MS;
 
-export interface ServeOptions {
+export interface ServeOptions extends Deadlines {
   /** Address to listen on; default 127.0.0.1, loopback only. */
   host?: string;
   /** Default 8000; 0: any free port. */
@@ -29,9 +31,14 @@ export interface ServeOptions {
   overflow?: Policy;
   /**
    * High watermark: backlog in memory above which the policy acts; bytes. Default 0, the policy acts
-   * as soon as the send buffer is full; with spill 8 MiB.
+   * as soon as the send buffer is full; with spill 8 MiB; with a deadline none.
    */
   backlog?: number;
+  /**
+   * How much may lie unread at a reader: the rest stays with the server until the reader has read all of
+   * that. Bytes, or `auto`: as much as it takes without getting slower. Default: as much as the kernel takes.
+   */
+  unread?: Unread;
   /** What to do with bytes that readers send. Default: ignore for a plain flood, else drain. */
   replies?: Replies;
   /** SO_SNDBUF of each connection; the kernel doubles it. Default: the kernel tunes it. */

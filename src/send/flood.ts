@@ -6,26 +6,35 @@
 import { LONGEST_WRITE, type Message } from "../message/message.ts";
 import { closeSoon, discardReplies, linger } from "../net/linger.ts";
 import type { Closed, Connection } from "../net/net.ts";
+import { type Deadlines, DeadlineWatch, hasDeadline, type Passed } from "./deadlines.ts";
 import { type FloodPolicy, FULL_AFTER_MS, type Overflowing, policyOf } from "./overflow.ts";
+import { type Unread, type UnreadEvent, UnreadGate } from "./unread.ts";
+import { KernelUnreadView } from "./unread_view.ts";
 import { nextTurn, Schedule, type Ticker, TURN_BYTES } from "./pacer.ts";
 
 /** The reader's replies: `ignore` never reads them, like the article's server; `drain` discards them. */
 export type Replies = "ignore" | "drain";
 
-export interface FloodOptions {
+export interface FloodOptions extends Deadlines {
   connection: Connection;
   message: Message;
   ticker: Ticker;
   /** Default: block. */
   policy?: FloodPolicy;
-  /** The largest backlog without overflow: bytes, rounded down to whole messages; default 0. */
+  /**
+   * The largest backlog without overflow: bytes, rounded down to whole messages; default 0, with a deadline
+   * none.
+   */
   bound?: number;
+  /** How much may lie unread at the reader; default: as much as the kernel takes. */
+  unread?: Unread;
+  onUnread?: (event: UnreadEvent) => void;
   /** The most that one write offers to the kernel: bytes, default and maximum 1 MiB. */
   writeSize?: number;
   /** Default: ignore. */
   replies?: Replies;
-  /** Called once, before the policy acts for the first time. */
-  onOverflow?: (flood: Flood) => void;
+  /** Called once, before the policy acts for the first time; `passed`: the deadline that has passed. */
+  onOverflow?: (flood: Flood, passed: Passed | undefined) => void;
 }
 
 /**
@@ -50,7 +59,9 @@ export class Flood implements Overflowing {
   readonly #policy: FloodPolicy;
   readonly #bound: number;
   readonly #writeSize: number;
-  readonly #onOverflow: ((flood: Flood) => void) | undefined;
+  readonly #gate: UnreadGate | undefined;
+  readonly #deadlines: DeadlineWatch | undefined;
+  readonly #onOverflow: FloodOptions["onOverflow"];
   /** Settles when the peer has sent its last reply; undefined when replies are ignored. */
   readonly #replies: Promise<void> | undefined;
   /** Messages due before the current schedule began. Those of the schedule are added to it. */
@@ -69,9 +80,18 @@ export class Flood implements Overflowing {
     this.message = options.message;
     this.#ticker = options.ticker;
     this.#policy = options.policy ?? "block";
-    this.#bound = Math.floor((options.bound ?? 0) / options.message.size);
+    const timed = hasDeadline(options);
+    this.#bound = Math.floor((options.bound ?? (timed ? Infinity : 0)) / options.message.size);
+    this.#deadlines = timed ? new DeadlineWatch(options) : undefined;
     this.#writeSize = Math.min(options.writeSize ?? LONGEST_WRITE, LONGEST_WRITE);
     this.#onOverflow = options.onOverflow;
+    const { connection, unread, onUnread } = options;
+    if (unread !== undefined) {
+      this.#gate = new UnreadGate({
+        ...{ unread, view: new KernelUnreadView(connection), wake: () => this.#wakeUp() },
+        ...(onUnread === undefined ? {} : { onEvent: onUnread }),
+      });
+    }
     if (options.replies === "drain") this.#replies = discardReplies(this.connection);
     this.done = this.#run();
   }
@@ -92,6 +112,12 @@ export class Flood implements Overflowing {
       ? this.#begunMessages()
       : this.#dueBefore + this.#schedule.due(nowMs);
     this.#schedule = undefined;
+    this.#tick(nowMs);
+  }
+
+  /** Makes so many more messages due at once, beside the schedule. */
+  burst(messages: number, nowMs: number = performance.now()): void {
+    this.#dueBefore += messages;
     this.#tick(nowMs);
   }
 
@@ -160,25 +186,33 @@ export class Flood implements Overflowing {
 
   #tick(nowMs: number): void {
     this.#due = this.#dueAt(nowMs);
-    const { blockedSince } = this.connection;
-    if (blockedSince !== undefined && nowMs - blockedSince >= FULL_AFTER_MS) this.#onKernelFull();
+    this.#gate?.tick(nowMs);
+    const fullSince = this.connection.blockedSince ?? this.#gate?.waitsSinceMs;
+    if (fullSince !== undefined && nowMs - fullSince >= FULL_AFTER_MS) this.#onKernelFull();
     else this.#overflowing = false;
+    const size = this.message.size;
+    const passed = this.#deadlines?.check(this.pendingMessages * size, this.accepted, nowMs);
+    if (passed !== undefined) this.#overflow(passed);
     if (this.#due > this.#begunMessages()) this.#wakeUp();
   }
 
   #onKernelFull(): void {
     const pending = this.pendingMessages;
-    if (pending === 0 || pending <= this.#bound) return;
+    if (pending > this.#bound) this.#overflow(undefined);
+  }
+
+  #overflow(passed: Passed | undefined): void {
     if (!this.#overflowing) {
       this.#overflowing = true;
       this.overflows++;
-      if (this.overflows === 1) this.#onOverflow?.(this);
+      if (this.overflows === 1) this.#onOverflow?.(this, passed);
     }
     policyOf(this.#policy).act(this);
   }
 
   async #run(): Promise<Closed> {
     const { connection, message } = this;
+    const gate = this.#gate;
     const stopTicking = this.#ticker.add((nowMs) => this.#tick(nowMs));
     let ended = false;
     void connection.closed.then(() => {
@@ -189,19 +223,22 @@ export class Flood implements Overflowing {
     while (!ended) {
       // A partly sent message is always completed, even when the schedule has ended.
       const owed = Math.max(this.#due, this.#begunMessages()) * message.size - this.accepted;
-      if (owed <= 0) {
-        if (this.#finishing) break;
+      const room = owed > 0 ? gate?.room() ?? owed : 0;
+      if (room === 0) {
+        if (owed <= 0 && this.#finishing) break;
+        if (owed <= 0) gate?.idle();
         turn = 0;
         await new Promise<void>((resolve) => this.#wake = resolve);
         continue;
       }
-      const bytes = message.slice(this.accepted, Math.min(owed, this.#writeSize));
+      const bytes = message.slice(this.accepted, Math.min(owed, room, this.#writeSize));
       this.#inFlight = bytes.length;
       const write = connection.write(bytes);
       const taken = typeof write === "number" ? write : await write;
       this.#inFlight = 0;
       if (taken === 0) break;
       this.accepted += taken;
+      gate?.took(taken);
       // A partial write means that the kernel's buffer is full.
       if (taken < bytes.length) this.#onKernelFull();
       turn += taken;

@@ -87,6 +87,19 @@ export function parseDuration(
   );
 }
 
+/** A size that lasts for a time: `8M:60s`. Throws a UnitError. */
+export function parseSustained(text: string): { bytes: number; ms: number } {
+  const [size, time, more] = text.split(":");
+  try {
+    if (time !== undefined && more === undefined) {
+      return { bytes: parseBytes(size!), ms: parseDuration(time) };
+    }
+  } catch (error) {
+    if (!(error instanceof UnitError)) throw error;
+  }
+  throw new UnitError("must be a size and a time such as 8M:60s");
+}
+
 /**
  * A rate: `1M/s` or `500` in messages, `20MB/s` or `64KiB/s` in bytes, or `max`. Must be above zero
  * and at most 1e15. Throws a UnitError.

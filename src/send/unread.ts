@@ -1,0 +1,292 @@
+/**
+ * How much may lie unread at a reader. A reader that gathers all there is before it processes anything
+ * gets slower the more there is, and may never catch up with a stream that has no gap. So it is sent a
+ * quantum, and the next one only after it has read all of that.
+ */
+import { setImmediate } from "node:timers";
+import type { UnreadView } from "./unread_view.ts";
+
+/** Bytes, or `auto`: as much as the reader takes without getting slower. */
+export type Unread = number | "auto";
+
+/** The quantum of `auto`: at first, and at most; bytes. */
+const FIRST = 16 << 10;
+const LARGEST = 256 << 20;
+/** So many quanta of one size, and so many ms, are measured before the next decision. */
+const MEASURED = { quanta: 6, ms: 5 };
+/**
+ * Between two quanta the reader has nothing to read until we notice. A few readers are looked at in each
+ * turn of the event loop around the time at which they should have read all, the others at each tick.
+ * Quanta that take shorter than this cost more than 2 % of the reader's time, so they are doubled; ms.
+ */
+const WORTH = { closely: 5, byTicks: 50 };
+/** So many readers are looked at closely, in this part of the time that they usually need. */
+const CLOSELY = { most: 4, from: 0.8, until: 1.5 };
+const TICK_MS = 1;
+/** A reader that is slower than this share of what it was with half the quantum degrades. */
+const DEGRADES = 0.95;
+/** Then a larger quantum is not tried for so many quanta, at first and, where it fails again, at most. */
+const HOLD = { first: 64, most: 4096 };
+/** One that takes less than this share of its best gets smaller quanta, as long as each helps by so much. */
+const COLLAPSED = { share: 0.5, helps: 1.1, ms: 20 };
+/**
+ * A reader that leaves a rest for so long, without reading anything of it, may wait for more: it gets more.
+ * Milliseconds; the time, and with `auto` what it gets, doubles with each repetition.
+ */
+const STUCK_MS = 1000;
+/** One that takes less than this share of its best for so long is reported. */
+const HELD = { share: 0.25, ms: 300 };
+
+/** What happens to a reader that has nearly stopped. */
+export type UnreadEvent =
+  /** Nothing is sent to it until it has read the `unread` bytes. Rates in bytes a second. */
+  | { event: "held"; unread: number; rate: number; usual: number }
+  /** It has read them, after so many seconds. */
+  | { event: "released"; seconds: number };
+
+export interface UnreadOptions {
+  unread: Unread;
+  view: UnreadView;
+  /** Called in a tick, when there is room again. */
+  wake: () => void;
+  onEvent?: (event: UnreadEvent) => void;
+  /** For tests: the clock in ms, what is called in the next turn, and how many readers are looked at closely. */
+  now?: () => number;
+  soon?: (look: () => void) => void;
+  looks?: { close: number };
+}
+
+/** Readers that are looked at closely now, of all gates. */
+const LOOKS = { close: 0 };
+
+/** Decides how much a reader may be sent now. One for each connection. */
+export class UnreadGate {
+  /** How much may be sent before all of it must have been read; bytes. */
+  quantum: number;
+  readonly #options: UnreadOptions;
+  readonly #view: UnreadView;
+  readonly #auto: boolean;
+  /** Sent since the reader was last seen to have read everything. */
+  #sent = 0;
+  #startMs: number;
+  readonly #now: () => number;
+  readonly #soon: (look: () => void) => void;
+  readonly #looks: { close: number };
+  /** There was always something to send since then. */
+  #saturated = true;
+  /** Since when it is not sent anything; undefined: it may be. */
+  #waitsSinceMs: number | undefined;
+  /** For a reader that leaves a rest. */
+  readonly #stuck = { unread: Infinity, sinceMs: 0, times: 0 };
+  /** How often it was sent more in this wait. */
+  #tops = 0;
+  /** What it had when it went on reading after that, and since when it reads. */
+  #waitedFor: { bytes: number; sinceMs: number } | undefined;
+  /** What was unread when it was first seen to wait. */
+  #unreadThen = Infinity;
+  #held = false;
+  /** Bytes a second with each quantum, the present one last. */
+  #measured = { bytes: 0, ms: 0, quanta: 0 };
+  /** With half of the present quantum; undefined: it was not doubled just now. */
+  #rateBelow: number | undefined;
+  /** With twice the present quantum, if that was collapsed. */
+  #collapsedAt: number | undefined;
+  #best = 0;
+  #hold = 0;
+  /** What the last quanta took; ms. 0: not known for the present quantum. */
+  #usualMs = 0;
+  /** It is looked at in each turn of the event loop. */
+  #isClose = false;
+  /** It was so for the present quantum, or took too short for it. */
+  #wasClose = false;
+  #nextHold = HOLD.first;
+
+  constructor(options: UnreadOptions) {
+    const { unread, view, now = () => performance.now() } = options;
+    this.#now = now;
+    this.#soon = options.soon ?? setImmediate;
+    this.#looks = options.looks ?? LOOKS;
+    this.#startMs = now();
+    this.#options = options;
+    this.#auto = unread === "auto";
+    this.quantum = unread === "auto" ? FIRST : unread;
+    this.#view = view;
+  }
+
+  /** Bytes that may be sent now; 0: none before `wake` is called. */
+  room(): number {
+    if (this.#waitsSinceMs !== undefined) return 0;
+    // Before the write: it may return only after the reader has read all of it.
+    if (this.#sent === 0) this.#startMs = this.#now();
+    if (this.#sent < this.quantum) return this.quantum - this.#sent;
+    const nowMs = this.#now();
+    if (this.#view.unread() === 0) {
+      this.#next(nowMs);
+      return this.quantum;
+    }
+    this.#waitsSinceMs = nowMs;
+    this.#unreadThen = Infinity;
+    this.#comeClose(nowMs);
+    return 0;
+  }
+
+  /** The kernel took so many bytes. */
+  took(bytes: number): void {
+    this.#sent += bytes;
+    this.#view.took(bytes);
+  }
+
+  /** There is nothing to send: what the reader takes now is not what it could take. */
+  idle(): void {
+    this.#saturated = false;
+  }
+
+  /** Since when nothing is sent because of what is unread; undefined: it may be. */
+  get waitsSinceMs(): number | undefined {
+    return this.#waitsSinceMs;
+  }
+
+  /** Called at each tick. */
+  tick(nowMs: number): void {
+    if (this.#waitsSinceMs === undefined) return;
+    const unread = this.#view.unread();
+    if (unread === 0) {
+      this.#next(nowMs);
+      this.#options.wake();
+      return;
+    }
+    this.#comeClose(nowMs);
+    if (this.#unreadThen === Infinity) this.#unreadThen = unread;
+    const stuck = this.#stuck;
+    if (unread < stuck.unread) {
+      if (stuck.times > 0) this.#waitedFor = { bytes: stuck.unread, sinceMs: nowMs };
+      stuck.sinceMs = nowMs;
+      stuck.times = 0;
+      this.#watch(nowMs, unread);
+    }
+    stuck.unread = unread;
+    if (nowMs - stuck.sinceMs > STUCK_MS * 2 ** stuck.times) this.#top(nowMs, unread);
+  }
+
+  /** Looks in each turn from now on, if the reader should have read everything soon. */
+  #comeClose(nowMs: number): void {
+    const tookMs = nowMs - this.#startMs;
+    const { most, from, until } = CLOSELY;
+    if (this.#isClose || this.#looks.close >= most || this.#usualMs === 0) return;
+    if (tookMs + TICK_MS < from * this.#usualMs) return;
+    const untilMs = this.#startMs + until * this.#usualMs + TICK_MS;
+    if (nowMs >= untilMs) return;
+    this.#looks.close++;
+    this.#isClose = this.#wasClose = true;
+    const look = () => {
+      const now = this.#now();
+      if (this.#waitsSinceMs !== undefined && now < untilMs) {
+        if (this.#view.unread() > 0) return this.#soon(look);
+        this.#next(now);
+        this.#options.wake();
+      }
+      this.#looks.close--;
+      this.#isClose = false;
+    };
+    this.#soon(look);
+  }
+
+  /** The reader has read everything: the next quantum may be sent. */
+  #next(nowMs: number): void {
+    if (this.#held) {
+      this.#held = false;
+      const seconds = (nowMs - this.#waitsSinceMs!) / 1000;
+      this.#options.onEvent?.({ event: "released", seconds });
+    }
+    if (this.#waitedFor !== undefined) this.#learn(this.#waitedFor, nowMs);
+    if (this.#saturated && this.#sent > 0) this.#measure(this.#sent, nowMs - this.#startMs);
+    this.#sent = 0;
+    this.#startMs = nowMs;
+    this.#saturated = true;
+    this.#wasClose = false;
+    this.#stuck.unread = Infinity;
+    this.#stuck.times = this.#tops = 0;
+    this.#waitedFor = undefined;
+    this.#waitsSinceMs = undefined;
+  }
+
+  /** It reads nothing of what it has: perhaps it waits for more. */
+  #top(nowMs: number, unread: number): void {
+    this.#sent = this.#auto ? this.quantum * (1 - 2 ** this.#tops) : unread;
+    this.#stuck.sinceMs = nowMs;
+    this.#stuck.times++;
+    this.#tops++;
+    this.#saturated = false;
+    if (this.#sent >= this.quantum) return;
+    this.#waitsSinceMs = undefined;
+    this.#options.wake();
+  }
+
+  /** It has read all, after it had waited for more: was it because of that, or was it stopped meanwhile? */
+  #learn({ bytes, sinceMs }: { bytes: number; sinceMs: number }, nowMs: number): void {
+    const rate = bytes / Math.max(TICK_MS, nowMs - sinceMs) * 1000;
+    if (this.#auto && rate >= COLLAPSED.share * this.#best) {
+      this.quantum = Math.max(this.quantum, bytes);
+    }
+  }
+
+  /** It reads, but far less than usual. */
+  #watch(nowMs: number, unread: number): void {
+    const ms = nowMs - this.#waitsSinceMs!;
+    if (this.#held || ms < HELD.ms) return;
+    const rate = Math.max(0, this.#unreadThen - unread) / ms * 1000;
+    if (rate > HELD.share * this.#best) return;
+    this.#held = true;
+    this.#options.onEvent?.({ event: "held", unread, rate, usual: this.#best });
+  }
+
+  #measure(bytes: number, ms: number): void {
+    const measured = this.#measured;
+    measured.bytes += bytes;
+    measured.ms += ms;
+    measured.quanta++;
+    this.#hold--;
+    const enough = measured.quanta >= MEASURED.quanta && measured.ms >= MEASURED.ms;
+    // One quantum is enough to see a collapse.
+    const collapsed = ms >= COLLAPSED.ms && bytes / ms * 1000 < COLLAPSED.share * this.#best;
+    if (!enough && !(collapsed && this.#auto)) return;
+    const rate = measured.bytes / measured.ms * 1000;
+    const mean = this.#usualMs = measured.ms / measured.quanta;
+    this.#measured = { bytes: 0, ms: 0, quanta: 0 };
+    const { quantum } = this;
+    if (this.#auto) this.#decide(rate, mean);
+    if (this.quantum !== quantum) this.#usualMs *= this.quantum / quantum;
+    this.#best = Math.max(this.#best, rate);
+  }
+
+  #decide(rate: number, ms: number): void {
+    const below = this.#rateBelow;
+    const before = this.#collapsedAt;
+    this.#rateBelow = this.#collapsedAt = undefined;
+    if (below !== undefined && rate < DEGRADES * below) {
+      this.#hold = this.#nextHold;
+      this.#nextHold = Math.min(HOLD.most, 2 * this.#nextHold);
+      this.#halve();
+      return;
+    }
+    if (below !== undefined) this.#nextHold = HOLD.first;
+    if (rate < COLLAPSED.share * this.#best && this.quantum > FIRST) {
+      if (before === undefined || rate > COLLAPSED.helps * before) {
+        this.#collapsedAt = rate;
+        this.#hold = HOLD.first;
+        this.#halve();
+        return;
+      }
+      // It is slower for another reason.
+      this.#best = rate;
+    }
+    const worth = this.#wasClose ? WORTH.closely : WORTH.byTicks;
+    if (ms >= worth || this.#hold > 0 || this.quantum >= LARGEST) return;
+    this.#rateBelow = rate;
+    this.quantum *= 2;
+  }
+
+  #halve(): void {
+    this.quantum = Math.max(FIRST, Math.floor(this.quantum / 2));
+  }
+}
