@@ -6,6 +6,7 @@ import { makeLogScale } from "./log_scale.ts";
 import { makeCurveChart } from "./page_curve.ts";
 import { type PageData, pageData } from "./page_data.ts";
 import { type PageFiles, readPageFiles } from "./page_files.ts";
+import { mapPanel } from "./page_map.ts";
 import { runPage } from "./page_main.ts";
 import { PAGE_STYLE } from "./page_style.ts";
 import { sortTables, table } from "./page_table.ts";
@@ -38,7 +39,13 @@ export async function preparePage(): Promise<(results: Results) => string> {
 type Panel = (results: Results, data: PageData) => string;
 
 /** In the order of the page. */
-const PANELS: readonly Panel[] = [curvePanel, figuresPanel, timePanel, measuredWithPanel];
+const PANELS: readonly Panel[] = [
+  curvePanel,
+  mapPanel,
+  figuresPanel,
+  timePanel,
+  measuredWithPanel,
+];
 
 function compose(results: Results, uplot: PageFiles): string {
   const { title, caveats } = results;
@@ -86,8 +93,9 @@ ${scripts.map((script) => `<script>${script}</script>`).join("\n")}
 }
 
 /** The results in one to three sentences. */
-function summary({ readers }: Results): string {
+function summary({ readers, map }: Results): string {
   const [only] = readers;
+  if (map !== undefined) return `${map.message}.`;
   if (only === undefined) return "";
   if (readers.length > 1) {
     const found = readers.filter(({ limit }) => limit !== null && !limit.atLeast)
@@ -188,6 +196,7 @@ function key({ dash, marker }: ReaderStyle): string {
 }
 
 function figuresPanel({ readers, senders }: Results): string {
+  if (readers.length + senders.length === 0) return "";
   const latencies = readers.flatMap(latencyRows);
   const notes = [
     ...notesOf([...readers, ...senders]),

@@ -4,6 +4,7 @@
  * Out: `Results`, the form that all of these read, made in this file; each format has a file.
  */
 import { readFileSync } from "node:fs";
+import { printable } from "../text/printable.ts";
 import { formatBytes, formatSeconds, formatSize } from "../text/units.ts";
 import type { Environment } from "../kernel/environment.ts";
 import {
@@ -24,6 +25,7 @@ import {
   type ReaderFigures,
   type SenderFigures,
 } from "./bench_result.ts";
+import { MAP_SCHEMA, type MapResult } from "../burst/map_result.ts";
 import { type Curve, curveOf } from "./curve.ts";
 import type { Machine } from "./machine.ts";
 import { parseResult } from "./schema_1.ts";
@@ -90,10 +92,12 @@ export interface Results {
   caveats: string[];
   readers: ReaderReport[];
   senders: SenderReport[];
+  /** The map of a reader's bursts, where these are the results of `map`. */
+  map?: MapResult;
 }
 
 /**
- * Reads a result file of the benchmark (`.json`, `.jsonl`) or the output of `limit --json`. Throws
+ * Reads a result file of the benchmark (`.json`, `.jsonl`) or the output of `limit --json` or `map --json`. Throws
  * an Error of one line where the file cannot be read, is truncated, or has another schema.
  */
 export function readResults(path: string): Results {
@@ -109,6 +113,10 @@ export function readResults(path: string): Results {
   }
   const schema = content?.schema;
   if (schema === BENCH_SCHEMA) return fromBench(readBench(path));
+  if (schema === MAP_SCHEMA) {
+    if (!isMap(content)) throw new Error(`${path} is not a result of map: it has no rates`);
+    return fromMap(content);
+  }
   const limits = schema === LIMIT_SCHEMA
     ? [content]
     : schema === LIMITS_SCHEMA
@@ -117,8 +125,9 @@ export function readResults(path: string): Results {
   if (limits === undefined) {
     const what = typeof schema === "string" ? `its schema is ${schema}` : "it has no schema";
     throw new Error(
-      `${path} is not a result of bench or of limit --json: ${what}, and must have ` +
-        `${BENCH_SCHEMA}, ${LIMIT_SCHEMA} or ${LIMITS_SCHEMA}, or version 1 of them`,
+      `${path} is not a result of bench, of limit --json or of map --json: ${what}, and must have ` +
+        `${BENCH_SCHEMA}, ${LIMIT_SCHEMA}, ${LIMITS_SCHEMA} or ${MAP_SCHEMA}, or version 1 of the first ` +
+        "three",
     );
   }
   if (!isLimits(limits)) throw new Error(`${path} is not a result of limit: it has no trials`);
@@ -141,6 +150,37 @@ function commandOf(results: readonly LimitResult[]): string {
   if (reader === "attached") options.push("--attach");
   else if (!reader.startsWith("client --mode ")) options.push(`-- ${reader}`);
   return ["deno task limit", ...options].join(" ");
+}
+
+function isMap(value: unknown): value is MapResult {
+  const { rates, environment } = value as Partial<MapResult>;
+  return Array.isArray(rates) && rates.length > 0 && typeof environment === "object" &&
+    rates.every(({ chances }) => Array.isArray(chances) && chances.length > 0);
+}
+
+/** Makes `Results` from a map. */
+export function fromMap(given: MapResult): Results {
+  const map = {
+    ...given,
+    reader: printable(given.reader),
+    message: printable(given.message),
+  };
+  const { environment, reader, limit, messageSize, seconds, interrupted } = map;
+  return {
+    title: `The bursts that ${reader} survives`,
+    command: `deno task map --limit ${Math.round(limit)}B/s --size ${messageSize} -- ${reader}`,
+    date: environment.date,
+    machine: machineFacts(environment),
+    facts: {
+      ...kernelFacts(environment),
+      server: environment.runtime,
+      took: formatSeconds(seconds),
+    },
+    caveats: interrupted ? ["the measurement was interrupted"] : [],
+    readers: [],
+    senders: [],
+    map,
+  };
 }
 
 /** Makes `Results` from results of `limit` and the command line that produced them. */

@@ -70,7 +70,7 @@ export function formatSvg(
     `<title id="t">${escapeMarkup(title)}</title>\n<desc id="d">${
       escapeMarkup(described)
     }</desc>\n` +
-    `<style>${style()}</style>\n${parts.join("\n")}\n</svg>\n`;
+    `<style>${pictureStyle()}</style>\n${parts.join("\n")}\n</svg>\n`;
 }
 
 type Scale = (rate: number) => number;
@@ -165,10 +165,10 @@ function labels(readers: readonly ReaderReport[], x: Scale, y: Scale): string[] 
 }
 
 /**
- * Colours follow the viewer's colour scheme. The background is our own: the page's may be any
- * colour.
+ * The style of our pictures. Colours follow the viewer's colour scheme. The background is our own: the
+ * page's may be any colour.
  */
-function style(): string {
+export function pictureStyle(): string {
   const hues = (shade: "light" | "dark") =>
     HUES.map((hue, i) => `.h${i}{--hue:${hue[shade]}}`).join("");
   return `svg{font-family:ui-sans-serif,system-ui,sans-serif;font-size:13px;` +
