@@ -116,4 +116,13 @@ export {
   type Blame,
   type Sample,
 } from "./src/measure/backlog.ts";
+export { type MapEvent, type MapOptions, measureMap } from "./src/burst/map.ts";
+export type { Hysteresis, MapRate, MapResult } from "./src/burst/map_result.ts";
+export type { Cell, CellResult } from "./src/burst/cell.ts";
+export type { Chance, Tries } from "./src/burst/survival.ts";
+export { type Disconnects, type Help, type Plan, plan, type PlanOptions } from "./src/plan/plan.ts";
+export { type Arrival, type Feed, steadyFeed } from "./src/plan/feed.ts";
+export { parseTrace, TraceError, type TraceOptions } from "./src/plan/trace.ts";
+export type { Deadlines, Passed } from "./src/send/deadlines.ts";
+export type { Unread, UnreadEvent } from "./src/send/unread.ts";
 export type { Drift } from "./src/measure/service.ts";

@@ -51,10 +51,13 @@ const COSTS: Record<string, [seconds: number, load: number]> = {
   "limit_kinds_test.ts": [51, 0.1],
   "limit_leaves_test.ts": [25, 0.4],
   "limit_test.ts": [100, 0.2],
+  "map_report_test.ts": [2, 1],
+  "map_test.ts": [16, 0.7],
   "metrics_test.ts": [5, 0.8],
   "micro_test.ts": [12, 1.2],
   "net_test.ts": [4, 0.6],
   "page_test.ts": [17, 1],
+  "plan_command_test.ts": [5, 1],
   "process_activity_test.ts": [3, 0.8],
   "publish_test.ts": [3, 1.4],
   "queue_close_test.ts": [5, 1],
@@ -86,6 +89,7 @@ const COSTS: Record<string, [seconds: number, load: number]> = {
   "stream_model_test.ts": [4, 1],
   "systemd_test.ts": [10, 0.6],
   "tasks_test.ts": [2, 1],
+  "unread_serve_test.ts": [2, 0.7],
   "work_end_test.ts": [3, 1],
 };
 /** Of a file that is not in it: most of those take less than a second. */

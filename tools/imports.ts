@@ -15,6 +15,8 @@ export const ROOMS: readonly { name: string; first: string }[] = [
   { name: "read", first: "drain.ts" },
   { name: "queue", first: "queue.ts" },
   { name: "measure", first: "limit.ts" },
+  { name: "burst", first: "map.ts" },
+  { name: "plan", first: "plan.ts" },
   { name: "source", first: "source.ts" },
   { name: "relay", first: "serve.ts" },
   { name: "report", first: "report.ts" },

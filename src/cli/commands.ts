@@ -1,6 +1,8 @@
 /** The commands: the one list from which the program `speedlimit`, its help and the bundles are made. */
 import { main as client } from "./client.ts";
 import { main as limit } from "./limit.ts";
+import { main as map } from "./map.ts";
+import { main as plan } from "./plan.ts";
 import { main as queue } from "./queue.ts";
 import { main as report } from "./report.ts";
 import { main as serve } from "./server.ts";
@@ -20,6 +22,16 @@ export const COMMANDS = {
     file: "limit",
     summary: "finds the highest rate at which a reader keeps up",
     main: limit,
+  },
+  map: {
+    file: "map",
+    summary: "measures which bursts a reader survives, at which base rates",
+    main: map,
+  },
+  plan: {
+    file: "plan",
+    summary: "computes what a feed would do to a reader whose limit is known",
+    main: plan,
   },
   report: {
     file: "report",

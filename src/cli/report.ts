@@ -16,6 +16,8 @@ import {
   METHOD,
   regressions,
 } from "../report/compare.ts";
+import { formatMapSvg } from "../report/map_svg.ts";
+import { formatMap } from "../report/map_table.ts";
 import { preparePage } from "../report/page.ts";
 import { captionOf, formatMessageSize, readResults, type Results } from "../report/report.ts";
 import { formatSvg } from "../report/svg.ts";
@@ -37,8 +39,8 @@ import { logLine, printLine } from "./program.ts";
 
 const spec = {
   name: "report",
-  summary: "Shows the results of the benchmark (bench/results/latest.json, or .jsonl) or of\n" +
-    "limit --json. Without options it prints tables and curves.",
+  summary: "Shows the results of the benchmark (bench/results/latest.json, or .jsonl), of\n" +
+    "limit --json or of map --json. Without options it prints tables and curves.",
   positionals: {
     file: option({ value: "FILE", help: "the result file", parse: String }),
   },
@@ -98,9 +100,12 @@ export async function main(args: readonly string[], called = "report.ts"): Promi
     logLine(`${html}: open it in a browser`);
   }
   if (svg !== undefined) {
+    const caption = captionOf(results);
     writeText(
       svg,
-      formatSvg(results.readers, { title: results.title, caption: captionOf(results) }),
+      results.map === undefined
+        ? formatSvg(results.readers, { title: results.title, caption })
+        : formatMapSvg(results.map, caption),
     );
     logLine(`${svg}: written`);
   }
@@ -116,7 +121,7 @@ function formatResults(
   { width, color }: { width: number; color: boolean },
 ): string {
   const { readers, senders, caveats } = results;
-  const parts: string[] = [];
+  const parts: string[] = results.map === undefined ? [] : [formatMap(results.map)];
   const texts = (rows: readonly { text: string }[][]) =>
     rows.map((cells) => cells.map(({ text }) => printable(text)));
   if (readers.length > 0) {
