@@ -28,14 +28,24 @@ export class Feed {
   #open: Connection | undefined;
   #timer: ReturnType<typeof setInterval> | undefined;
   #ended = false;
+  #added = 0;
+  #startMs = 0;
 
   private constructor(size: number, everyMs: number) {
     this.#size = size;
     this.#everyMs = everyMs;
   }
 
-  /** `rate`: bytes a second, in messages of `size` bytes that are sent every `everyMs` ms. */
-  static async listen(size: number, rate: number, everyMs = 5): Promise<Feed> {
+  /**
+   * Messages of `size` bytes, sent every `everyMs` ms. `rate`: bytes a second, or the bytes that are due by a
+   * time; seconds since `begin`, which without it is now.
+   */
+  static async listen(
+    size: number,
+    rate: number | ((seconds: number) => number),
+    everyMs = 5,
+  ): Promise<Feed> {
+    const due = typeof rate === "number" ? (seconds: number) => seconds * rate : rate;
     const feed = new Feed(size, everyMs);
     const net = await loadAdapter();
     feed.#listener = await net.listen({
@@ -43,10 +53,11 @@ export class Feed {
       port: 0,
       onConnection: (connection) => void feed.#send(connection),
     });
-    const startMs = performance.now();
+    feed.begin();
     feed.#timer = setInterval(() => {
       if (feed.#ended) return;
-      feed.messages = Math.floor((performance.now() - startMs) / 1000 * rate / size);
+      const seconds = (performance.now() - feed.#startMs) / 1000;
+      feed.messages = Math.floor(due(seconds) / size) + feed.#added;
     }, everyMs);
     return feed;
   }
@@ -57,6 +68,16 @@ export class Feed {
 
   get isRead(): boolean {
     return this.#open !== undefined;
+  }
+
+  /** Its time begins anew. */
+  begin(): void {
+    this.#startMs = performance.now();
+  }
+
+  /** So many more messages are due at once. */
+  add(messages: number): void {
+    this.#added += messages;
   }
 
   /** No more messages. */
