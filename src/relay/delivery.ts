@@ -9,8 +9,8 @@ import { endOf } from "../queue/queue.ts";
 import { DeadlineWatch, hasDeadline, type Passed } from "../send/deadlines.ts";
 import { FULL_AFTER_MS, type Overflowing, policyOf } from "../send/overflow.ts";
 import { nextTurn, TURN_BYTES } from "../send/pacer.ts";
-import { UnreadGate } from "../send/unread.ts";
-import { KernelUnreadView } from "../send/unread_view.ts";
+import { openGate } from "../send/open_gate.ts";
+import type { Gate } from "../send/unread.ts";
 import type { ReaderFigures } from "./figures.ts";
 import { ReaderConnection } from "./reader_connection.ts";
 import type { Piece, Stream } from "./stream.ts";
@@ -26,7 +26,7 @@ export class Delivery implements Overflowing {
   readonly #options: DeliveryOptions;
   #reader: ReaderConnection | undefined;
   /** Of its connection; undefined: the reader is sent as much as the kernel takes. */
-  #gate: UnreadGate | undefined;
+  #gate: Gate | undefined;
   #deadlines: DeadlineWatch | undefined;
   #ack: Ack = "none";
   #wake: (() => void) | undefined;
@@ -106,13 +106,15 @@ export class Delivery implements Overflowing {
     }
   }
 
-  #openGate(connection: Connection, ack: Ack, written: number): UnreadGate | undefined {
+  #openGate(connection: Connection, ack: Ack, written: number): Gate | undefined {
     const { unread, onEvent } = this.#options;
     const { cursor } = this;
     if (unread === undefined) return undefined;
     const unacknowledged = ack === "reader" ? () => cursor.sent - cursor.delivered : undefined;
-    const view = new KernelUnreadView(connection, written, unacknowledged);
-    return new UnreadGate({ unread, view, onEvent, wake: () => this.wake() });
+    return openGate({
+      ...{ connection, unread, written, unacknowledged, onEvent },
+      wake: () => this.wake(),
+    });
   }
 
   /**

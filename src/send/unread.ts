@@ -44,6 +44,20 @@ export type UnreadEvent =
   /** It has read them, after so many seconds. */
   | { event: "released"; seconds: number };
 
+/** Decides how much a reader may be sent now. One for each connection. */
+export interface Gate {
+  /** Bytes that may be sent now; 0: none before `wake` is called. */
+  room(): number;
+  /** The kernel took so many bytes. */
+  took(bytes: number): void;
+  /** There is nothing to send: what the reader takes now is not what it could take. */
+  idle(): void;
+  /** Called at each tick. */
+  tick(nowMs: number): void;
+  /** Since when nothing is sent because of what is unread; undefined: it may be. */
+  readonly waitsSinceMs: number | undefined;
+}
+
 export interface UnreadOptions {
   unread: Unread;
   view: UnreadView;
@@ -59,8 +73,8 @@ export interface UnreadOptions {
 /** Readers that are looked at closely now, of all gates. */
 const LOOKS = { close: 0 };
 
-/** Decides how much a reader may be sent now. One for each connection. */
-export class UnreadGate {
+/** For a reader of which is seen what it has read. */
+export class UnreadGate implements Gate {
   /** How much may be sent before all of it must have been read; bytes. */
   quantum: number;
   readonly #options: UnreadOptions;
@@ -113,7 +127,6 @@ export class UnreadGate {
     this.#view = view;
   }
 
-  /** Bytes that may be sent now; 0: none before `wake` is called. */
   room(): number {
     if (this.#waitsSinceMs !== undefined) return 0;
     // Before the write: it may return only after the reader has read all of it.
@@ -130,23 +143,19 @@ export class UnreadGate {
     return 0;
   }
 
-  /** The kernel took so many bytes. */
   took(bytes: number): void {
     this.#sent += bytes;
     this.#view.took(bytes);
   }
 
-  /** There is nothing to send: what the reader takes now is not what it could take. */
   idle(): void {
     this.#saturated = false;
   }
 
-  /** Since when nothing is sent because of what is unread; undefined: it may be. */
   get waitsSinceMs(): number | undefined {
     return this.#waitsSinceMs;
   }
 
-  /** Called at each tick. */
   tick(nowMs: number): void {
     if (this.#waitsSinceMs === undefined) return;
     const unread = this.#view.unread();
@@ -212,6 +221,7 @@ export class UnreadGate {
 
   /** It reads nothing of what it has: perhaps it waits for more. */
   #top(nowMs: number, unread: number): void {
+    this.#options.view.assumeRead?.();
     this.#sent = this.#auto ? this.quantum * (1 - 2 ** this.#tops) : unread;
     this.#stuck.sinceMs = nowMs;
     this.#stuck.times++;
