@@ -14,7 +14,7 @@ export interface Cell {
 export interface CellResult extends Cell {
   /**
    * `survives`: the reader cleared the burst and stayed clear. `collapses`: it did not, in several times
-   * the time that a reader needs that does not degrade. `dies`: its connection ended.
+   * the time that a reader needs that does not degrade; after 0 s, it did not even keep up with the base rate. `dies`: its connection ended.
    */
   outcome: "survives" | "collapses" | "dies";
   /** Until it was clear, or until it was given up; since the burst. */
@@ -44,6 +44,8 @@ export interface CellOptions extends Cell {
 const STEADY = { seconds: 0.25, pauses: 6 };
 /** The steady backlog is looked at in so many parts: each has a lowest backlog. */
 const PARTS = 4;
+/** With such a backlog the reader does not keep up with the base rate alone: seconds of it, and pauses. */
+const TOO_MUCH = { seconds: 0.1, pauses: 3 };
 /** What lies between two looks of the sender is no backlog; seconds of the rate. */
 const BETWEEN_LOOKS = 0.003;
 /**
@@ -59,7 +61,7 @@ const STAYS = { seconds: 0.1, pauses: 3 };
 
 /**
  * Offers the base rate, then the burst, and watches. The flood goes on at the base rate. Resolves with
- * `undefined` where the base rate alone is too much, or where it was interrupted.
+ * `undefined` where it was interrupted.
  */
 export async function tryCell(
   { flood, meter }: MeasuredReader,
@@ -104,6 +106,9 @@ export async function tryCell(
   if (ended !== undefined) return result("dies", 0, 0);
   const known = floors.filter((floor) => floor < Infinity);
   const floor = Math.max(0, ...known.slice(1));
+  if (floor > rate * (TOO_MUCH.seconds + TOO_MUCH.pauses * pause) + size) {
+    return result("collapses", 0, 0);
+  }
   const clearBelow = 1.25 * floor + size + BETWEEN_LOOKS * rate;
 
   const burstMs = look();

@@ -15,6 +15,7 @@ import {
   type ReaderPoolOptions,
 } from "../measure/reader_pool.ts";
 import { ReaderFailed } from "../measure/reader_process.ts";
+import { runTrial } from "../measure/trial.ts";
 import { printable } from "../text/printable.ts";
 import { formatByteRate, formatBytes } from "../text/units.ts";
 import { type CellResult, tryCell } from "./cell.ts";
@@ -34,7 +35,7 @@ export interface MapOptions extends Omit<ReaderPoolOptions, "readers" | "watchWo
   largestBurst?: number;
   /** Tries only this burst, `repeats` times at each rate; bytes. */
   burst?: number;
-  /** The longest time in which the reader reads nothing although it could; seconds, default 0.02. */
+  /** The longest time in which the reader reads nothing although it could; seconds, by default it is looked for. */
   pause?: number;
   /** The bounds of a tolerance are at most so far apart, as a share; default 0.1. */
   precision?: number;
@@ -61,6 +62,10 @@ const FIRST_SECONDS = 0.1;
 const LEAST_SECONDS = 0.004;
 /** The most tries at one rate. */
 const MOST_TRIES = 24;
+/** The reader's pauses are looked for at this share of its limit, for so long; seconds. */
+const LOOK = { share: 0.2, seconds: 1.5 };
+/** A reader's pause is at least so long, and so many times the longest that was seen; seconds. */
+const PAUSE = { least: 0.02, times: 1.2 };
 /** How long a reader that has survived may take until it is clear. */
 const CLEAR_MS = 2000;
 
@@ -181,10 +186,24 @@ class PooledReader {
   readonly #pool: ReaderPool;
   readonly #options: MapOptions;
   #replace: string | undefined = "";
+  #pause: number | undefined;
 
   constructor(pool: ReaderPool, options: MapOptions) {
     this.#pool = pool;
     this.#options = options;
+    this.#pause = options.pause;
+  }
+
+  /** Its longest pause; seconds. */
+  async #findPause(): Promise<number> {
+    const { limit, signal } = this.#options;
+    const { connected } = this.#pool;
+    const { longestPause } = await runTrial(connected, {
+      ...{ rate: LOOK.share * limit, longest: LOOK.seconds },
+      ...(signal === undefined ? {} : { signal }),
+    });
+    await waitForClear(connected, CLEAR_MS, longestPause);
+    return Math.max(PAUSE.least, PAUSE.times * longestPause);
   }
 
   /** Tries one cell. */
@@ -193,13 +212,14 @@ class PooledReader {
     burst: number,
     after?: { rate: number; seconds: number },
   ): Promise<CellResult> {
-    const { limit, pause = 0.02, signal, onEvent } = this.#options;
+    const { limit, signal, onEvent } = this.#options;
     if (signal?.aborted) throw new Interrupted();
     if (this.#replace !== undefined) {
       if (this.#replace !== "") onEvent?.({ event: "fresh-reader", reason: this.#replace });
       await this.#pool.replace();
       this.#replace = undefined;
     }
+    const pause = this.#pause ??= await this.#findPause();
     const [reader] = this.#pool.connected;
     const cell = await tryCell(reader!, {
       ...{ rate, burst, limit, pause },
