@@ -158,10 +158,10 @@ describe("a bundle", () => {
       const { status, stdout, stderr } = await ended("it", bundle("speedlimit.js")(...args));
       assertEquals([status, stdout, stderr], [2, "", `speedlimit: ${message} (see --help)\n`]);
     };
-    await refuses([], "no command: must be limit, report, serve, client or queue");
+    await refuses([], "no command: must be limit, map, plan, report, serve, client or queue");
     await refuses(
       ["server"],
-      'COMMAND "server" must be limit, report, serve, client or queue; did you mean serve?',
+      'COMMAND "server" must be limit, map, plan, report, serve, client or queue; did you mean serve?',
     );
     await refuses(["--verson"], 'unknown option "--verson"; did you mean --version?');
     await refuses(["serve", "--prot=1"], 'unknown option "--prot"; did you mean --port?');
@@ -221,7 +221,9 @@ describe("the package", () => {
     assertEquals(own, [
       "client.js",
       "limit.js",
+      "map.js",
       "mod.js",
+      "plan.js",
       "queue.js",
       "report.js",
       "server.js",
