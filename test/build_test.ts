@@ -122,7 +122,7 @@ async function assertMeasuresItself(limit: Starter): Promise<void> {
 async function assertIsSpeedlimit(program: Starter): Promise<void> {
   assertEquals(await said(program("--version")), `${manifest.version}\n`);
   assertStringIncludes(await said(program("--help")), "speedlimit COMMAND [OPTIONS]");
-  for (const command of ["limit", "report", "serve", "client"]) {
+  for (const command of ["limit", "map", "report", "serve", "client"]) {
     assertStringIncludes(await said(program(command, "--help")), `  speedlimit ${command} [`);
   }
   await assertTransfers(
@@ -133,7 +133,7 @@ async function assertIsSpeedlimit(program: Starter): Promise<void> {
 }
 
 describe("a bundle", () => {
-  for (const name of ["server", "client", "limit", "report"]) {
+  for (const name of ["server", "client", "limit", "map", "report"]) {
     test(`${name}.js is this one command`, async () => {
       // Every command is in limit.js, and all of them would be main.
       assertMatch(
