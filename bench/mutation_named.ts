@@ -15,8 +15,8 @@ const NAMED: readonly NamedMutant[] = [
     name: "the flood's bound is one message more",
     changes: [{
       file: "src/send/flood.ts",
-      before: "this.#bound = Math.floor((options.bound ?? 0) / options.message.size);",
-      after: "this.#bound = Math.floor((options.bound ?? 0) / options.message.size) + 1;",
+      before: "this.#bound = Math.floor(bound / options.message.size);",
+      after: "this.#bound = Math.floor(bound / options.message.size) + 1;",
     }],
   },
   {

@@ -81,7 +81,8 @@ export class Flood implements Overflowing {
     this.#ticker = options.ticker;
     this.#policy = options.policy ?? "block";
     const timed = hasDeadline(options);
-    this.#bound = Math.floor((options.bound ?? (timed ? Infinity : 0)) / options.message.size);
+    const bound = options.bound ?? (timed ? Infinity : 0);
+    this.#bound = Math.floor(bound / options.message.size);
     this.#deadlines = timed ? new DeadlineWatch(options) : undefined;
     this.#writeSize = Math.min(options.writeSize ?? LONGEST_WRITE, LONGEST_WRITE);
     this.#onOverflow = options.onOverflow;
