@@ -14,7 +14,6 @@ import { formatMachine } from "../src/report/machine.ts";
 import { formatTable } from "../src/text/table.ts";
 import { formatByteRate, formatBytes, formatSeconds } from "../src/text/units.ts";
 import { Feed, type FeedConnection } from "./kill_feed.ts";
-import { type Host, makeHost } from "./namespace.ts";
 import { ROOT, RUNTIMES } from "./programs.ts";
 import { figure, metricsOf } from "./server_figures.ts";
 import { describeMachine, writeResult } from "./rows.ts";
@@ -56,7 +55,6 @@ interface Case {
   unread: string | null;
   /** Beside what comes while it is stopped; bytes. */
   extra: number;
-  remote: boolean;
 }
 
 interface RescueRow extends Case {
@@ -73,11 +71,10 @@ interface RescueRow extends Case {
 }
 
 const CASES: readonly Case[] = [
-  { unread: null, extra: 0, remote: false },
-  { unread: "auto", extra: 0, remote: false },
-  { unread: "auto", extra: 200e6, remote: false },
-  { unread: "auto", extra: 2e9, remote: false },
-  { unread: "auto", extra: 0, remote: true },
+  { unread: null, extra: 0 },
+  { unread: "auto", extra: 0 },
+  { unread: "auto", extra: 200e6 },
+  { unread: "auto", extra: 2e9 },
 ];
 
 async function main(args: readonly string[]): Promise<number> {
@@ -95,7 +92,7 @@ async function main(args: readonly string[]): Promise<number> {
       rows.push(row);
       const { seconds, backlog, missing, target, given } = row;
       printLine(
-        `${runtime}, --unread ${row.unread ?? "not given"}${row.remote ? ", another host" : ""}: ` +
+        `${runtime}, --unread ${row.unread ?? "not given"}: ` +
           `${formatBytes(backlog)} ${
             seconds === null
               ? `not cleared in ${formatSeconds(given)}`
@@ -106,11 +103,10 @@ async function main(args: readonly string[]): Promise<number> {
     }
   }
   printLine(formatTable([
-    ["runtime", "--unread", "host", "backlog", "cleared in", "target", "missing"],
-    ...rows.map(({ runtime, unread, remote, backlog, seconds, target, missing, given }) => [
+    ["runtime", "--unread", "backlog", "cleared in", "target", "missing"],
+    ...rows.map(({ runtime, unread, backlog, seconds, target, missing, given }) => [
       runtime,
       unread ?? "-",
-      remote ? "another" : "this",
       formatBytes(backlog),
       seconds === null ? `not in ${formatSeconds(given)}` : formatSeconds(seconds),
       target === null ? "-" : formatSeconds(target),
@@ -139,7 +135,7 @@ async function rateWith(runtime: Runtime, quantum: string): Promise<number> {
     ...["--rate", "max", "--size", String(SIZE), "--overflow", "block", "--unread", quantum],
     ...["--metrics", "0"],
   ]);
-  const reader = startReader("127.0.0.1", server.port);
+  const reader = startReader(server.port);
   try {
     const url = await metricsOf(server);
     await pause(1000);
@@ -159,17 +155,15 @@ async function rescue(
   limit: number,
   folder: Folder,
 ): Promise<RescueRow> {
-  const { unread, extra, remote } = each;
-  const host: Host | undefined = remote ? makeHost() : undefined;
+  const { unread, extra } = each;
   const feed = await Feed.listen(SIZE, RATE);
   const given = unread === null ? HOPELESS : 20 + (extra + 30e6) / (0.3 * limit);
   const server = await ServerRun.start(runtime, 120 + given, [
     ...["--source", `tcp://127.0.0.1:${feed.port}`, "--frame", `fixed:${SIZE}`],
     ...["--overflow", "spill", "--spill", folder.file("queue"), "--metrics", "0"],
-    ...(host === undefined ? [] : ["--host", host.ours]),
     ...(unread === null ? [] : ["--unread", unread]),
   ]);
-  const reader = startReader(host?.ours ?? "127.0.0.1", server.port, host?.run);
+  const reader = startReader(server.port);
   try {
     const url = await metricsOf(server);
     const lag = () => figure(url, "speedlimit_reader_lag_bytes");
@@ -212,7 +206,6 @@ async function rescue(
     await server.kill();
     await feed.close();
     await folder.clear("queue");
-    host?.remove();
   }
 }
 
@@ -222,9 +215,11 @@ interface Reader {
   said: Promise<string>;
 }
 
-function startReader(host: string, port: string, under: readonly string[] = []): Reader {
-  const [program, ...words] = [...under, "python3", READER, host, port];
-  const child = spawn(program!, words, { stdio: ["ignore", "ignore", "pipe"], detached: true });
+function startReader(port: string): Reader {
+  const child = spawn("python3", [READER, "127.0.0.1", port], {
+    stdio: ["ignore", "ignore", "pipe"],
+    detached: true,
+  });
   let text = "";
   child.stderr.setEncoding("utf8").on("data", (more: string) => text += more);
   const kill = (signal: NodeJS.Signals) => {

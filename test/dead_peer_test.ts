@@ -13,7 +13,7 @@ import { serve } from "../src/relay/serve.ts";
 import { TcpSource } from "../src/source/tcp_source.ts";
 import { loadAdapter } from "../src/net/load.ts";
 import type { Connection } from "../src/net/net.ts";
-import { type Host, makeHost } from "../bench/namespace.ts";
+import { type Host, makeHost } from "./namespace.ts";
 import { withServer } from "./peer.ts";
 import { type Program, start } from "./process.ts";
 import { serving as servingHere } from "./serve_here.ts";

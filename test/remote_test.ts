@@ -12,7 +12,7 @@ import { highestKeptUp, type LimitResult } from "../src/measure/limit_result.ts"
 import { textMessage } from "../src/message/message.ts";
 import { runtime } from "../src/kernel/runtime.ts";
 import { assertFound, command, LIMIT } from "./limiting.ts";
-import { type Host, makeHost, makeSlowLoopback, type Namespace } from "../bench/namespace.ts";
+import { type Host, makeHost, makeSlowLoopback, type Namespace } from "./namespace.ts";
 import { skip } from "./skip.ts";
 import { within } from "./within.ts";
 

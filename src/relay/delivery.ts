@@ -9,8 +9,7 @@ import { endOf } from "../queue/queue.ts";
 import { DeadlineWatch, hasDeadline, type Passed } from "../send/deadlines.ts";
 import { FULL_AFTER_MS, type Overflowing, policyOf } from "../send/overflow.ts";
 import { nextTurn, TURN_BYTES } from "../send/pacer.ts";
-import { openGate } from "../send/open_gate.ts";
-import type { Gate } from "../send/unread.ts";
+import { openGate, type UnreadGate } from "../send/unread.ts";
 import type { ReaderFigures } from "./figures.ts";
 import { ReaderConnection } from "./reader_connection.ts";
 import type { Piece, Stream } from "./stream.ts";
@@ -26,7 +25,7 @@ export class Delivery implements Overflowing {
   readonly #options: DeliveryOptions;
   #reader: ReaderConnection | undefined;
   /** Of its connection; undefined: the reader is sent as much as the kernel takes. */
-  #gate: Gate | undefined;
+  #gate: UnreadGate | undefined;
   #deadlines: DeadlineWatch | undefined;
   #ack: Ack = "none";
   #wake: (() => void) | undefined;
@@ -79,7 +78,10 @@ export class Delivery implements Overflowing {
     const start = at ?? await stream.startOfMessage(cursor);
     const reader = this.#reader = new ReaderConnection(connection, start);
     stream.attach(cursor, connection, start);
-    this.#gate = this.#openGate(connection, ack, written);
+    const { unread, onEvent } = this.#options;
+    this.#gate = unread === undefined
+      ? undefined
+      : openGate({ connection, unread, written, onEvent, wake: () => this.wake() });
     this.#deadlines = hasDeadline(this.#options) ? new DeadlineWatch(this.#options) : undefined;
     let ended = false;
     void connection.closed.then(() => {
@@ -104,17 +106,6 @@ export class Delivery implements Overflowing {
       this.#overflowing = false;
       stream.detach(cursor);
     }
-  }
-
-  #openGate(connection: Connection, ack: Ack, written: number): Gate | undefined {
-    const { unread, onEvent } = this.#options;
-    const { cursor } = this;
-    if (unread === undefined) return undefined;
-    const unacknowledged = ack === "reader" ? () => cursor.sent - cursor.delivered : undefined;
-    return openGate({
-      ...{ connection, unread, written, unacknowledged, onEvent },
-      wake: () => this.wake(),
-    });
   }
 
   /**

@@ -8,8 +8,7 @@ import { closeSoon, discardReplies, linger } from "../net/linger.ts";
 import type { Closed, Connection } from "../net/net.ts";
 import { type Deadlines, DeadlineWatch, hasDeadline, type Passed } from "./deadlines.ts";
 import { type FloodPolicy, FULL_AFTER_MS, type Overflowing, policyOf } from "./overflow.ts";
-import { openGate } from "./open_gate.ts";
-import type { Gate, Unread, UnreadEvent } from "./unread.ts";
+import { openGate, type Unread, type UnreadEvent, type UnreadGate } from "./unread.ts";
 import { nextTurn, Schedule, type Ticker, TURN_BYTES } from "./pacer.ts";
 
 /** The reader's replies: `ignore` never reads them, like the article's server; `drain` discards them. */
@@ -59,7 +58,7 @@ export class Flood implements Overflowing {
   readonly #policy: FloodPolicy;
   readonly #bound: number;
   readonly #writeSize: number;
-  readonly #gate: Gate | undefined;
+  readonly #gate: UnreadGate | undefined;
   readonly #deadlines: DeadlineWatch | undefined;
   readonly #onOverflow: FloodOptions["onOverflow"];
   /** Settles when the peer has sent its last reply; undefined when replies are ignored. */

@@ -4,7 +4,8 @@
  * quantum, and the next one only after it has read all of that.
  */
 import { setImmediate } from "node:timers";
-import type { UnreadView } from "./unread_view.ts";
+import type { Connection } from "../net/net.ts";
+import { ReadView, seesReader, type UnreadView } from "./unread_view.ts";
 
 /** Bytes, or `auto`: as much as the reader takes without getting slower. */
 export type Unread = number | "auto";
@@ -44,20 +45,6 @@ export type UnreadEvent =
   /** It has read them, after so many seconds. */
   | { event: "released"; seconds: number };
 
-/** Decides how much a reader may be sent now. One for each connection. */
-export interface Gate {
-  /** Bytes that may be sent now; 0: none before `wake` is called. */
-  room(): number;
-  /** The kernel took so many bytes. */
-  took(bytes: number): void;
-  /** There is nothing to send: what the reader takes now is not what it could take. */
-  idle(): void;
-  /** Called at each tick. */
-  tick(nowMs: number): void;
-  /** Since when nothing is sent because of what is unread; undefined: it may be. */
-  readonly waitsSinceMs: number | undefined;
-}
-
 export interface UnreadOptions {
   unread: Unread;
   view: UnreadView;
@@ -73,8 +60,8 @@ export interface UnreadOptions {
 /** Readers that are looked at closely now, of all gates. */
 const LOOKS = { close: 0 };
 
-/** For a reader of which is seen what it has read. */
-export class UnreadGate implements Gate {
+/** Decides how much a reader may be sent now. One for each connection. */
+export class UnreadGate {
   /** How much may be sent before all of it must have been read; bytes. */
   quantum: number;
   readonly #options: UnreadOptions;
@@ -127,6 +114,7 @@ export class UnreadGate implements Gate {
     this.#view = view;
   }
 
+  /** Bytes that may be sent now; 0: none before `wake` is called. */
   room(): number {
     if (this.#waitsSinceMs !== undefined) return 0;
     // Before the write: it may return only after the reader has read all of it.
@@ -143,19 +131,23 @@ export class UnreadGate implements Gate {
     return 0;
   }
 
+  /** The kernel took so many bytes. */
   took(bytes: number): void {
     this.#sent += bytes;
     this.#view.took(bytes);
   }
 
+  /** There is nothing to send: what the reader takes now is not what it could take. */
   idle(): void {
     this.#saturated = false;
   }
 
+  /** Since when nothing is sent because of what is unread; undefined: it may be. */
   get waitsSinceMs(): number | undefined {
     return this.#waitsSinceMs;
   }
 
+  /** Called at each tick. */
   tick(nowMs: number): void {
     if (this.#waitsSinceMs === undefined) return;
     const unread = this.#view.unread();
@@ -221,7 +213,6 @@ export class UnreadGate implements Gate {
 
   /** It reads nothing of what it has: perhaps it waits for more. */
   #top(nowMs: number, unread: number): void {
-    this.#options.view.assumeRead?.();
     this.#sent = this.#auto ? this.quantum * (1 - 2 ** this.#tops) : unread;
     this.#stuck.sinceMs = nowMs;
     this.#stuck.times++;
@@ -299,4 +290,26 @@ export class UnreadGate implements Gate {
   #halve(): void {
     this.quantum = Math.max(FIRST, Math.floor(this.quantum / 2));
   }
+}
+
+export interface GateOptions {
+  connection: Connection;
+  unread: Unread;
+  /** Bytes that were written on the connection before. */
+  written?: number;
+  /** Called in a tick, when there is room again. */
+  wake: () => void;
+  onEvent?: (event: UnreadEvent) => void;
+}
+
+/**
+ * For a reader on this host. Undefined for another: its window hides more than some readers bear, and its kernel
+ * does not tell when it opens again a little.
+ */
+export function openGate(
+  { connection, unread, written = 0, wake, onEvent }: GateOptions,
+): UnreadGate | undefined {
+  if (!seesReader(connection)) return undefined;
+  const view = new ReadView(connection, written);
+  return new UnreadGate({ unread, view, wake, ...(onEvent === undefined ? {} : { onEvent }) });
 }
