@@ -20,8 +20,8 @@ import { ServerRun } from "./spill_server.ts";
 
 const spec = {
   name: "unread",
-  summary: "Floods readers with a known limit, and the fastest drain in C, with --unread auto\n" +
-    "and without, in pairs, and compares what they take. Runs on Node.",
+  summary: "Floods readers with a known limit, and the fastest drain in C, with\n" +
+    "--unread auto and without, in pairs, and compares what they take. Runs on Node.",
   usage: ["unread.ts [OPTIONS]"],
   options: {
     runtime: choice({

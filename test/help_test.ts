@@ -6,6 +6,8 @@ import { assertEquals, assertMatch, assertRejects } from "#std/assert";
 import { main as client } from "../src/cli/client.ts";
 import { HelpRequest } from "../src/cli/command_line.ts";
 import { main as limit } from "../src/cli/limit.ts";
+import { main as map } from "../src/cli/map.ts";
+import { main as plan } from "../src/cli/plan.ts";
 import { main as queue } from "../src/cli/queue.ts";
 import { main as report } from "../src/cli/report.ts";
 import { main as serve } from "../src/cli/server.ts";
@@ -20,6 +22,8 @@ type Main = (args: readonly string[], called?: string) => Promise<number>;
 const COMMANDS: Record<string, [main: Main, ...args: string[]]> = {
   "speedlimit": [speedlimit],
   "speedlimit limit": [limit],
+  "speedlimit map": [map],
+  "speedlimit plan": [plan],
   "speedlimit report": [report],
   "speedlimit serve": [serve],
   "speedlimit client": [client],
@@ -31,6 +35,8 @@ const COMMANDS: Record<string, [main: Main, ...args: string[]]> = {
   "server.ts": [serve],
   "client.ts": [client],
   "bin/limit.ts": [limit],
+  "bin/map.ts": [map],
+  "bin/plan.ts": [plan],
   "bin/report.ts": [report],
   "bin/queue.ts": [queue],
 };

@@ -82,7 +82,7 @@ const spec = {
 /** Runs the command and returns its exit status. Throws a UsageError, or an Error of one line. */
 export async function main(args: readonly string[], called = "plan.ts"): Promise<number> {
   const usage = [
-    `${called} --limit RATE|FILE --rate RATE [--peak RATE --for TIME] [OPTIONS]`,
+    `${called} --limit RATE|FILE --rate RATE [OPTIONS]`,
     `${called} --limit RATE|FILE --trace FILE [OPTIONS]`,
     `${called} --map FILE --trace FILE [OPTIONS]`,
   ];
