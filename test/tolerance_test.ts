@@ -4,7 +4,7 @@ import { assert, assertEquals, assertLessOrEqual } from "#std/assert";
 import { randomFrom } from "../bench/random.ts";
 import type { CellResult } from "../src/burst/cell.ts";
 import { measureHysteresis } from "../src/burst/hysteresis.ts";
-import { findTolerance, type ToleranceOptions } from "../src/burst/tolerance.ts";
+import { findTolerance, stateOf, type ToleranceOptions } from "../src/burst/tolerance.ts";
 
 const cell = (burst: number, survives: boolean): CellResult => ({
   ...{ rate: 1e6, burst, outcome: survives ? "survives" : "collapses", seconds: 0.1 },
@@ -61,6 +61,16 @@ describe("the search for a tolerance", () => {
       }
     }
   });
+});
+
+test("a reader that survives a burst only sometimes is not stable", async () => {
+  let tries = 0;
+  const one = { first: 1e5, least: 1e5, most: 1e5, tries: 4, repeats: 4 };
+  const sometimes = await search(() => tries++ % 2 === 0, one);
+  assertEquals([sometimes.upper, stateOf(sometimes)], [null, "vulnerable"]);
+  assertEquals(stateOf(await search(() => true, one)), "stable");
+  assertEquals(stateOf(await search(() => false, one)), "collapsed");
+  assertEquals(stateOf(await search((burst) => burst < 1e6)), "vulnerable");
 });
 
 describe("the way back from a collapse", () => {

@@ -22,7 +22,7 @@ import { type CellResult, tryCell } from "./cell.ts";
 import { measureHysteresis } from "./hysteresis.ts";
 import { MAP_SCHEMA, type MapResult } from "./map_result.ts";
 import { chances } from "./survival.ts";
-import { findTolerance } from "./tolerance.ts";
+import { findTolerance, stateOf } from "./tolerance.ts";
 
 /** Rates in bytes a second, bursts in bytes. `readers` is 1. */
 export interface MapOptions extends Omit<ReaderPoolOptions, "readers" | "watchWork" | "onEvent"> {
@@ -123,7 +123,7 @@ export async function measureMap(options: MapOptions): Promise<MapResult> {
       before = found.lower === 0 ? least : found.lower;
       result.rates.push({
         ...{ rate, share, tolerance: { lower: found.lower, upper: found.upper } },
-        state: found.upper === null ? "stable" : found.lower === 0 ? "collapsed" : "vulnerable",
+        state: stateOf(found),
         collapsedRate: found.collapsed,
         chances: chances(found.tries, confidence),
         cells: found.cells,
@@ -176,9 +176,16 @@ function conclude(result: MapResult): void {
     Math.round(100 * first.rate / limit)
   } % of its limit)`;
   const how = died === undefined ? "it does not come back" : died;
+  if (upper === null) {
+    const { burst, tried, survived } = first.chances.find((each) => each.survived < each.tried)!;
+    result.message = `${at}, it comes back from a burst of ${
+      formatBytes(burst)
+    } only sometimes: ${`${survived} of ${tried}`}`;
+    return;
+  }
   result.message = lower === 0
-    ? `${at}, ${how} even after a burst of ${formatBytes(upper!)}`
-    : `${at}, it survives a burst of ${formatBytes(lower)}; after ${formatBytes(upper!)} ${how}`;
+    ? `${at}, ${how} even after a burst of ${formatBytes(upper)}`
+    : `${at}, it survives a burst of ${formatBytes(lower)}; after ${formatBytes(upper)} ${how}`;
 }
 
 /** The reader of a pool, replaced by a fresh one where a cell has left it unusable. */

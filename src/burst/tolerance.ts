@@ -101,3 +101,9 @@ export async function findTolerance(options: ToleranceOptions): Promise<Toleranc
     tries: [...tries.values()].sort((a, b) => a.burst - b.burst),
   };
 }
+
+/** Stable only if each burst was survived each time; collapsed if even the smallest never was. */
+export function stateOf({ lower, upper, tries }: Tolerance): "stable" | "vulnerable" | "collapsed" {
+  if (upper !== null) return lower === 0 ? "collapsed" : "vulnerable";
+  return tries.every(({ tried, survived }) => survived === tried) ? "stable" : "vulnerable";
+}

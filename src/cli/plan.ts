@@ -116,9 +116,9 @@ function readMap(path: string): MapResult {
 }
 
 const toleratedOf = ({ rates }: MapResult): Tolerated[] =>
-  rates.map(({ rate, tolerance: { lower, upper } }) => ({
+  rates.map(({ rate, state, tolerance: { lower } }) => ({
     rate,
-    burst: upper === null ? Infinity : lower,
+    burst: state === "stable" ? Infinity : lower,
   }));
 
 function feedOf(options: {
