@@ -7,7 +7,7 @@ export async function metricsOf(server: ServerRun): Promise<string> {
   return `http://127.0.0.1:${port}/metrics`;
 }
 
-/** A metric of the only reader; 0: there is none. */
+/** A metric of the only reader; 0 while no reader has come. */
 export async function figure(url: string, name: string): Promise<number> {
   const text = await (await fetch(url)).text();
   return Number(new RegExp(`^${name}\\{[^}]*\\} (\\S+)$`, "m").exec(text)?.[1] ?? 0);

@@ -5,7 +5,7 @@
  * bottom up: cell (one rate and one burst), tolerance (bisection), survival (chances), map.
  */
 import { environment } from "../kernel/environment.ts";
-import { kernelSource, kernelSourceReason } from "../kernel/kernel.ts";
+import { requireKernelFigures } from "../kernel/kernel.ts";
 import { waitForClear } from "../measure/clearing.ts";
 import { HELD_BACK } from "../measure/hidden_backlog.ts";
 import {
@@ -74,12 +74,7 @@ const CLEAR_MS = 2000;
  * does.
  */
 export async function measureMap(options: MapOptions): Promise<MapResult> {
-  if (kernelSource === "none") {
-    throw new Error(
-      `cannot measure a reader here: ${kernelSourceReason ?? "no kernel figures"}, and there is ` +
-        "no /proc/net/tcp either",
-    );
-  }
+  requireKernelFigures();
   const startMs = performance.now();
   const { limit, message, onEvent, confidence = 0.95, precision = 0.1, repeats = 2 } = options;
   const shares = [...options.shares ?? SHARES].sort((a, b) => a - b);

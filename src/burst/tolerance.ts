@@ -70,7 +70,7 @@ export async function findTolerance(options: ToleranceOptions): Promise<Toleranc
     if (inside.length === 0 && upper.burst / lower.burst > 1 + precision) {
       return middle(lower.burst, upper.burst);
     }
-    // Between the bounds chance decides, and they need not be closer than this to such a burst.
+    // Chance decides between the bounds. A bound that is this close to such a burst is close enough.
     const [above, below] = [Math.min(...inside), Math.max(...inside)];
     if (inside.length > 0 && above / lower.burst > WIDE) return middle(lower.burst, above);
     if (inside.length > 0 && upper.burst / below > WIDE) return middle(below, upper.burst);

@@ -4,8 +4,6 @@
  *     deno task limit -- python3 my_reader.py {host} {port}
  *     npm run limit                        # the article's two readers on this runtime
  */
-import { resolve } from "node:path";
-import process from "node:process";
 import { printable } from "../text/printable.ts";
 import { ProgressLine } from "../text/progress.ts";
 import {
@@ -16,14 +14,12 @@ import {
   parseCount,
   parseDuration,
   parseFraction,
-  parseHostPort,
 } from "../text/units.ts";
 import { environment } from "../kernel/environment.ts";
 import { ownCommand } from "../kernel/own_command.ts";
 import { findLimit } from "../measure/limit.ts";
 import type { LimitEvent, LimitOptions } from "../measure/limit_options.ts";
 import { type LimitResult, LIMITS_SCHEMA } from "../measure/limit_result.ts";
-import { STOP_TIMEOUT_SECONDS } from "../measure/reader_pool.ts";
 import { recordAround } from "../measure/series.ts";
 import { formatTrialFigures } from "../measure/trial_figures.ts";
 import { formatInterval, formatLimits } from "../report/limit_table.ts";
@@ -36,6 +32,7 @@ import { chooseMessage, MESSAGE_OPTIONS } from "./message_options.ts";
 import { parseOutFile } from "./out_file.ts";
 import { terminal, writeText } from "./output.ts";
 import { interrupted, logLine, printLine } from "./program.ts";
+import { callersFolder, LISTEN_OPTION, STOP_TIMEOUT_OPTION } from "./reader_options.ts";
 
 const MOST_READERS = 1000;
 /** Duration of each of the two trials that a page shows over time. */
@@ -50,11 +47,7 @@ const spec = {
   command: "starts the reader: -- python3 my_reader.py {host} {port}",
   options: {
     attach: flag("waits for readers that are started separately"),
-    listen: option({
-      value: "HOST:PORT",
-      help: "address for readers to connect to; port 0: any free port (default 127.0.0.1:0)",
-      parse: (text) => parseHostPort(text, { least: 0 }),
-    }),
+    listen: LISTEN_OPTION,
     ...MESSAGE_OPTIONS,
     precision: option({
       value: "SHARE",
@@ -108,12 +101,7 @@ const spec = {
       choices: ["drain", "ignore"],
       default: "drain",
     }),
-    stopTimeout: option({
-      value: "TIME",
-      help: "time between SIGTERM and SIGKILL for a reader that was started",
-      default: `${STOP_TIMEOUT_SECONDS}s`,
-      parse: (text) => parseDuration(text, { least: 0 }),
-    }),
+    stopTimeout: STOP_TIMEOUT_OPTION,
     json: flag("prints the result as one JSON object"),
     html: option({
       value: "FILE",
@@ -223,21 +211,6 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
   return results.every(({ outcome }) => outcome === "found" || outcome === "generator-limited")
     ? 0
     : 1;
-}
-
-/**
- * `npm run` and `deno task` run in the checkout, from whichever folder they were called: a relative
- * path in the reader's command means the caller's folder, which both name in INIT_CWD.
- */
-function callersFolder(): { folder?: string } {
-  try {
-    const folder = process.env.INIT_CWD;
-    const checkout = resolve(import.meta.dirname!, "../..");
-    return folder !== undefined && process.cwd() === checkout ? { folder } : {};
-  } catch {
-    // Deno without --allow-env.
-    return {};
-  }
 }
 
 /** The command line that repeats the measurement without writing a page, for a POSIX shell. */

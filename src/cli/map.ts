@@ -6,7 +6,6 @@
  */
 import { type MapEvent, type MapOptions, measureMap, SHARES } from "../burst/map.ts";
 import { findLimit } from "../measure/limit.ts";
-import { STOP_TIMEOUT_SECONDS } from "../measure/reader_pool.ts";
 import { formatLimits } from "../report/limit_table.ts";
 import { formatMapSvg } from "../report/map_svg.ts";
 import { formatMap } from "../report/map_table.ts";
@@ -19,9 +18,7 @@ import {
   formatSeconds,
   parseBytes,
   parseCount,
-  parseDuration,
   parseFraction,
-  parseHostPort,
   UnitError,
 } from "../text/units.ts";
 import { flag, option, parseCommandLine, UsageError } from "./command_line.ts";
@@ -30,6 +27,7 @@ import { chooseMessage, MESSAGE_OPTIONS } from "./message_options.ts";
 import { parseOutFile } from "./out_file.ts";
 import { writeText } from "./output.ts";
 import { interrupted, logLine, printLine } from "./program.ts";
+import { callersFolder, LISTEN_OPTION, STOP_TIMEOUT_OPTION } from "./reader_options.ts";
 
 const spec = {
   name: "map",
@@ -70,17 +68,8 @@ const spec = {
       default: "2",
       parse: (text) => parseCount(text, { most: 100 }),
     }),
-    listen: option({
-      value: "HOST:PORT",
-      help: "address for readers to connect to; port 0: any free port (default 127.0.0.1:0)",
-      parse: (text) => parseHostPort(text, { least: 0 }),
-    }),
-    stopTimeout: option({
-      value: "TIME",
-      help: "time between SIGTERM and SIGKILL for a reader that was started",
-      default: `${STOP_TIMEOUT_SECONDS}s`,
-      parse: (text) => parseDuration(text, { least: 0 }),
-    }),
+    listen: LISTEN_OPTION,
+    stopTimeout: STOP_TIMEOUT_OPTION,
     json: flag("prints the result as one JSON object"),
     html: option({
       value: "FILE",
@@ -108,6 +97,7 @@ export async function main(args: readonly string[], called = "map.ts"): Promise<
   const shared = {
     ...{ command, message, stopTimeoutSeconds: options.stopTimeout / 1000, signal: interrupted() },
     ...options.listen,
+    ...callersFolder(),
   };
   const progress = new ProgressLine();
   let limit: number;

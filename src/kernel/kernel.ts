@@ -38,6 +38,15 @@ export const kernelSourceReason: string | undefined = typeof sockDiag === "strin
   ? sockDiag
   : undefined;
 
+/** Throws an Error of one line where the kernel gives no figures of connections at all. */
+export function requireKernelFigures(): void {
+  if (kernelSource !== "none") return;
+  throw new Error(
+    `cannot measure a reader here: ${kernelSourceReason ?? "no kernel figures"}, and there is no ` +
+      `/proc/net/tcp either`,
+  );
+}
+
 const NO_DESCRIPTOR = () => undefined;
 
 /**

@@ -5,7 +5,7 @@
  * experiment (readers), backlog, stretch (verdicts), search, limit.
  */
 import { environment } from "../kernel/environment.ts";
-import { kernelSource, kernelSourceReason } from "../kernel/kernel.ts";
+import { requireKernelFigures } from "../kernel/kernel.ts";
 import { printable } from "../text/printable.ts";
 import { formatByteRate, formatBytes, formatCount, formatSeconds } from "../text/units.ts";
 import { measureBeyond, measureHidden } from "./beyond.ts";
@@ -40,14 +40,7 @@ const BEYOND_SECONDS = 4;
  * connections.
  */
 export async function findLimit(options: LimitOptions): Promise<LimitResult> {
-  if (kernelSource === "none") {
-    throw new Error(
-      `cannot measure a reader here: ${
-        kernelSourceReason ?? "no kernel figures"
-      }, and there is no ` +
-        `/proc/net/tcp either`,
-    );
-  }
+  requireKernelFigures();
   const { precision = 0.01, minRate = 1000, maxRate = Infinity, message, signal } = options;
   const { startRate = START_RATE, confidence = 0.95, onEvent } = options;
   const timeSeconds = options.timeSeconds ?? options.longestSeconds ?? TIME_SECONDS;

@@ -98,7 +98,7 @@ export function plan(options: PlanOptions): Plan {
       clearedAt: curve.clears ? clearedAfter(curve, largest.at) : null,
     },
     delay: curve.clears ? largest.backlog / limit : null,
-    disconnects: disconnects(options, limit, feed),
+    disconnects: disconnects(options, limit, curve),
     collapse: collapse(options, curve),
     outage: options.outage === undefined ? null : outageOf(options.outage, limit, feed),
     growth: mostGrowth(options),
@@ -116,9 +116,8 @@ export function plan(options: PlanOptions): Plan {
 }
 
 /** When and why the sender disconnects a reader with this limit first; null: never. */
-function disconnects(options: PlanOptions, limit: number, feed: Feed): Disconnects | null {
+function disconnects(options: PlanOptions, limit: number, curve: BacklogCurve): Disconnects | null {
   const { senderBuffer, senderAfter, writeDeadline } = options;
-  const curve = backlogCurve(feed, limit);
   const found: Disconnects[] = [];
   const add = (by: Disconnects["by"], at: number | null) => at !== null && found.push({ by, at });
   if (senderBuffer !== undefined) add("senderBuffer", aboveFor(curve, senderBuffer, 0));
@@ -140,8 +139,10 @@ const collapse = ({ feed, limit, tolerated }: PlanOptions, curve: BacklogCurve) 
   tolerated === undefined ? null : collapseOf(feed, limit, curve, tolerated);
 
 function survives(options: PlanOptions, limit: number, feed: Feed): boolean {
-  return feed.afterwards < limit && disconnects(options, limit, feed) === null &&
-    collapse({ ...options, limit, feed }, backlogCurve(feed, limit)) === null;
+  if (feed.afterwards >= limit) return false;
+  const curve = backlogCurve(feed, limit);
+  return disconnects(options, limit, curve) === null &&
+    collapse({ ...options, limit, feed }, curve) === null;
 }
 
 function outageOf(seconds: number, limit: number, feed: Feed): Plan["outage"] {
@@ -168,7 +169,7 @@ function helpOf(options: PlanOptions, curve: BacklogCurve): Help {
   const help = { limit, backlog: curve.clears ? backlog : null };
   if (!curve.clears) return { mostly: "reader", ...help };
   if (collapse(options, curve) !== null) return { mostly: "unread", ...help };
-  const disconnection = disconnects(options, options.limit, options.feed);
+  const disconnection = disconnects(options, options.limit, curve);
   if (disconnection === null) return { mostly: "nothing", ...help };
   if (limit <= options.limit * LITTLE) return { mostly: "reader", ...help };
   const isEnough = disconnection.by === "senderBuffer" && backlog <= MOST_BUFFER &&

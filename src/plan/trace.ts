@@ -32,7 +32,7 @@ const STAMP =
 /**
  * Reads a trace. A line of a table says what arrived from its time on until that of the next line; the
  * last one lasts as long as the one before it. A line of a log arrives at its time, with its bytes.
- * Lines need not be in order. The feed goes on at its average rate. Throws a TraceError.
+ * Lines can be in any order. The feed goes on at its average rate. Throws a TraceError.
  */
 export function parseTrace(text: string, options: TraceOptions = {}): Feed {
   const lines = text.split("\n").map((line) => line.replace(/\r$/, ""));

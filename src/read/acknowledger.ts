@@ -129,7 +129,7 @@ export class Acknowledger {
   /**
    * `at`: the offset at which the server begins. `unit`: only offsets that are multiples of it after
    * `at` are stored, so that a message is never acknowledged in part: bytes, 1 for a stream without
-   * messages. Messages need not begin at a multiple of their length, since a gap may have any length.
+   * messages. A message may begin anywhere, because a gap may have any length.
    */
   constructor(connection: Connection, at: StreamOffset, unit: number, options: AckOptions) {
     this.#connection = connection;

@@ -1,6 +1,6 @@
 /**
- * How much may lie unread at a reader. A reader that gathers all there is before it processes anything
- * gets slower the more there is, and may never catch up with a stream that has no gap. So it is sent a
+ * How much may lie unread at a reader. A reader that reads everything that has arrived before it processes any
+ * of it gets slower the more that is, and may never catch up with a stream that has no gap. So it is sent a
  * quantum, and the next one only after it has read all of that.
  */
 import { setImmediate } from "node:timers";

@@ -1,0 +1,34 @@
+/** What the commands that start readers, or wait for them, have in common. */
+import { resolve } from "node:path";
+import process from "node:process";
+import { STOP_TIMEOUT_SECONDS } from "../measure/reader_pool.ts";
+import { parseDuration, parseHostPort } from "../text/units.ts";
+import { option } from "./command_line.ts";
+
+export const LISTEN_OPTION = option({
+  value: "HOST:PORT",
+  help: "address for readers to connect to; port 0: any free port (default 127.0.0.1:0)",
+  parse: (text) => parseHostPort(text, { least: 0 }),
+});
+
+export const STOP_TIMEOUT_OPTION = option({
+  value: "TIME",
+  help: "time between SIGTERM and SIGKILL for a reader that was started",
+  default: `${STOP_TIMEOUT_SECONDS}s`,
+  parse: (text) => parseDuration(text, { least: 0 }),
+});
+
+/**
+ * `npm run` and `deno task` run in the checkout, from whichever folder they were called: a relative
+ * path in the reader's command means the caller's folder, which both name in INIT_CWD.
+ */
+export function callersFolder(): { folder?: string } {
+  try {
+    const folder = process.env.INIT_CWD;
+    const checkout = resolve(import.meta.dirname!, "../..");
+    return folder !== undefined && process.cwd() === checkout ? { folder } : {};
+  } catch {
+    // Deno without --allow-env.
+    return {};
+  }
+}
