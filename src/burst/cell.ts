@@ -63,118 +63,186 @@ const STAYS = { seconds: 0.1, pauses: 3 };
  * Offers the base rate, then the burst, and watches. The flood goes on at the base rate. Resolves with
  * `undefined` where it was interrupted.
  */
-export async function tryCell(
-  { flood, meter }: MeasuredReader,
+export function tryCell(
+  reader: MeasuredReader,
   options: CellOptions,
 ): Promise<CellResult | undefined> {
-  const { rate, burst, limit, pause, after, clock = CLOCK, signal } = options;
-  const size = flood.message.size;
-  let ended: string | undefined;
-  void flood.done.then(({ reason }) => ended = reason);
-  const state = { backlog: 0, drained: 0 };
-  const look = (): number => {
-    const reading = meter.readDrained();
-    const now = reading?.nowMs ?? clock.now();
-    if (reading !== undefined) {
-      state.drained = reading.drained;
-      state.backlog = flood.offeredAt(now) - reading.drained;
+  return new CellTrial(reader, options).run();
+}
+
+class CellTrial {
+  readonly #reader: MeasuredReader;
+  readonly #options: CellOptions;
+  readonly #clock: Clock;
+  /** How the connection ended. */
+  #ended: string | undefined;
+  /** Offered and not drained yet, and all that was drained; bytes, at the last look. */
+  #backlog = 0;
+  #drained = 0;
+  /** It is clear with a backlog up to this; bytes. */
+  #clearBelow = 0;
+  #absorbed = 0;
+
+  constructor(reader: MeasuredReader, options: CellOptions) {
+    this.#reader = reader;
+    this.#options = options;
+    this.#clock = options.clock ?? CLOCK;
+    void reader.flood.done.then(({ reason }) => this.#ended = reason);
+  }
+
+  async run(): Promise<CellResult | undefined> {
+    const { rate, pause, signal } = this.#options;
+    const { size } = this.#reader.flood.message;
+    const floor = await this.#offerBaseRate();
+    if (signal?.aborted) return undefined;
+    if (this.#ended !== undefined) return this.#result("dies", 0, 0);
+    if (floor > rate * (TOO_MUCH.seconds + TOO_MUCH.pauses * pause) + size) {
+      return this.#result("collapses", 0, 0);
     }
-    return now;
-  };
-  const stopped = () => ended !== undefined || signal?.aborted === true;
-
-  const steady = Math.max(STEADY.seconds, STEADY.pauses * pause);
-  const startMs = clock.now();
-  flood.start(rate / size, startMs);
-  const floors = new Array<number>(PARTS).fill(Infinity);
-  for (let now = startMs; now < startMs + 1000 * steady && !stopped();) {
-    await clock.sleep(SAMPLE_EVERY_MS);
-    now = look();
-    const part = Math.floor((now - startMs) / (1000 * steady) * PARTS);
-    if (part < PARTS) floors[part] = Math.min(floors[part]!, state.backlog);
+    this.#clearBelow = 1.25 * floor + size + BETWEEN_LOOKS * rate;
+    const result = await this.#offerBurst();
+    return signal?.aborted ? undefined : result;
   }
-  if (signal?.aborted) return undefined;
-  const result = (
-    outcome: CellResult["outcome"],
-    seconds: number,
-    drained: number,
-  ): CellResult => ({
-    ...{ rate, burst, outcome, seconds, drained, absorbed },
-    ...(ended === undefined ? {} : { ended }),
-  });
-  let absorbed = 0;
-  if (ended !== undefined) return result("dies", 0, 0);
-  const known = floors.filter((floor) => floor < Infinity);
-  const floor = Math.max(0, ...known.slice(1));
-  if (floor > rate * (TOO_MUCH.seconds + TOO_MUCH.pauses * pause) + size) {
-    return result("collapses", 0, 0);
-  }
-  const clearBelow = 1.25 * floor + size + BETWEEN_LOOKS * rate;
 
-  const burstMs = look();
-  const before = state.drained;
-  flood.burst(Math.ceil(burst / size), burstMs);
-  const ideal = burst / (limit - rate);
-  const given = GIVEN.times * ideal + GIVEN.pauses * pause + GIVEN.seconds;
-  let endMs = burstMs + 1000 * given;
-  let extensions = 0;
-  /** Since when it is clear, and when it was so for the first time. */
-  let clearMs: number | undefined;
-  /** For what was drained lately, and whether the backlog shrinks. */
-  let middle = { at: burstMs, drained: before, backlog: burst };
-  const collapses = async (now: number): Promise<CellResult> => {
-    const collapsed = result("collapses", (now - burstMs) / 1000, lately(now));
+  /** Resolves with the backlog to which the reader returns again and again; bytes. */
+  async #offerBaseRate(): Promise<number> {
+    const { rate, pause } = this.#options;
+    const { flood } = this.#reader;
+    const ms = 1000 * Math.max(STEADY.seconds, STEADY.pauses * pause);
+    const startMs = this.#clock.now();
+    flood.start(rate / flood.message.size, startMs);
+    const floors = new Array<number>(PARTS).fill(Infinity);
+    for (let now = startMs; now < startMs + ms && !this.#stopped;) {
+      now = await this.#nextLook();
+      const part = Math.floor((now - startMs) / ms * PARTS);
+      if (part < PARTS) floors[part] = Math.min(floors[part]!, this.#backlog);
+    }
+    // The first part may hold what the reader needs to begin.
+    return Math.max(0, ...floors.filter((floor) => floor < Infinity).slice(1));
+  }
+
+  async #offerBurst(): Promise<CellResult> {
+    const { rate, burst, limit, pause } = this.#options;
+    const { flood } = this.#reader;
+    const burstMs = this.#look();
+    const before = this.#drained;
+    flood.burst(Math.ceil(burst / flood.message.size), burstMs);
+    const ideal = burst / (limit - rate);
+    const givenMs = 1000 * (GIVEN.times * ideal + GIVEN.pauses * pause + GIVEN.seconds);
+    let endMs = burstMs + givenMs;
+    let extensions = 0;
+    /** Since when it is clear. */
+    let clearMs: number | undefined;
+    const recent = new RecentDrain(burstMs, before, burst);
+    while (!this.#stopped) {
+      const now = await this.#nextLook();
+      const ms = now - burstMs;
+      this.#absorbed = Math.max(this.#absorbed, this.#drained - before - limit * ms / 1000);
+      if (this.#backlog <= this.#clearBelow) {
+        clearMs ??= now;
+        const needed = (clearMs - burstMs) / 1000;
+        const stays = Math.max(STAYS.seconds, STAYS.pauses * pause, needed);
+        if (now - clearMs >= 1000 * stays) {
+          return this.#result("survives", needed, recent.rate(now, this.#drained));
+        }
+      } else if (this.#backlog > this.#clearBelow + rate * (0.02 + pause)) {
+        // It had nearly caught up.
+        clearMs = undefined;
+      }
+      const outgrown = ms > OUTGROWN.times * givenMs / GIVEN.times &&
+        this.#backlog > OUTGROWN.factor * burst + this.#clearBelow;
+      let late = now >= endMs && clearMs === undefined;
+      if (late && recent.shrinks(this.#backlog) && extensions < GIVEN.extensions) {
+        extensions++;
+        endMs = now + givenMs;
+        late = false;
+      }
+      if (outgrown || late) return await this.#collapse(ms, recent.rate(now, this.#drained));
+      recent.look(now, this.#drained, this.#backlog);
+    }
+    const now = this.#clock.now();
+    return this.#result("dies", (now - burstMs) / 1000, recent.rate(now, this.#drained));
+  }
+
+  /** It has collapsed. With `after`: does it come back at that rate? */
+  async #collapse(ms: number, drained: number): Promise<CellResult> {
+    const collapsed = this.#result("collapses", ms / 1000, drained);
+    const { after } = this.#options;
     if (after === undefined) return collapsed;
-    flood.start(after.rate / size, now);
-    return { ...collapsed, returned: await returnsWithin(after.seconds, now) };
-  };
-  const returnsWithin = async (seconds: number, sinceMs: number): Promise<number | null> => {
-    let clear: number | undefined;
-    for (let now = sinceMs; now < sinceMs + 1000 * seconds && !stopped();) {
-      await clock.sleep(SAMPLE_EVERY_MS);
-      now = look();
-      if (state.backlog > clearBelow) clear = undefined;
-      else clear ??= now;
-      if (clear !== undefined && now - clear >= 1000 * STAYS.seconds) {
-        return (clear - sinceMs) / 1000;
+    const { flood } = this.#reader;
+    flood.start(after.rate / flood.message.size, this.#clock.now());
+    return { ...collapsed, returned: await this.#returnsWithin(after.seconds) };
+  }
+
+  /** How long it needed to come back and stay so; null: it did not. Seconds. */
+  async #returnsWithin(seconds: number): Promise<number | null> {
+    const sinceMs = this.#clock.now();
+    let clearMs: number | undefined;
+    for (let now = sinceMs; now < sinceMs + 1000 * seconds && !this.#stopped;) {
+      now = await this.#nextLook();
+      if (this.#backlog > this.#clearBelow) clearMs = undefined;
+      else clearMs ??= now;
+      if (clearMs !== undefined && now - clearMs >= 1000 * STAYS.seconds) {
+        return (clearMs - sinceMs) / 1000;
       }
     }
     return null;
-  };
-  const lately = (now: number) =>
-    now > middle.at ? (state.drained - middle.drained) / (now - middle.at) * 1000 : 0;
-  while (!stopped()) {
-    await clock.sleep(SAMPLE_EVERY_MS);
-    const now = look();
-    const seconds = (now - burstMs) / 1000;
-    absorbed = Math.max(absorbed, state.drained - before - limit * seconds);
-    if (state.backlog <= clearBelow) {
-      clearMs ??= now;
-      const needed = (clearMs - burstMs) / 1000;
-      const stays = Math.max(STAYS.seconds, STAYS.pauses * pause, needed);
-      if (now - clearMs >= 1000 * stays) return result("survives", needed, lately(now));
-    } else if (clearMs !== undefined && state.backlog > clearBelow + rate * (0.02 + pause)) {
-      // It had nearly caught up.
-      clearMs = undefined;
-    }
-    if (
-      seconds > OUTGROWN.times * given / GIVEN.times &&
-      state.backlog > OUTGROWN.factor * burst + clearBelow
-    ) {
-      return await collapses(now);
-    }
-    if (now >= endMs && clearMs === undefined) {
-      if (state.backlog >= 0.9 * middle.backlog || extensions === GIVEN.extensions) {
-        return await collapses(now);
-      }
-      extensions++;
-      endMs = now + 1000 * given;
-    }
-    if (now - burstMs >= 2 * (middle.at - burstMs) && now - middle.at > 50) {
-      middle = { at: now, drained: state.drained, backlog: state.backlog };
-    }
   }
-  if (signal?.aborted) return undefined;
-  const now = clock.now();
-  return result("dies", (now - burstMs) / 1000, lately(now));
+
+  get #stopped(): boolean {
+    return this.#ended !== undefined || this.#options.signal?.aborted === true;
+  }
+
+  async #nextLook(): Promise<number> {
+    await this.#clock.sleep(SAMPLE_EVERY_MS);
+    return this.#look();
+  }
+
+  /** Returns when it was; ms. */
+  #look(): number {
+    const { flood, meter } = this.#reader;
+    const reading = meter.readDrained();
+    if (reading === undefined) return this.#clock.now();
+    this.#drained = reading.drained;
+    this.#backlog = flood.offeredAt(reading.nowMs) - reading.drained;
+    return reading.nowMs;
+  }
+
+  #result(outcome: CellResult["outcome"], seconds: number, drained: number): CellResult {
+    const { rate, burst } = this.#options;
+    return {
+      ...{ rate, burst, outcome, seconds, drained, absorbed: this.#absorbed },
+      ...(this.#ended === undefined ? {} : { ended: this.#ended }),
+    };
+  }
+}
+
+/** What was drained since the middle of the time since the burst, and whether the backlog has shrunk. */
+class RecentDrain {
+  readonly #burstMs: number;
+  #ms: number;
+  #drained: number;
+  #backlog: number;
+
+  constructor(burstMs: number, drained: number, backlog: number) {
+    this.#burstMs = this.#ms = burstMs;
+    this.#drained = drained;
+    this.#backlog = backlog;
+  }
+
+  look(ms: number, drained: number, backlog: number): void {
+    if (ms - this.#burstMs < 2 * (this.#ms - this.#burstMs) || ms - this.#ms <= 50) return;
+    this.#ms = ms;
+    this.#drained = drained;
+    this.#backlog = backlog;
+  }
+
+  /** Bytes a second. */
+  rate(ms: number, drained: number): number {
+    return ms > this.#ms ? (drained - this.#drained) / (ms - this.#ms) * 1000 : 0;
+  }
+
+  shrinks(backlog: number): boolean {
+    return backlog < 0.9 * this.#backlog;
+  }
 }
