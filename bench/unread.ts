@@ -46,7 +46,7 @@ const SIZE = 1000;
 const WARM_UP_MS = 1500;
 const MEASURED_MS = 3000;
 
-interface CostRow {
+export interface CostRow {
   runtime: Runtime;
   /** Null: as fast as it can. */
   limit: number | null;
@@ -78,10 +78,10 @@ async function main(args: readonly string[]): Promise<number> {
       const ratio = median(pairs.map(({ withIt, without }) => withIt / without));
       const target = limit === undefined ? TARGET.fastest : TARGET.paced;
       rows.push({ runtime, limit: limit ?? null, pairs, ratio, target });
-      printLine(formatTable([rowOf(rows.at(-1)!)]));
+      printLine(formatTable([formatCostRow(rows.at(-1)!)]));
     }
   }
-  printLine(formatTable([HEAD, ...rows.map(rowOf)]));
+  printLine(formatTable([[...COST_HEAD], ...rows.map(formatCostRow)]));
   printLine(formatMachine(machine));
   const result = { schema: "speedlimit/unread@1", environment: machine, rows };
   if (options.out !== undefined) writeResult(options.out, result);
@@ -112,9 +112,16 @@ async function rateOf(
   }
 }
 
-const HEAD = ["runtime", "reader", "with --unread auto", "without", "ratio", "target"];
+export const COST_HEAD: readonly string[] = [
+  "runtime",
+  "reader",
+  "with --unread auto",
+  "without",
+  "ratio",
+  "target",
+];
 
-const rowOf = ({ runtime, limit, pairs, ratio, target }: CostRow): string[] => [
+export const formatCostRow = ({ runtime, limit, pairs, ratio, target }: CostRow): string[] => [
   runtime,
   limit === null ? "peer.c drain, 64 KiB a read" : `paced.c, ${formatByteRate(limit)}`,
   formatByteRate(median(pairs.map(({ withIt }) => withIt))),

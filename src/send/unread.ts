@@ -5,37 +5,26 @@
  */
 import { setImmediate } from "node:timers";
 import type { Connection } from "../net/net.ts";
+import { QuantumSearch } from "./quantum.ts";
 import { ReadView, seesReader, type UnreadView } from "./unread_view.ts";
 
 /** Bytes, or `auto`: as much as the reader takes without getting slower. */
 export type Unread = number | "auto";
 
-/** The quantum of `auto`: at first, and at most; bytes. */
-const FIRST = 16 << 10;
-const LARGEST = 256 << 20;
-/** So many quanta of one size, and so many ms, are measured before the next decision. */
-const MEASURED = { quanta: 6, ms: 5 };
 /**
- * Between two quanta the reader has nothing to read until we notice. A few readers are looked at in each
- * turn of the event loop around the time at which they should have read all, the others at each tick.
- * Quanta that take shorter than this cost more than 2 % of the reader's time, so they are doubled; ms.
+ * So many readers are looked at in each turn of the event loop around the time at which they should have read
+ * all, in this part of the time that they usually need. The others are looked at at each tick.
  */
-const WORTH = { closely: 5, byTicks: 50 };
-/** So many readers are looked at closely, in this part of the time that they usually need. */
 const CLOSELY = { most: 4, from: 0.8, until: 1.5 };
 const TICK_MS = 1;
-/** A reader that is slower than this share of what it was with half the quantum degrades. */
-const DEGRADES = 0.95;
-/** Then a larger quantum is not tried for so many quanta, at first and, where it fails again, at most. */
-const HOLD = { first: 64, most: 4096 };
-/** One that takes less than this share of its best gets smaller quanta, as long as each helps by so much. */
-const COLLAPSED = { share: 0.5, helps: 1.1, ms: 20 };
 /**
  * A reader that leaves a rest for so long, without reading anything of it, may wait for more: it gets more.
  * Milliseconds; the time, and with `auto` what it gets, doubles with each repetition.
  */
 const STUCK_MS = 1000;
-/** One that takes less than this share of its best for so long is reported. */
+/** It had waited for more if it then reads all of that at this share of its usual rate. */
+const WAITED = 0.5;
+/** One that takes less than this share of its usual rate for so long is reported. */
 const HELD = { share: 0.25, ms: 300 };
 
 /** What happens to a reader that has nearly stopped. */
@@ -62,11 +51,10 @@ const LOOKS = { close: 0 };
 
 /** Decides how much a reader may be sent now. One for each connection. */
 export class UnreadGate {
-  /** How much may be sent before all of it must have been read; bytes. */
-  quantum: number;
   readonly #options: UnreadOptions;
   readonly #view: UnreadView;
   readonly #auto: boolean;
+  readonly #search: QuantumSearch;
   /** Sent since the reader was last seen to have read everything. */
   #sent = 0;
   #startMs: number;
@@ -86,21 +74,10 @@ export class UnreadGate {
   /** What was unread when it was first seen to wait. */
   #unreadThen = Infinity;
   #held = false;
-  /** Bytes a second with each quantum, the present one last. */
-  #measured = { bytes: 0, ms: 0, quanta: 0 };
-  /** With half of the present quantum; undefined: it was not doubled just now. */
-  #rateBelow: number | undefined;
-  /** With twice the present quantum, if that was collapsed. */
-  #collapsedAt: number | undefined;
-  #best = 0;
-  #hold = 0;
-  /** What the last quanta took; ms. 0: not known for the present quantum. */
-  #usualMs = 0;
   /** It is looked at in each turn of the event loop. */
   #isClose = false;
-  /** It was so for the present quantum, or took too short for it. */
+  /** It was so for the present quantum. */
   #wasClose = false;
-  #nextHold = HOLD.first;
 
   constructor(options: UnreadOptions) {
     const { unread, view, now = () => performance.now() } = options;
@@ -110,8 +87,13 @@ export class UnreadGate {
     this.#startMs = now();
     this.#options = options;
     this.#auto = unread === "auto";
-    this.quantum = unread === "auto" ? FIRST : unread;
+    this.#search = new QuantumSearch(unread === "auto" ? undefined : unread);
     this.#view = view;
+  }
+
+  /** How much may be sent before all of it must have been read; bytes. */
+  get quantum(): number {
+    return this.#search.size;
   }
 
   /** Bytes that may be sent now; 0: none before `wake` is called. */
@@ -173,9 +155,10 @@ export class UnreadGate {
   #comeClose(nowMs: number): void {
     const tookMs = nowMs - this.#startMs;
     const { most, from, until } = CLOSELY;
-    if (this.#isClose || this.#looks.close >= most || this.#usualMs === 0) return;
-    if (tookMs + TICK_MS < from * this.#usualMs) return;
-    const untilMs = this.#startMs + until * this.#usualMs + TICK_MS;
+    const { usualMs } = this.#search;
+    if (this.#isClose || this.#looks.close >= most || usualMs === 0) return;
+    if (tookMs + TICK_MS < from * usualMs) return;
+    const untilMs = this.#startMs + until * usualMs + TICK_MS;
     if (nowMs >= untilMs) return;
     this.#looks.close++;
     this.#isClose = this.#wasClose = true;
@@ -200,7 +183,9 @@ export class UnreadGate {
       this.#options.onEvent?.({ event: "released", seconds });
     }
     if (this.#waitedFor !== undefined) this.#learn(this.#waitedFor, nowMs);
-    if (this.#saturated && this.#sent > 0) this.#measure(this.#sent, nowMs - this.#startMs);
+    if (this.#saturated && this.#sent > 0) {
+      this.#search.measure(this.#sent, nowMs - this.#startMs, this.#wasClose);
+    }
     this.#sent = 0;
     this.#startMs = nowMs;
     this.#saturated = true;
@@ -226,9 +211,7 @@ export class UnreadGate {
   /** It has read all, after it had waited for more: was it because of that, or was it stopped meanwhile? */
   #learn({ bytes, sinceMs }: { bytes: number; sinceMs: number }, nowMs: number): void {
     const rate = bytes / Math.max(TICK_MS, nowMs - sinceMs) * 1000;
-    if (this.#auto && rate >= COLLAPSED.share * this.#best) {
-      this.quantum = Math.max(this.quantum, bytes);
-    }
+    if (rate >= WAITED * this.#search.rate) this.#search.grow(bytes);
   }
 
   /** It reads, but far less than usual. */
@@ -236,59 +219,10 @@ export class UnreadGate {
     const ms = nowMs - this.#waitsSinceMs!;
     if (this.#held || ms < HELD.ms) return;
     const rate = Math.max(0, this.#unreadThen - unread) / ms * 1000;
-    if (rate > HELD.share * this.#best) return;
+    const usual = this.#search.rate;
+    if (rate > HELD.share * usual) return;
     this.#held = true;
-    this.#options.onEvent?.({ event: "held", unread, rate, usual: this.#best });
-  }
-
-  #measure(bytes: number, ms: number): void {
-    const measured = this.#measured;
-    measured.bytes += bytes;
-    measured.ms += ms;
-    measured.quanta++;
-    this.#hold--;
-    const enough = measured.quanta >= MEASURED.quanta && measured.ms >= MEASURED.ms;
-    // One quantum is enough to see a collapse.
-    const collapsed = ms >= COLLAPSED.ms && bytes / ms * 1000 < COLLAPSED.share * this.#best;
-    if (!enough && !(collapsed && this.#auto)) return;
-    const rate = measured.bytes / measured.ms * 1000;
-    const mean = this.#usualMs = measured.ms / measured.quanta;
-    this.#measured = { bytes: 0, ms: 0, quanta: 0 };
-    const { quantum } = this;
-    if (this.#auto) this.#decide(rate, mean);
-    if (this.quantum !== quantum) this.#usualMs *= this.quantum / quantum;
-    this.#best = Math.max(this.#best, rate);
-  }
-
-  #decide(rate: number, ms: number): void {
-    const below = this.#rateBelow;
-    const before = this.#collapsedAt;
-    this.#rateBelow = this.#collapsedAt = undefined;
-    if (below !== undefined && rate < DEGRADES * below) {
-      this.#hold = this.#nextHold;
-      this.#nextHold = Math.min(HOLD.most, 2 * this.#nextHold);
-      this.#halve();
-      return;
-    }
-    if (below !== undefined) this.#nextHold = HOLD.first;
-    if (rate < COLLAPSED.share * this.#best && this.quantum > FIRST) {
-      if (before === undefined || rate > COLLAPSED.helps * before) {
-        this.#collapsedAt = rate;
-        this.#hold = HOLD.first;
-        this.#halve();
-        return;
-      }
-      // It is slower for another reason.
-      this.#best = rate;
-    }
-    const worth = this.#wasClose ? WORTH.closely : WORTH.byTicks;
-    if (ms >= worth || this.#hold > 0 || this.quantum >= LARGEST) return;
-    this.#rateBelow = rate;
-    this.quantum *= 2;
-  }
-
-  #halve(): void {
-    this.quantum = Math.max(FIRST, Math.floor(this.quantum / 2));
+    this.#options.onEvent?.({ event: "held", unread, rate, usual });
   }
 }
 
