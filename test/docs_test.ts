@@ -301,7 +301,7 @@ describe("options in the documentation", () => {
     const [, rows] = /^\| `--overflow` \|.*\n\|[-|]+\|\n((?:\|.*\n)*)/m.exec(
       read("docs/serve.md"),
     )!;
-    const names = [...rows!.matchAll(/^\| `(\w+)`/gm)].map(([, name]) => name!);
+    const names = [...rows!.matchAll(/^\| `([\w-]+)`/gm)].map(([, name]) => name!);
     assertEquals(names, POLICY_NAMES);
   });
 });

@@ -129,7 +129,7 @@ describe("an overflow", () => {
     assertEquals(connection.taken, "abcd".repeat(4));
     await ticker.tick(10);
     assertEquals([connection.taken.length, flood.accepted], [20, 20]);
-    flood.dropNewest();
+    flood.drop();
     assertEquals(flood.dropped, 5);
   });
 
@@ -166,7 +166,8 @@ describe("a policy", () => {
     close: ["close"],
     reset: ["reset"],
     block: [],
-    drop: ["dropNewest"],
+    drop: ["drop"],
+    "drop-oldest": ["drop"],
     // The backlog is stored as soon as it is above the bound.
     spill: [],
   };
@@ -174,7 +175,7 @@ describe("a policy", () => {
     test(`${name} does what it says`, () => {
       const calls: string[] = [];
       const backlog: Overflowing = {
-        dropNewest: () => void calls.push("dropNewest"),
+        drop: () => void calls.push("drop"),
         end: (how) => void calls.push(how),
       };
       policyOf(name).act(backlog);
@@ -186,11 +187,14 @@ describe("a policy", () => {
 
   test("by what it needs, and what it does with messages", () => {
     const which = (has: (name: Policy) => boolean | undefined) => POLICY_NAMES.filter(has);
-    assertEquals(POLICY_NAMES, ["close", "reset", "block", "drop", "spill"]);
-    assertEquals(which(isFloodPolicy), ["close", "reset", "block", "drop"]);
+    assertEquals(POLICY_NAMES, ["close", "reset", "block", "drop", "drop-oldest", "spill"]);
+    assertEquals(which(isFloodPolicy), ["close", "reset", "block", "drop", "drop-oldest"]);
     assertEquals(which((name) => policyOf(name).needsQueue), ["spill"]);
     assertEquals(which((name) => policyOf(name).makesSourceWait), ["block"]);
-    assertEquals(which((name) => policyOf(name).dropsNewest), ["drop"]);
-    assertEquals(which((name) => policyOf(name).keepsForAbsentReaders), ["block", "drop", "spill"]);
+    assertEquals(which((name) => policyOf(name).drops !== undefined), ["drop", "drop-oldest"]);
+    assertEquals(
+      which((name) => policyOf(name).keepsForAbsentReaders),
+      ["block", "drop", "drop-oldest", "spill"],
+    );
   });
 });

@@ -93,6 +93,94 @@ describe("a reader that stops, without a queue", () => {
     });
   });
 
+  test("drop-oldest: gets what it was being sent, then the newest messages; what is between is a gap", async (t) => {
+    if (withoutKernel(t)) return;
+    const source = new TestSource();
+    const options: Partial<ServeOptions> = {
+      ...{ source, overflow: "drop-oldest", sendBuffer: SMALL, backlog: 2 * MIB },
+    };
+    await relaying(options, async ({ connect, saw, all, server }) => {
+      const reader = await connect();
+      const first = await meet(source, reader);
+      // The source never waits.
+      const push = async (bytes: number) => {
+        const end = source.messages + bytes / SIZE;
+        while (source.messages < end) {
+          const { waiting } = await source.push(PUSH);
+          assertEquals(waiting, undefined);
+          await sleep(1);
+        }
+      };
+      // More than both kernels hold.
+      while (all("overflow").length === 0) {
+        await push(MIB);
+        assertLess(source.messages * SIZE, 64 * MIB);
+      }
+      await push(8 * MIB);
+      source.end();
+      assertEquals(await reader.rest(), { reason: "eof" });
+      const { dropped } = await within("done", 5000, server.done);
+      const { missing, duplicates, outOfOrder, damaged } = reader.verifier;
+      assertEquals({ missing: missing - first, duplicates, outOfOrder, damaged }, {
+        missing: dropped,
+        duplicates: 0,
+        outOfOrder: 0,
+        damaged: 0,
+      });
+      // The last message came, and what it was sent after the gap is the backlog and a block.
+      assertEquals(reader.verifier.end(), 0);
+      const gaps = all("gap");
+      assert(gaps.every(({ why }) => why === "drop"), JSON.stringify(gaps));
+      const lost = gaps.reduce((sum, { from, to }) => sum + to - from, 0);
+      assertEquals(lost, dropped * SIZE);
+      const after = source.messages * SIZE - gaps.at(-1)!.to;
+      assertGreater(after, MIB);
+      assertLess(after, 3 * MIB + PUSH * SIZE);
+      assertEquals((await saw("overflow")).policy, "drop-oldest");
+    });
+  });
+
+  test("drop-oldest: a reader that is away gets the newest messages", async () => {
+    const source = new TestSource();
+    const options: Partial<ServeOptions> = {
+      ...{ source, overflow: "drop-oldest", backlog: 2 * MIB, ack: "tcp" },
+    };
+    await relaying(options, async ({ connect, all }) => {
+      const reader = await connect();
+      await meet(source, reader);
+      reader.connection.close();
+      // Only a write tells that nobody reads any more.
+      while (all("closed").length === 0) {
+        await source.push(1);
+        await sleep(1);
+      }
+      const away = source.messages;
+      for (let i = 0; i < 6 * MIB / SIZE / PUSH; i++) {
+        assertEquals((await source.push(PUSH)).waiting, undefined);
+      }
+      const next = await connect();
+      source.end();
+      assertEquals(await next.rest(), { reason: "eof" });
+      const [gap, another] = all("gap");
+      assertEquals([gap!.why, another], ["drop", undefined]);
+      // What is left of the block that it had received in part, then the newest messages.
+      const start = numberIn(next.head);
+      assertLess(start, away);
+      assertLess(gap!.from, MIB);
+      const newest = source.messages * SIZE - gap!.to;
+      assertGreater(newest, MIB);
+      assertLess(newest, 3 * MIB + PUSH * SIZE);
+      const { missing, duplicates, outOfOrder, damaged } = next.verifier;
+      assertEquals({ missing, duplicates, outOfOrder, damaged }, {
+        missing: start + (gap!.to - gap!.from) / SIZE,
+        duplicates: 0,
+        outOfOrder: 0,
+        damaged: 0,
+      });
+      assertEquals(next.verifier.end(), 0);
+    });
+  });
+
   for (const overflow of ["close", "reset"] as const) {
     test(`${overflow}: is disconnected; the next one gets what is new, from a message's start`, async (t) => {
       if (withoutKernel(t)) return;

@@ -62,7 +62,7 @@ const wrong: Record<string, [says: RegExp, ...values: string[]]> = {
   "--rate": [/rate such as/, "0", "-5", "0MB/s", "1e16", huge, "fast", "1M/m", "NaN", "Infinity"],
   "--message": [/escapes/, "\\q", "ends in \\"],
   "--size": [/size such as/, "0", "-1", "257M", huge, "big", "1.5.2", "64q"],
-  "--overflow": [/close, reset, block, drop or spill/, "Close", "0", "-1", "spil"],
+  "--overflow": [/close, reset, block, drop, drop-oldest or spill/, "Close", "0", "-1", "spil"],
   "--backlog": [/size such as/, "-1", huge, "much", "1e16"],
   "--replies": [/ignore or drain/, "yes", "0", "DRAIN"],
   "--sndbuf": [/size such as/, "0", "-1", "2G", huge, "small"],

@@ -203,7 +203,7 @@ function refusedWhy({ why, readers }: ServeEvent & { event: "refused" }): string
 }
 
 const GAP_WHY: Readonly<Record<Exclude<GapWhy, "repair">, string>> = {
-  drop: "they were dropped (--overflow drop)",
+  drop: "they were dropped (--overflow drop or drop-oldest)",
   "drop-newest": "they were dropped, since the queue was full (--spill-full drop-newest)",
   "drop-oldest": "they were deleted to make room (--spill-full drop-oldest)",
   retain: "they were older than --retain",

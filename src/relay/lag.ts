@@ -55,9 +55,18 @@ export class Lag {
 
   /** Those of them that are not on disk. */
   unstored(cursor: StreamCursor): number {
-    const from = this.#from(cursor);
-    const dropped = offsetsIn(cursor.holes, from, this.#state.tail);
-    return Math.max(0, bytesAfter(this.#state, from) - dropped);
+    return this.#bytesFrom(cursor, this.#from(cursor));
+  }
+
+  /** Those of them that are not on disk, and that its kernel has not accepted. */
+  pending(cursor: StreamCursor): number {
+    return this.#bytesFrom(cursor, Math.max(cursor.sent, this.#log?.end ?? 0));
+  }
+
+  /** What there is for this reader from an offset on. */
+  #bytesFrom({ holes }: StreamCursor, from: number): number {
+    const { tail } = this.#state;
+    return Math.max(0, bytesAfter(this.#state, from) - offsetsIn(holes, from, tail));
   }
 
   /** Where what is not on disk begins for this reader. */

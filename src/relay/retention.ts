@@ -70,7 +70,7 @@ export class Retention {
   /** Whether the source may go on. */
   #hasRoom(): boolean {
     const { policy, bound, memory, whenFull } = this.#options;
-    const drops = policy.dropsNewest === true || !policy.keepsForAbsentReaders ||
+    const drops = policy.drops !== undefined || !policy.keepsForAbsentReaders ||
       (whenFull === "drop-newest" && this.#spiller?.full !== undefined);
     if (memory.used > memory.limit && !drops) return false;
     if (this.#spiller?.on && !drops && !this.#anyNear && this.#unstored > this.#mostUnstored) {

@@ -11,7 +11,7 @@ import { type Block, Blocks } from "./blocks.ts";
 import type { LogFigures, ReaderFigures } from "./figures.ts";
 import { Gaps } from "./gaps.ts";
 import { LONGEST_WRITE } from "../message/message.ts";
-import { bytesAfter, Lag } from "./lag.ts";
+import { Lag } from "./lag.ts";
 import {
   isSkippedByRepair,
   type Log,
@@ -320,7 +320,8 @@ export class Stream {
         cursor.droppedWhileAbsent += messages;
         continue;
       }
-      const refuses = full ? cursor.behind : policy.dropsNewest === true && cursor.isStuck &&
+      if (policy.drops === "oldest") this.#dropOldestOf(cursor, from);
+      const refuses = full ? cursor.behind : policy.drops === "newest" && cursor.isStuck &&
         (this.pendingOf(cursor) > bound || memory.used > memory.limit);
       if (refuses) cursor.drop(from, this.tail, messages);
       else wanted = true;
@@ -328,9 +329,29 @@ export class Stream {
     return wanted;
   }
 
+  /** Drops the oldest blocks of a reader whose backlog, up to `end`, is too large. */
+  #dropOldestOf(cursor: StreamCursor, end: number): void {
+    const { bound, memory } = this.#options;
+    const { blocks } = this.#state;
+    if (!cursor.isStuck) return;
+    // A block is at most this long, and the newest one is not dropped.
+    const most = Math.max(memory.used > memory.limit ? 0 : bound, LONGEST_WRITE);
+    let from = Math.max(cursor.sent + cursor.inFlight, cursor.holes.at(-1)?.to ?? 0);
+    for (let pending = this.pendingOf(cursor) - (this.tail - end); pending > most;) {
+      const block = blocks.after(from);
+      if (block === undefined || block === blocks.last) return;
+      // What is sent in part is completed.
+      if (block.offset >= from) {
+        cursor.drop(block.offset, block.end, block.messages);
+        pending -= block.length;
+      }
+      from = block.end;
+    }
+  }
+
   /** Bytes in memory for this reader that its kernel has not accepted. */
-  pendingOf({ sent }: StreamCursor): number {
-    return bytesAfter(this.#state, Math.max(sent, this.#storedEnd));
+  pendingOf(cursor: StreamCursor): number {
+    return this.#lag.pending(cursor);
   }
 
   /** What this reader has not got: bytes, about how many messages, and the age of the oldest; s. */
@@ -478,7 +499,9 @@ export class Stream {
   /** Why there are no bytes for this reader from one offset to another; undefined: nobody knows. */
   #whyMissing(cursor: StreamCursor, from: number, to: number): GapWhy | undefined {
     const { log, policy } = this.#options;
-    if (cursor.holeAt(from) !== undefined) return policy.dropsNewest ? "drop" : "drop-newest";
+    if (cursor.holeAt(from) !== undefined) {
+      return policy.drops === undefined ? "drop-newest" : "drop";
+    }
     if (from < this.#deleted.to) return this.#deleted.why;
     if (isSkippedByRepair(from, to)) return "repair";
     if (from < this.#lost.to && to > this.#lost.from) return this.#lost.why;

@@ -102,7 +102,7 @@ export class StreamCursor {
     this.sent = this.delivered;
   }
 
-  /** Messages from `from` to `to`, the end of the stream, are not for this reader. */
+  /** Messages from `from` to `to` are not for this reader; after all that were dropped before. */
   drop(from: number, to: number, messages: number): void {
     this.dropped += messages;
     if (!this.connected) this.droppedWhileAbsent += messages;

@@ -155,7 +155,7 @@ export class Flood implements Overflowing {
     return Math.max(0, this.#due - this.#begunMessages());
   }
 
-  dropNewest(): void {
+  drop(): void {
     // The kernel may already have taken the bytes of the current write.
     const begun = Math.ceil((this.accepted + this.#inFlight) / this.message.size);
     const messages = Math.min(this.pendingMessages - this.#bound, this.#due - begun);

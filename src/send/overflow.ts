@@ -10,10 +10,11 @@ export const FULL_AFTER_MS = 1;
 /** The messages that wait for one reader, as a policy can act on them. */
 export interface Overflowing {
   /**
-   * Drops the newest messages above the bound, and counts them. Only whole messages of which nothing
-   * was sent. Absent where policies with `dropsNewest` already drop messages when they arrive.
+   * Drops the messages above the bound, and counts them. Only whole messages of which nothing was sent.
+   * Absent where policies that drop do so when messages arrive. Here all messages are the same, so nobody can
+   * tell which of them were dropped.
    */
-  dropNewest?(): void;
+  drop?(): void;
   /** Closes or resets the connection. */
   end(how: "close" | "reset"): void;
 }
@@ -29,14 +30,14 @@ export interface OverflowPolicy {
   readonly keepsForAbsentReaders: boolean;
   /** The source must wait while the backlog is at the bound. */
   readonly makesSourceWait?: true;
-  /** Messages above the bound are dropped, and counted. */
-  readonly dropsNewest?: true;
+  /** Messages above the bound are dropped, and counted: the newest or the oldest of the backlog. */
+  readonly drops?: "newest" | "oldest";
   /** The backlog is moved to a queue on disk, which must be configured. */
   readonly needsQueue?: true;
 }
 
 /** The policies that need no queue. A flood without a queue can have only these. */
-export type FloodPolicy = "close" | "reset" | "block" | "drop";
+export type FloodPolicy = "close" | "reset" | "block" | "drop" | "drop-oldest";
 
 /** The policies that need a queue on disk. */
 export type QueuePolicy = "spill";
@@ -72,9 +73,16 @@ const POLICIES: Policies = {
   drop: {
     help: "drop new messages and count them",
     doing: "dropping",
-    act: (backlog) => backlog.dropNewest?.(),
+    act: (backlog) => backlog.drop?.(),
     keepsForAbsentReaders: true,
-    dropsNewest: true,
+    drops: "newest",
+  },
+  "drop-oldest": {
+    help: "drop the oldest messages and count them",
+    doing: "dropping the oldest",
+    act: (backlog) => backlog.drop?.(),
+    keepsForAbsentReaders: true,
+    drops: "oldest",
   },
   spill: {
     help: "store the backlog on disk and deliver it later",
