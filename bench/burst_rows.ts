@@ -2,6 +2,7 @@
 import type { MapResult } from "../src/burst/map_result.ts";
 import type { Chance } from "../src/burst/survival.ts";
 import type { Machine } from "../src/report/machine.ts";
+import { formatByteRate, formatBytes } from "../src/text/units.ts";
 
 /** The arguments of bench/readers/gather.c: bytes a second, bytes, bytes a second. */
 export const GATHER = { limit: 20e6, chunk: 4096, copying: 5e9 };
@@ -55,4 +56,33 @@ export function checkOf(
     ...{ rate, burst, lower, upper, tried: cells.length, survived },
     holds: share >= lower && share <= upper,
   };
+}
+
+export const BURST_HEAD: readonly string[] = [
+  "reader",
+  "base rate",
+  "survives",
+  "does not",
+  "by the formula",
+  "off by",
+];
+
+export function formatBurstRow({ name, rate, lower, upper, expected }: BurstRow): string[] {
+  const off = expected === undefined || expected === null || upper === null
+    ? undefined
+    : Math.sqrt(Math.max(1, lower) * upper) / expected - 1;
+  return [
+    name,
+    formatByteRate(rate),
+    lower === 0 ? "none" : formatBytes(lower),
+    upper === null ? "-" : formatBytes(upper),
+    expected === undefined ? "-" : expected === null ? "all" : formatBytes(expected),
+    off === undefined ? "-" : `${(100 * off).toFixed(1)} %`,
+  ];
+}
+
+export function formatCheck(check: SurvivalCheck): string {
+  const { rate, burst, lower, upper, survived, tried, holds } = check;
+  return `${formatByteRate(rate)}, burst ${formatBytes(burst)}: told ${lower.toFixed(2)} to ` +
+    `${upper.toFixed(2)}, again ${survived} of ${tried}: ${holds ? "inside" : "outside"}`;
 }

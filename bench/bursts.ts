@@ -9,14 +9,17 @@ import { printLine, runMain } from "../src/cli/program.ts";
 import type { MapResult } from "../src/burst/map_result.ts";
 import { formatMachine } from "../src/report/machine.ts";
 import { formatTable } from "../src/text/table.ts";
-import { formatByteRate, formatBytes, parseCount } from "../src/text/units.ts";
+import { parseCount } from "../src/text/units.ts";
 import { commandOn, Program, ROOT, RUNTIMES } from "./programs.ts";
 import { compileC } from "./readers/compile.ts";
 import { describeMachine, writeResult } from "./rows.ts";
 import {
+  BURST_HEAD,
   type BurstRow,
   type BurstsResult,
   checkOf,
+  formatBurstRow,
+  formatCheck,
   GATHER,
   type SurvivalCheck,
   toleranceOf,
@@ -27,7 +30,11 @@ const SHARES = [0.05, 0.1, 0.2, 0.35, 0.5, 0.6];
 /** A map takes up to this; seconds. */
 const LONGEST = 600;
 
-const PARTS = ["gather", "paced", "article", "bytearray"] as const;
+/** How the article's fix is mapped, with one limit for all of its forms, and at which base rates. */
+const ARTICLE_LIMIT = ["--limit", "50MB/s"];
+const ARTICLE_RATES = "4%,10%,40%";
+
+const PARTS = ["gather", "paced", "article", "bytearray", "python2"] as const;
 
 const spec = {
   name: "bursts",
@@ -37,6 +44,11 @@ const spec = {
   options: {
     runtime: choice({ help: "the sender", choices: RUNTIMES, default: "bun" }),
     only: choice({ help: "only this part", choices: PARTS }),
+    oldPython: option({
+      value: "PROGRAM",
+      help: "a Python 2, which runs the article's fix as its author did",
+      parse: String,
+    }),
     checks: option({
       value: "N",
       help: "the chance to survive is checked again with so many runs at each of three bursts",
@@ -87,19 +99,32 @@ async function main(args: readonly string[]): Promise<number> {
     const reader = [program, "{host}", "{port}", "20000000"];
     add("paced.c", await map(reader, "--limit", "20MB/s"), () => null);
   }
-  for (
-    const [part, file] of [["article", "drain.py"], ["bytearray", "drain_bytearray.py"]] as const
-  ) {
+  const pythons = [
+    ["article", "python3", "drain.py"],
+    ["bytearray", "python3", "drain_bytearray.py"],
+    ["python2", options.oldPython, "drain.py"],
+  ] as const;
+  for (const [part, python, file] of pythons) {
     if (only !== undefined && only !== part) continue;
-    const reader = ["python3", `${ROOT}/bench/readers/${file}`, "{host}", "{port}"];
-    const found = await map(reader, "--limit", "50MB/s", "--rates", "4%,10%,40%", "--repeats", "6");
-    add(file, found);
+    if (python === undefined) {
+      printLine(`${part}: skipped: no Python 2 was named with --old-python`);
+      continue;
+    }
+    const reader = [python, `${ROOT}/bench/readers/${file}`, "{host}", "{port}"];
+    const found = await map(reader, ...ARTICLE_LIMIT, "--rates", ARTICLE_RATES, "--repeats", "6");
+    add(`${file}, ${await versionOf(python)}`, found);
     if (part === "article") result.checks.push(...await survivalChecks(found, reader, map, checks));
   }
   print(result);
   printLine(formatMachine(machine));
   if (options.out !== undefined) writeResult(options.out, result);
   return 0;
+}
+
+/** "Python 3.11.7". Python 2 prints its version to stderr. */
+async function versionOf(python: string): Promise<string> {
+  const { stdout, stderr } = await new Program([python, "--version"], { seconds: 20 }).ended();
+  return (stdout + stderr).trim();
 }
 
 /** The chance at three bursts of the middle rate, measured again. */
@@ -121,7 +146,7 @@ async function survivalChecks(
     if (chance === undefined) continue;
     const again = await map(
       reader,
-      ...["--limit", "50MB/s", "--rates", `${100 * share}%`],
+      ...[...ARTICLE_LIMIT, "--rates", `${100 * share}%`],
       ...["--burst", String(chance.burst), "--repeats", String(runs)],
     );
     checks.push(checkOf(rate, chance, again));
@@ -130,25 +155,8 @@ async function survivalChecks(
 }
 
 function print({ rows, checks }: BurstsResult): void {
-  printLine(formatTable([
-    ["reader", "base rate", "survives", "does not", "by the formula", "off by"],
-    ...rows.map(({ name, rate, lower, upper, expected }) => [
-      name,
-      formatByteRate(rate),
-      formatBytes(lower),
-      upper === null ? "-" : formatBytes(upper),
-      expected === undefined ? "-" : expected === null ? "all" : formatBytes(expected),
-      expected === undefined || expected === null || upper === null
-        ? "-"
-        : `${(100 * (Math.sqrt(Math.max(1, lower) * upper) / expected - 1)).toFixed(1)} %`,
-    ]),
-  ]));
-  for (const { rate, burst, lower, upper, survived, tried, holds } of checks) {
-    printLine(
-      `${formatByteRate(rate)}, burst ${formatBytes(burst)}: told ${lower.toFixed(2)} to ` +
-        `${upper.toFixed(2)}, again ${survived} of ${tried}: ${holds ? "inside" : "outside"}`,
-    );
-  }
+  printLine(formatTable([[...BURST_HEAD], ...rows.map(formatBurstRow)]));
+  for (const check of checks) printLine(formatCheck(check));
 }
 
 if (import.meta.main) await runMain("bursts", main);

@@ -1,6 +1,6 @@
 /**
- * Writes the figures of README.md and docs/benchmarks.md, and the picture docs/curve.svg, from the
- * committed results. Nothing between a page's markers is written by hand:
+ * Writes the figures of README.md, docs/benchmarks.md and docs/article.md, and the picture docs/curve.svg,
+ * from the committed results. Nothing between a page's markers is written by hand:
  *
  *     <!-- NAME: begin (npm run readme) -->
  *     <!-- NAME: end -->
@@ -14,7 +14,7 @@ import { fileURLToPath } from "node:url";
 import { flag, parseCommandLine } from "../src/cli/command_line.ts";
 import { formatInterval } from "../src/report/limit_table.ts";
 import { printLine, runMain } from "../src/cli/program.ts";
-import { formatByteRate, formatCount, formatSeconds } from "../src/text/units.ts";
+import { formatByteRate, formatBytes, formatCount, formatSeconds } from "../src/text/units.ts";
 import { formatCoverage, formatKindRow, KIND_HEAD, type KindRow } from "./accuracy_kinds.ts";
 import { type Compilers, formatCompilers } from "./accuracy_languages.ts";
 import { ACCURACY_HEAD, type AccuracyRow, formatAccuracyRow } from "./accuracy_rows.ts";
@@ -37,6 +37,16 @@ import {
 import { ROW_HEAD } from "./rows.ts";
 import { formatSpeedRow, type SpeedRow } from "./speed_rows.ts";
 import { formatSpillRow, type SpillRow } from "./spill_rows.ts";
+import {
+  type ArticleResult,
+  BUFFER_HEAD,
+  ERROR_HEAD,
+  formatBufferRow,
+  formatErrorCase,
+} from "./article_rows.ts";
+import { BURST_HEAD, type BurstsResult, formatBurstRow, formatCheck } from "./burst_rows.ts";
+import { formatRescueRow, RESCUE_HEAD, type RescueResult } from "./rescue.ts";
+import { COST_HEAD, type CostRow, formatCostRow } from "./unread.ts";
 
 const ROOT = new URL("../", import.meta.url);
 
@@ -133,6 +143,63 @@ function mutationTable(): string {
     `${formatMutations(result)}. ${machineLine(result)}`;
 }
 
+/** A section of a results file that may not exist yet. */
+function ofFile<Result>(name: string, format: (result: Result) => string): () => string {
+  const file = new URL(`bench/results/${name}.json`, ROOT);
+  return () =>
+    existsSync(file)
+      ? format(JSON.parse(readFileSync(file, "utf8")) as Result)
+      : "Not measured yet.";
+}
+
+/** What a reader's calls return after its server has closed the connection. */
+const errorTable = ofFile(
+  "article",
+  (result: ArticleResult) =>
+    `${markdown([ERROR_HEAD, ...result.errors.map(formatErrorCase)])}\n\n` +
+    machineLine(result),
+);
+
+const bufferTable = ofFile("article", (result: ArticleResult) => {
+  const { rate, largest, buffers } = result;
+  const { wmemMax, rmemMax, tcpWmem, tcpRmem } = largest;
+  return `${markdown([BUFFER_HEAD, ...buffers.map(formatBufferRow)])}\n\n` +
+    `Offered ${formatByteRate(rate)}. The kernel makes send buffers of up to ${
+      formatBytes(tcpWmem)
+    } ` +
+    `and receive buffers of up to ${formatBytes(tcpRmem)} by itself; with SO_SNDBUF up to ` +
+    `${formatBytes(2 * wmemMax)}, with SO_RCVBUF up to ${formatBytes(2 * rmemMax)}. ` +
+    machineLine(result);
+});
+
+/** Which bursts readers survive. */
+const burstTable = ofFile(
+  "bursts",
+  (result: BurstsResult) =>
+    `${markdown([BURST_HEAD, ...result.rows.map(formatBurstRow)])}\n\n` +
+    (result.checks.length === 0
+      ? ""
+      : `The chance to survive, of the article's fix, measured again: ${
+        result.checks.map(formatCheck).join("; ")
+      }.\n\n`) +
+    `Sender: ${result.options.runtime}. ${machineLine(result)}`,
+);
+
+/** How a server brings the article's fix back. */
+const rescueTable = ofFile("rescue", (result: RescueResult) => {
+  const limits = Object.entries(result.limits).map(([runtime, limit]) =>
+    `${formatByteRate(limit)} (${runtime})`
+  );
+  return `${markdown([RESCUE_HEAD, ...result.rows.map(formatRescueRow)])}\n\n` +
+    `Its limit, as \`limit\` finds it: ${limits.join(", ")}. ${machineLine(result)}`;
+});
+
+const costTable = ofFile(
+  "unread",
+  (result: Results<CostRow>) =>
+    `${markdown([COST_HEAD, ...result.rows.map(formatCostRow)])}\n\n${machineLine(result)}`,
+);
+
 const PICTURE = "docs/curve.svg";
 
 /** The latest result of `deno task bench`; undefined when none is committed. */
@@ -171,13 +238,22 @@ const SECTIONS: Record<string, () => string> = {
   kinds: kindsTable,
   speed: speedTable,
   spill: spillTable,
+  bursts: burstTable,
+  rescue: rescueTable,
+  unread: costTable,
   mutation: mutationTable,
+  errors: errorTable,
+  buffers: bufferTable,
 };
+
+/** Sections that are only on the page about the article. */
+const OF_ARTICLE = ["errors", "buffers"];
 
 /** Which figures each page has. README.md has a small table only: test/docs_test.ts checks it. */
 const PAGES: Record<string, readonly string[]> = {
   "README.md": ["limit"],
-  "docs/benchmarks.md": Object.keys(SECTIONS),
+  "docs/article.md": [...OF_ARTICLE, "bursts", "rescue"],
+  "docs/benchmarks.md": Object.keys(SECTIONS).filter((name) => !OF_ARTICLE.includes(name)),
 };
 
 /** The text of a page with its figures. Throws an Error when its markers are not those of `names`. */
@@ -198,8 +274,8 @@ function fill(page: string, text: string, names: readonly string[]): string {
 
 const spec = {
   name: "readme",
-  summary: "Writes the figures of bench/results/ into README.md and docs/benchmarks.md, and\n" +
-    "draws docs/curve.svg.",
+  summary: "Writes the figures of bench/results/ into README.md, docs/benchmarks.md and\n" +
+    "docs/article.md, and draws docs/curve.svg.",
   usage: ["readme [--check]"],
   options: { check: flag("writes nothing; exits 1 when a file does not match the results") },
 };

@@ -10,11 +10,12 @@ import { choice, flag, option, parseCommandLine } from "../src/cli/command_line.
 import { parseOutFile } from "../src/cli/out_file.ts";
 import { printLine, runMain } from "../src/cli/program.ts";
 import type { Runtime } from "../src/kernel/runtime.ts";
-import { formatMachine } from "../src/report/machine.ts";
+import type { LimitResult } from "../src/measure/limit_result.ts";
+import { formatMachine, type Machine } from "../src/report/machine.ts";
 import { formatTable } from "../src/text/table.ts";
 import { formatByteRate, formatBytes, formatSeconds } from "../src/text/units.ts";
 import { Feed, type FeedConnection } from "./kill_feed.ts";
-import { ROOT, RUNTIMES } from "./programs.ts";
+import { commandOn, Program, ROOT, RUNTIMES } from "./programs.ts";
 import { figure, metricsOf } from "./server_figures.ts";
 import { describeMachine, writeResult } from "./rows.ts";
 import { Folder, pause } from "./spill_disk.ts";
@@ -47,8 +48,6 @@ const HOPELESS = 60;
 const CLEAR = 0.2;
 /** It must be clear after so many seconds, and the backlog at this share of its limit. */
 const TARGET = { seconds: 2, share: 0.8 };
-/** Fixed sizes of what may lie unread: with one of them it is fastest. */
-const QUANTA = ["16k", "32k", "64k", "128k", "256k"];
 const READER = `${ROOT}/bench/readers/drain.py`;
 
 interface Case {
@@ -57,7 +56,7 @@ interface Case {
   extra: number;
 }
 
-interface RescueRow extends Case {
+export interface RescueRow extends Case {
   runtime: Runtime;
   /** When the reader goes on; bytes. */
   backlog: number;
@@ -68,6 +67,35 @@ interface RescueRow extends Case {
   target: number | null;
   /** Bytes that the feed sent and the reader did not get. */
   missing: number;
+}
+
+export interface RescueResult {
+  schema: "speedlimit/rescue@1";
+  environment: Machine;
+  /** Of drain.py, by the runtime of the sender; bytes a second. */
+  limits: Partial<Record<Runtime, number>>;
+  rows: RescueRow[];
+}
+
+export const RESCUE_HEAD: readonly string[] = [
+  "runtime",
+  "--unread",
+  "backlog",
+  "cleared in",
+  "target",
+  "missing",
+];
+
+export function formatRescueRow(row: RescueRow): string[] {
+  const { runtime, unread, backlog, seconds, target, missing, given } = row;
+  return [
+    runtime,
+    unread ?? "-",
+    formatBytes(backlog),
+    seconds === null ? `not in ${formatSeconds(given)}` : formatSeconds(seconds),
+    target === null ? "-" : formatSeconds(target),
+    formatBytes(missing),
+  ];
 }
 
 const CASES: readonly Case[] = [
@@ -85,36 +113,22 @@ async function main(args: readonly string[]): Promise<number> {
   const rows: RescueRow[] = [];
   const limits: Partial<Record<Runtime, number>> = {};
   for (const runtime of runtimes) {
-    const limit = limits[runtime] = await fastest(runtime);
-    printLine(`${runtime}: drain.py takes ${formatByteRate(limit)} in the best quanta`);
+    const limit = limits[runtime] = await limitOf(runtime);
+    printLine(`${runtime}: the limit of drain.py is ${formatByteRate(limit)}`);
     for (const each of options.quick ? CASES.slice(1, 2) : CASES) {
       const row = await rescue(runtime, each, limit, folder);
       rows.push(row);
-      const { seconds, backlog, missing, target, given } = row;
-      printLine(
-        `${runtime}, --unread ${row.unread ?? "not given"}: ` +
-          `${formatBytes(backlog)} ${
-            seconds === null
-              ? `not cleared in ${formatSeconds(given)}`
-              : `cleared in ${formatSeconds(seconds)}`
-          }` + (target === null ? "" : `, target ${formatSeconds(target)}`) +
-          (missing === 0 ? "" : `, ${missing} bytes missing`),
-      );
+      printLine(formatRescueRow(row).join("  "));
     }
   }
-  printLine(formatTable([
-    ["runtime", "--unread", "backlog", "cleared in", "target", "missing"],
-    ...rows.map(({ runtime, unread, backlog, seconds, target, missing, given }) => [
-      runtime,
-      unread ?? "-",
-      formatBytes(backlog),
-      seconds === null ? `not in ${formatSeconds(given)}` : formatSeconds(seconds),
-      target === null ? "-" : formatSeconds(target),
-      formatBytes(missing),
-    ]),
-  ]));
+  printLine(formatTable([[...RESCUE_HEAD], ...rows.map(formatRescueRow)]));
   printLine(formatMachine(machine));
-  const result = { schema: "speedlimit/rescue@1", environment: machine, limits, rows };
+  const result: RescueResult = {
+    schema: "speedlimit/rescue@1",
+    environment: machine,
+    limits,
+    rows,
+  };
   if (options.out !== undefined) writeResult(options.out, result);
   return rows.every(({ seconds, target, missing }) =>
       missing === 0 && (target === null || (seconds ?? Infinity) <= target)
@@ -123,30 +137,21 @@ async function main(args: readonly string[]): Promise<number> {
     : 1;
 }
 
-/** What drain.py takes when it is never sent more than it gathers fast; bytes a second. */
-async function fastest(runtime: Runtime): Promise<number> {
-  const rates: number[] = [];
-  for (const quantum of QUANTA) rates.push(await rateWith(runtime, quantum));
-  return Math.max(...rates);
-}
-
-async function rateWith(runtime: Runtime, quantum: string): Promise<number> {
-  const server = await ServerRun.start(runtime, 30, [
-    ...["--rate", "max", "--size", String(SIZE), "--overflow", "block", "--unread", quantum],
-    ...["--metrics", "0"],
-  ]);
-  const reader = startReader(server.port);
-  try {
-    const url = await metricsOf(server);
-    await pause(1000);
-    const accepted = () => figure(url, "speedlimit_reader_accepted_bytes_total");
-    const [from, fromMs] = [await accepted(), performance.now()];
-    await pause(2000);
-    return (await accepted() - from) / (performance.now() - fromMs) * 1000;
-  } finally {
-    reader.kill("SIGKILL");
-    await server.kill();
-  }
+/** The limit of drain.py, as `limit` finds it; bytes a second. */
+async function limitOf(runtime: Runtime): Promise<number> {
+  const reader = ["python3", READER, "{host}", "{port}"];
+  const words = commandOn(
+    runtime,
+    "bin/limit.ts",
+    "--json",
+    "--size",
+    String(SIZE),
+    "--",
+    ...reader,
+  );
+  const { limit, message } = await new Program(words, { seconds: 300 }).figures() as LimitResult;
+  if (limit === null) throw new Error(`no limit of drain.py: ${message}`);
+  return (limit.lower + limit.upper) / 2;
 }
 
 async function rescue(

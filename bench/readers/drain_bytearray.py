@@ -1,7 +1,11 @@
 """The article's fix with one word changed: it gathers in a bytearray, which grows in place.
 
     python3 drain_bytearray.py HOST PORT
+
+Python 2 runs it, too: as the article's author did.
 """
+from __future__ import print_function
+
 import errno
 import select
 import socket
@@ -21,18 +25,20 @@ def main():
             while True:
                 try:
                     chunk = s.recv(1024)
-                except BlockingIOError:  # EAGAIN: nothing more to read
-                    break
+                except socket.error as e:
+                    if e.errno == errno.EAGAIN:  # nothing more to read
+                        break
+                    raise
                 if not chunk:
                     eof = True
                     break
                 data += chunk
             total += len(data)  # process the data
-    except OSError as e:
+    except socket.error as e:
         name = errno.errorcode.get(e.errno, "error")
-        print(f"drain_bytearray.py: {name} {e.errno} after {total} bytes", file=sys.stderr)
+        print("drain_bytearray.py: %s %d after %d bytes" % (name, e.errno, total), file=sys.stderr)
         sys.exit(1)
-    print(f"drain_bytearray.py: EOF after {total} bytes", file=sys.stderr)
+    print("drain_bytearray.py: EOF after %d bytes" % total, file=sys.stderr)
 
 
 main()
