@@ -110,6 +110,7 @@ const TESTS: readonly [path: string, tests: readonly string[]][] = [
     tests,
   ]),
   ["src/measure/", ["limit_failures_test.ts", "limit_attach_test.ts", "limit_test.ts"]],
+  ["src/relay/spiller.ts", ["spiller_made_test.ts", ...MODEL]],
   ...OFFSETS.map((name): [string, readonly string[]] => [`src/relay/${name}.ts`, MODEL]),
   ["src/relay/", ["relay_source_test.ts", "relay_reader_test.ts", "relay_test.ts"]],
   ["src/queue/disk_cursor.ts", ["disk_cursor_test.ts", ...QUEUE]],
@@ -262,7 +263,7 @@ const FAST = new RegExp(
     "send|overflow|frame|numbered|units|old_names",
     "search|saturation|stretch|service|backlog|statistics|processing|coverage",
     "work_end|thread_background|clearing|sampler|trial_watch|beyond",
-    "reservation|records|read_ahead|stream_cursor|blocks|retention",
+    "reservation|records|read_ahead|stream_cursor|blocks|retention|spiller_made",
     "disk_cursor|segment|segment_format|ack|reassembly|file_source",
   ].join("|") + ")_",
 );
