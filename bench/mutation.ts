@@ -114,6 +114,7 @@ const TESTS: readonly [path: string, tests: readonly string[]][] = [
   ...OFFSETS.map((name): [string, readonly string[]] => [`src/relay/${name}.ts`, MODEL]),
   ["src/relay/", ["relay_source_test.ts", "relay_reader_test.ts", "relay_test.ts"]],
   ["src/queue/disk_cursor.ts", ["disk_cursor_test.ts", ...QUEUE]],
+  ["src/queue/disk_log.ts", ["disk_log_test.ts", ...QUEUE]],
   ["src/queue/segment.ts", ["segment_test.ts", ...QUEUE]],
   ["src/queue/segment_format.ts", ["segment_format_test.ts", ...QUEUE]],
   ["src/queue/", QUEUE],
@@ -264,7 +265,7 @@ const FAST = new RegExp(
     "search|saturation|stretch|service|backlog|statistics|processing|coverage",
     "work_end|thread_background|clearing|sampler|trial_watch|beyond",
     "reservation|records|read_ahead|stream_cursor|blocks|retention|spiller_made",
-    "disk_cursor|segment|segment_format|ack|reassembly|file_source",
+    "disk_cursor|disk_log|segment|segment_format|ack|reassembly|file_source",
   ].join("|") + ")_",
 );
 const isFast = (name: string) => FAST.test(name);
