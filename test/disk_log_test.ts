@@ -1,6 +1,5 @@
 /** A log in a folder: what it finds there, stores, counts and deletes, and what a failed disk does to it. */
 import {
-  appendFileSync,
   existsSync,
   mkdtempSync,
   readdirSync,
@@ -387,22 +386,28 @@ describe("a log that is opened again", () => {
     await other.log.append(batch(150));
     assertEquals(other.files, [150]);
     await other.log.close();
+    rmSync(other.path(150));
+    const third = await openIn(folder, { cursors: [cursor("a", 170)] });
+    assertEquals([third.log.end, third.log.durableEnd, third.files], [170, 170, []]);
+    await third.log.close();
+    const fourth = await openIn(folder);
+    assertEquals([fourth.log.end, fourth.log.durableEnd], [0, 0]);
+    await fourth.log.close();
   });
 
   inFolder("has checked all bytes of its last segment, and no others yet", async (folder) => {
-    const first = await openIn(folder, { segmentBytes: 32 + 2 * RECORD });
-    await first.fill(5);
+    const first = await openIn(folder, { segmentBytes: 2 * RECORD });
+    await first.fill(4);
     await first.log.close();
-    for (const start of [0, 400]) {
+    for (const start of [0, 200]) {
       const bytes = readFileSync(first.path(start));
       bytes[HEADER + HEADER] = 0;
       writeFileSync(first.path(start), bytes);
     }
-    appendFileSync(first.path(400), bytesAt(0, 300));
-    const made = await openIn(folder, { segmentBytes: 32 + 2 * RECORD });
+    const made = await openIn(folder, { segmentBytes: 2 * RECORD });
     assertEquals([made.files, made.log.end], [[0, 200], 400]);
-    assertEquals(made.damages.map(({ key, offset }) => [key, offset]), [["", 400]]);
-    assertEquals(await made.offsets(), [100, 200, 300]);
+    assertEquals(made.damages.map(({ key, offset }) => [key, offset]), [["", 200]]);
+    assertEquals(await made.offsets(), [100, 300]);
     assertEquals(made.damages.slice(1).map(({ offset, bytes }) => [offset, bytes]), [[0, 100]]);
     await made.log.close();
   });
@@ -528,6 +533,17 @@ describe("an append", () => {
 });
 
 describe("segments", () => {
+  withLog("get together what came meanwhile", async ({ log }) => {
+    for (let i = 0; i < 5; i++) await log.append(batch(100 * i));
+    await turn();
+    const ends: number[] = [];
+    await Promise.all([500, 600, 700].map(async (offset) => {
+      await log.append(batch(offset));
+      ends.push(log.end);
+    }));
+    assertEquals([ends, log.segments], [[600, 800, 800], 2]);
+  }, { segmentBytes: HEADER + 4 * RECORD });
+
   withLog("are as long as they may, and tell where the one before them ends", async (made) => {
     await made.fill(2);
     await made.log.append(batch(1000));
@@ -634,6 +650,20 @@ describe("space", () => {
     made.assertSpace();
     assertEquals(await made.offsets(), [0, 100]);
   }, { segmentBytes: HEADER + RECORD });
+
+  withLog("is given back where the first segment cannot be written", async (made) => {
+    let left = 1;
+    await withMethod("write", (original) =>
+      function (...args) {
+        return left-- > 0 ? Reflect.apply(original, this, args) : Promise.reject(new Error("oh"));
+      }, async () => {
+      await assertRejects(() => made.log.append(batch(0)), QueueError, "cannot write the queue");
+    });
+    assertEquals([made.files, made.log.segments, made.space.used], [[], 0, 0]);
+    await made.fill(1);
+    made.assertSpace();
+    assertEquals(await made.offsets(), [0]);
+  });
 
   withLog("is kept where another record cannot be written", async (made) => {
     await made.fill(1);
@@ -855,6 +885,18 @@ describe("with sync later", () => {
     });
   }, later);
 
+  withLogAndClock("a log that is closed does not wait for that", async (made, clock) => {
+    const syncs = new Syncs();
+    await syncs.run(async () => {
+      await made.fill(1);
+      const close = watch(made.log.close());
+      await syncs.begun(1);
+      await syncs.end();
+      while (close.outcome === "waits") await turn();
+      assertEquals([made.log.durableEnd, syncs.count, clock.timers], [100, 1, 0]);
+    });
+  }, later);
+
   withLogAndClock("a log is closed once the last sync has ended", async (made, clock) => {
     const syncs = new Syncs();
     await syncs.run(async () => {
@@ -987,6 +1029,7 @@ describe("what is told of the stored batches", () => {
     await first.log.close();
     const { log } = await openIn(folder, short);
     assertEquals(log.after(0), { bytes: 300, messages: 1 });
+    assertEquals(log.after(199), { bytes: 101, messages: 1 });
     assertEquals(log.after(200), { bytes: 100, messages: 0 });
     await log.close();
   });
@@ -1226,6 +1269,7 @@ describe("what is delivered is deleted", () => {
     await log.settled();
     assertEquals([b.durable, made.files, log.start, log.end], [600, [], 600, 600]);
     made.assertSpace();
+    assertEquals(openFiles(made.folder), 0);
     await made.fill(1);
     assertEquals([made.files, log.start], [[600], 600]);
   }, short);
