@@ -1092,10 +1092,11 @@ describe("a read", () => {
       return all.filter((i) => log.batchEnd(200 * i) !== undefined);
     };
     assertEquals(known().length, 20);
-    for (let i = 0; i < 16; i++) await log.read(200 * i);
+    // The first one is read once more after the second.
+    for (const i of [0, 1, 0, ...Array.from({ length: 14 }, (_, i) => i + 2)]) {
+      await log.read(200 * i);
+    }
     assertEquals(known().length, 20);
-    await log.read(0);
-    await log.read(100);
     await log.read(200 * 16);
     assertEquals(known(), [0, ...[2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]]);
     // What was known of it is still known.
