@@ -95,6 +95,11 @@ const OFFSETS = [
 ];
 /** Their tests beside their own, which are fast; the first against a model. */
 const MODEL = ["stream_model_test.ts", "kill_found_test.ts", "spiller_test.ts"];
+/** Of a stream over a log that is in memory. */
+const STREAM = [
+  ...["stream_test.ts", "stream_dropped_test.ts", "stream_gaps_test.ts", "stream_next_test.ts"],
+  ...["stream_recover_test.ts", "stream_stored_test.ts"],
+];
 /** Of the queue: on a real disk. */
 const QUEUE = ["queue_test.ts", "queue_space_test.ts", "queue_fuzz_test.ts"];
 const SOURCE = ["source_test.ts", "frame_test.ts", "bad_frame_test.ts", "relay_source_test.ts"];
@@ -111,6 +116,7 @@ const TESTS: readonly [path: string, tests: readonly string[]][] = [
   ]),
   ["src/measure/", ["limit_failures_test.ts", "limit_attach_test.ts", "limit_test.ts"]],
   ["src/relay/spiller.ts", ["spiller_made_test.ts", ...MODEL]],
+  ["src/relay/stream.ts", [...STREAM, ...MODEL]],
   ...OFFSETS.map((name): [string, readonly string[]] => [`src/relay/${name}.ts`, MODEL]),
   ["src/relay/", ["relay_source_test.ts", "relay_reader_test.ts", "relay_test.ts"]],
   ["src/queue/disk_cursor.ts", ["disk_cursor_test.ts", ...QUEUE]],
@@ -265,6 +271,7 @@ const FAST = new RegExp(
     "search|saturation|stretch|service|backlog|statistics|processing|coverage",
     "work_end|thread_background|clearing|sampler|trial_watch|beyond",
     "reservation|records|read_ahead|stream_cursor|blocks|retention|spiller_made",
+    "stream(?=_test)|stream_(dropped|gaps|next|recover|stored)",
     "disk_cursor|disk_log|segment|segment_format|ack|reassembly|file_source",
   ].join("|") + ")_",
 );
