@@ -305,3 +305,27 @@ describe("an upstream", () => {
     assertEquals([other.stream.originStream, other.log.calls], ["up", []]);
   });
 });
+
+describe("offsets that nothing has after a restart", () => {
+  const lagsOf = (log: MadeLog, options: Parameters<typeof made>[0]) => {
+    const { stream, events } = made({ log, ...options });
+    const lags = [...stream.cursors].map((cursor) => stream.lagOf(cursor).lagBytes);
+    return { tail: stream.tail, lags, events };
+  };
+
+  test("are no lag where another reader had got them from memory", () => {
+    const log = Object.assign(logOf(0), { reserved: 180, cursors: readers(100, 130) });
+    assertEquals(lagsOf(log, { replayable: false }), { tail: 180, lags: [0, 0], events: [] });
+  });
+
+  test("are no lag where they came from an upstream that was replaced", () => {
+    const log = Object.assign(logOf(0), { cursors: readers(100, 230) });
+    log.origin = { stream: "up", shift: 0, since: 200 };
+    assertEquals(lagsOf(log, {}), { tail: 200, lags: [0, 0], events: [] });
+  });
+
+  test("are no lag where they were stored once", () => {
+    const log = Object.assign(logOf(0), { closedEnd: 300, cursors: readers(100) });
+    assertEquals(lagsOf(log, { sourceless: true }), { tail: 300, lags: [0], events: [] });
+  });
+});

@@ -116,8 +116,8 @@ export class Stream {
       const known = Math.max(log.end, ...offsets);
       this.#state.tail = Math.max(known, log.reserved);
       this.#lost = { from: known, to: this.tail, why: "killed" };
-      this.#leaveOut(this.#lost);
     }
+    this.#leaveOut({ from: log.end, to: this.tail });
     for (const cursor of log.cursors) {
       this.#state.cursors.add(new StreamCursor(cursor.name, cursor.offset, cursor, log.reserved));
     }
