@@ -49,6 +49,13 @@ describe("what comes from the source", () => {
     ]);
   });
 
+  test("is taken once though it is only one byte", () => {
+    const { stream } = made();
+    stream.push(new Uint8Array(5), 5, 0);
+    stream.push(new Uint8Array(3), 3, 4);
+    assertEquals([stream.tail, stream.messages, stream.duplicates], [7, 7, 1]);
+  });
+
   test("is taken as it is from a source that cannot begin again", () => {
     const { stream, push } = made({ replayable: false });
     push(100);
@@ -104,6 +111,17 @@ describe("what comes from the source", () => {
     assertEquals(await allOf(stream, cursor), [["memory", 250, 350, 250, 10]]);
   });
 
+  test("is not divided where the log could store it at once", async () => {
+    const { stream, push, add } = made();
+    const cursor = await add("a", 0);
+    push(10);
+    push(100);
+    assertEquals(await allOf(stream, cursor), [
+      ["memory", 0, 10, 0, 1],
+      ["memory", 10, 110, 10, 10],
+    ]);
+  });
+
   test("is divided only between messages", async () => {
     const partsOf = async (...lengths: number[]) => {
       const { stream, add } = made({ floor, limit: 1e6 });
@@ -127,6 +145,7 @@ describe("what comes from the source", () => {
     assertEquals(await partsOf(450, 30), [[450, 2], [30, 0]]);
     assertEquals(await partsOf(480), [[480, 1]]);
     assertEquals(await partsOf(190, 10, 50, 50), [[200, 3], [100, 1]]);
+    assertEquals(await partsOf(1, 150, 100), [[1, 0], [150, 2], [100, 1]]);
     assertEquals(await partsOf(120, 30, 30, 30), [[180, 3], [30, 1]]);
   });
 
