@@ -78,11 +78,12 @@ describe("messages are dropped for a reader", () => {
   });
 
   test("never where it is not stuck, or the policy does not drop", async () => {
-    const { stream, push } = made({ log: null, policy: policyOf("block"), limit: 1e6 });
+    const { stream, push } = made({ log: null, policy: policyOf("block"), limit: 1e9 });
     const cursor = await atOnce(stream.addCursor("a", 0));
     stream.attach(cursor, { blockedSince: 1 }, 0);
     push(500);
     push(500);
+    for (let i = 0; i < 4; i++) void stream.push(new Uint8Array(LONGEST_WRITE), 1, stream.tail);
     assertEquals([cursor.dropped, cursor.holes], [0, []]);
   });
 });
@@ -133,6 +134,17 @@ describe("the oldest messages are dropped for a reader", () => {
     cursor.sent = M;
     push();
     assertEquals(cursor.holes, [{ from: M, to: 2 * M }]);
+  });
+
+  test("but for those that are dropped already", async () => {
+    const { cursor, push } = await oldest(4 * M, 1);
+    for (let i = 0; i < 5; i++) push();
+    cursor.holes.push({ from: 0, to: 10 }, { from: 2 * M, to: 3 * M - 10 });
+    push(20);
+    push();
+    assertEquals(cursor.holes.slice(1), [{ from: 2 * M, to: 3 * M - 10 }, {
+      ...{ from: 3 * M, to: 4 * M },
+    }]);
   });
 
   test("never where its kernel accepts bytes", async () => {
@@ -189,6 +201,25 @@ describe("a full queue", () => {
     ]);
     push(20);
     assertEquals([away.dropped, near.dropped, away.holes], [2, 0, [{ from: 200, to: 220 }]]);
+  });
+
+  test("lets the source go on only where messages are dropped instead", async () => {
+    for (const [whenFull, free] of [["drop-newest", 1], ["block", 0]] as const) {
+      const { stream, push, add, log } = made({ whenFull });
+      await add("away", 0, "away");
+      stream.review();
+      let refuse = () => {};
+      log.held.set("append", new Promise((resolve) => refuse = resolve));
+      let rooms = 0;
+      push(100);
+      void push(1000)?.then(() => rooms++);
+      await settle();
+      assertEquals([rooms, log.calls.includes("append 0 100")], [0, true]);
+      log.full = "max";
+      refuse();
+      await settle();
+      assertEquals(rooms, free);
+    }
   });
 
   test("blocks where it is so told", async () => {
