@@ -183,8 +183,11 @@ describe("a reader", () => {
     const { stream, push } = made();
     push(60);
     push(40);
-    const cursor = await atOnce(stream.addCursor("a", 50));
-    assertEquals(stream.lagOf(cursor).lagMessages, 5);
+    const [half, end] = [
+      await atOnce(stream.addCursor("half", 50)),
+      await atOnce(stream.addCursor("end", 85)),
+    ];
+    assertEquals([stream.lagOf(half).lagMessages, stream.lagOf(end).lagMessages], [5, 2]);
   });
 });
 
@@ -267,6 +270,7 @@ describe("a gap", () => {
     const one = made();
     one.push(20);
     one.push(10, 50);
+    one.push(10);
     assertEquals(await gapOf(one, 10, 20), { from: 10, to: 20 });
     assertEquals(await gapOf(one, 10, 21), { from: 10, to: 21, why: "source" });
     assertEquals(await gapOf(one, 49, 60), { from: 49, to: 60, why: "source" });
