@@ -83,6 +83,9 @@ describe("what is sent next", () => {
     push(30);
     const cursor = await add("a", 10);
     assertEquals(await nextOf(stream, cursor), 30);
+    const without = made({ log: null });
+    without.push(30);
+    assertEquals(await nextOf(without.stream, await without.add("a", 0)), 30);
     const log = new MadeLog();
     log.end = 40;
     const other = made({ log });
@@ -140,6 +143,7 @@ describe("where a reader can go on", () => {
     const { stream, add, push } = made({ log: null });
     push(30);
     const cursor = await add("a", 0);
+    assertEquals(await atOnce(stream.available(cursor, 0)), 30);
     assertEquals(await atOnce(stream.available(cursor, 10)), 30);
   });
 
@@ -161,5 +165,7 @@ describe("where a reader can go on", () => {
     assertEquals(log.calls, []);
     const empty = made({ log: null });
     assertEquals(await atOnce(empty.stream.startOfMessage(await empty.add("a", 7))), 7);
+    empty.push(30);
+    assertEquals(await atOnce(empty.stream.startOfMessage(await empty.add("b", 0))), 0);
   });
 });
