@@ -355,6 +355,16 @@ describe("the oldest part on disk", () => {
     await atOnce(made({ log: null }).stream.expire(0));
   });
 
+  test("is still why it is missing where the next one cannot be deleted", async () => {
+    const { stream, log, add, events } = made({ log: logOf(0, 100) });
+    assertEquals(await atOnce(stream.dropOldest("retain")), true);
+    log.dropOldest = () => Promise.resolve(100);
+    assertEquals(await atOnce(stream.dropOldest("drop-oldest")), false);
+    stream.miss(await add("a", 50), 50, 100);
+    stream.reportGaps();
+    assertEquals(events.at(-1), { of: "a", event: "gap", from: 50, to: 100, why: "retain" });
+  });
+
   test("is asked for once where it cannot be deleted", async () => {
     const { stream, log } = made({ log: logOf(0, 100) });
     let asked = 0;
