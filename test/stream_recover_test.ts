@@ -128,6 +128,8 @@ describe("the oldest messages for a new reader", () => {
     await add("a", 150);
     push(20);
     assertEquals(stream.oldest, 0);
+    // Nothing is stored, or all of it is deleted.
+    assertEquals(made({ log: { reserved: 150 }, replayable: false }).stream.oldest, 150);
     // What was lost begins after what is stored: a reader had more.
     const more = Object.assign(logOf(0), { reserved: 150, cursors: readers(130) });
     assertEquals(made({ log: more, replayable: false }).stream.oldest, 150);
@@ -163,8 +165,9 @@ describe("what the source may discard", () => {
   test("is counted in its positions", async () => {
     const { stream, add, push } = made({ log: null });
     assertEquals(stream.safePosition, undefined);
-    stream.follow("up", 1000);
     const cursor = await add("a", 0);
+    assertEquals(stream.safePosition, 0);
+    stream.follow("up", 1000);
     push(50);
     assertEquals(stream.safePosition, 1000);
     stream.acknowledge(cursor, 20);
@@ -212,6 +215,12 @@ describe("an upstream", () => {
     push(20, 1000);
     push(20, 1010);
     assertEquals([stream.tail, stream.position, stream.duplicates], [80, 1030, 1]);
+  });
+
+  test("that is the first one goes on, though a reader may have more", () => {
+    const { stream } = made({ log: { end: 100, reserved: 500, cursors: readers(100) } });
+    assertEquals(stream.follow("up", 1000), false);
+    assertEquals([stream.tail, stream.position], [100, 1000]);
   });
 
   test("that replaces another one begins after all that may have been sent", async () => {
