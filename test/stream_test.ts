@@ -143,6 +143,7 @@ describe("what comes from the source", () => {
     // The first message is longer than a batch.
     assertEquals(await partsOf(150, 150), [[150, 1], [150, 1]]);
     assertEquals(await partsOf(450, 30), [[450, 2], [30, 0]]);
+    assertEquals(await partsOf(150, 1), [[150, 2], [1, 0]]);
     assertEquals(await partsOf(480), [[480, 1]]);
     assertEquals(await partsOf(190, 10, 50, 50), [[200, 3], [100, 1]]);
     assertEquals(await partsOf(1, 150, 100), [[1, 0], [150, 2], [100, 1]]);
