@@ -4,6 +4,7 @@
  * Exit statuses: 0 success, 1 failure, 2 invalid command line, 130 interrupted.
  */
 import process from "node:process";
+import { exitWithoutWaiting } from "../kernel/node_exit.ts";
 import { type EndingSignal, isIgnored } from "../kernel/process_end.ts";
 import { HelpRequest, UsageError } from "./command_line.ts";
 import { formatLines, type Level, type LineFormat } from "./line_format.ts";
@@ -131,6 +132,7 @@ export async function runMain(name: string, main: Main): Promise<never> {
   process.on("unhandledRejection", onUncaught);
   let status: number;
   try {
+    await exitWithoutWaiting();
     status = await main(process.argv.slice(2)) ?? 0;
   } catch (error) {
     return await exit(fail(name, error), FLUSH_TIMEOUT_MS);

@@ -50,6 +50,8 @@ export interface Libc {
   readlink(path: Uint8Array, bytes: Uint8Array, length: number): number;
   /** syscall(2) with the number of getdents64, which differs by architecture. */
   getdents(number: number, fd: number, bytes: Uint8Array, length: number): number;
+  /** Ends this process at once. */
+  _exit(status: number): void;
 }
 
 // Parameter types by their names in Deno.dlopen; the other two runtimes' tables are derived from it.
@@ -76,6 +78,7 @@ const SIGNATURES = {
   pread: ["i32", "buffer", "u64", "i64"],
   readlink: ["buffer", "buffer", "u64"],
   syscall: ["i64", "i32", "buffer", "u64"],
+  _exit: ["i32"],
 } as const;
 
 /** Those whose result is a `long`. */
@@ -152,6 +155,7 @@ function wrap(c: Natives, u64: (n: number) => number | bigint, pin: Libc["pin"])
     pread: (fd, bytes, length, offset) => Number(c.pread(fd, bytes, u64(length), u64(offset))),
     readlink: (path, bytes, length) => Number(c.readlink(path, bytes, u64(length))),
     getdents: (number, fd, bytes, length) => Number(c.syscall(u64(number), fd, bytes, u64(length))),
+    _exit: (status) => void c._exit(status),
   };
 }
 
