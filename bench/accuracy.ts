@@ -50,7 +50,7 @@ function parsePart(text: string): typeof PARTS[number] {
 const spec = {
   name: "accuracy",
   summary: "Measures readers whose speed limit is known with bin/limit.ts, one of them\n" +
-    "several times, the article's two readers in Python, and readers of many kinds:\n" +
+    "several times, the article's readers in Python, and readers of many kinds:\n" +
     "noisy ones, ones that pause, work in batches or hoard, and ones in other\n" +
     "languages. Reports which targets are met.",
   usage: ["accuracy.ts [OPTIONS]"],
@@ -98,7 +98,7 @@ const PACED: readonly { rate: number; args: readonly string[] }[] = [
   { rate: 1e9, args: [] },
   { rate: STEADY, args: ["--pause", "50", "--every", "500"] },
 ];
-const PYTHON = ["naive.py", "drain.py"];
+const PYTHON = ["naive.py", "drain.py", "drain_bytearray.py"];
 /** The target is 60 s at most; a search that takes longer than this hangs. Seconds. */
 const LONGEST_SEARCH = 300;
 

@@ -67,7 +67,7 @@ function markdown(rows: readonly (readonly string[])[]): string {
 
 const machineLine = ({ environment }: { environment: Machine }) => `${formatMachine(environment)}.`;
 
-/** The article's two readers, in Python. */
+/** The article's readers, in Python. */
 function limitTable(): string {
   const results = read<AccuracyRow>("python");
   const rows = results.rows.flatMap((row) => {
