@@ -10,8 +10,6 @@ import {
 } from "#std/assert";
 import { findLimit } from "../src/measure/limit.ts";
 import type { LimitEvent } from "../src/measure/limit_options.ts";
-import type { Connection } from "../src/net/net.ts";
-import { loadAdapter } from "../src/net/load.ts";
 import {
   assertFound,
   attaching,
@@ -26,15 +24,22 @@ import {
 import { Program, start } from "./process.ts";
 import { until, within } from "./within.ts";
 
-/** A reader in this process that takes all there is, until its end. */
-async function connectReader(port: number): Promise<Connection> {
-  const net = await loadAdapter();
-  const connection = await net.connect({ host: "127.0.0.1", port });
-  void (async () => {
-    while (await connection.read(65_536) !== null);
-    connection.close();
-  })();
-  return connection;
+/** Starts a reader in a session of its own, as from another terminal, and waits until it is connected. */
+async function startReader(words: readonly string[], port: number): Promise<Program> {
+  const connected = connections(port);
+  const filled = words.map((word) => fill(word, port));
+  const reader = new Program("setsid", ["--wait", ...filled], { timeoutMs: 60_000 });
+  await until("a connected reader", 5000, () => connections(port) > connected);
+  return reader;
+}
+
+/** How many connections of a listener on this port are established (proc(5), tcp: state 01). */
+function connections(port: number): number {
+  const local = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  return readFileSync("/proc/net/tcp", "utf8").split("\n").filter((line) => {
+    const [, at = "", , state] = line.trim().split(/\s+/);
+    return at.endsWith(local) && state === "01";
+  }).length;
 }
 
 describe("--attach", () => {
@@ -71,18 +76,16 @@ describe("--attach", () => {
 
   test("two readers, of which the second is the slow one", async (t) => {
     const rate = 3e6;
-    const slow = await paced(t, rate);
-    if (slow === undefined) return;
+    const [fast, slow] = [await paced(t, 20 * rate), await paced(t, rate)];
+    if (fast === undefined || slow === undefined) return;
     await attaching(["--readers", "2", "--precision", "10%"], async (program, port) => {
-      const fast = await connectReader(port);
-      const words = slow.map((word) => fill(word, port));
-      const reader = new Program(words[0]!, words.slice(1), { timeoutMs: 60_000 });
+      const readers = [await startReader(fast, port), await startReader(slow, port)];
       const ran = await within("the outcome", 50_000, program.ended);
       const result = parse(ran);
       assertFound(result, rate, 0.1);
       assertEquals([result.readers, result.firstBehind], [2, 1], ran.stderr);
       assertEquals(ran.status, result.outcome === "found" ? 0 : 1, ran.stderr);
-      await within("both ends", 5000, Promise.all([fast.closed, reader.ended]));
+      await within("both ends", 5000, Promise.all(readers.map(({ ended }) => ended)));
     });
   });
 });

@@ -130,6 +130,18 @@ describe("the size of quanta", () => {
     assertGreater(reader.run(5), 0.75 * 50e6);
   });
 
+  test("begins anew with the first size for a reader that stays slow after too much", () => {
+    // As one whose memory is given back and asked for again with each quantum, until they are small.
+    let isSlow = false;
+    const reader = new MadeReader((size) => {
+      if (size > 64 * KIB) isSlow = true;
+      else if (size <= 16 * KIB) isSlow = false;
+      return isSlow ? 0.3e6 : after(0.05, 100e6)(size, 0);
+    });
+    reader.run(1);
+    assertGreater(reader.run(30), 0.85 * after(0.05, 100e6)(64 * KIB, 0));
+  });
+
   test("grows for a reader that needs more at once", () => {
     const reader = new MadeReader(after(0.05, 1e6));
     reader.run(1);

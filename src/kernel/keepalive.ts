@@ -2,7 +2,7 @@
  * Socket options of TCP that end a connection whose peer has vanished, on a descriptor of this process.
  * From linux/tcp.h and asm-generic/socket.h. All return false without libc, or when the kernel refuses.
  */
-import { intOption, setIntOption } from "./socket_calls.ts";
+import { intOption, IPPROTO_TCP, setIntOption } from "./socket_calls.ts";
 
 /**
  * A connection without traffic is probed after `idleSeconds`, and then every `intervalSeconds`. It ends
@@ -16,7 +16,6 @@ export const SILENCE_MS: number = 1000 *
 
 const SOL_SOCKET = 1;
 const SO_KEEPALIVE = 9;
-const IPPROTO_TCP = 6;
 const TCP_KEEPIDLE = 4;
 const TCP_KEEPINTVL = 5;
 const TCP_KEEPCNT = 6;

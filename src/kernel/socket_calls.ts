@@ -2,6 +2,8 @@
 import { libc } from "./libc.ts";
 
 const SOL_SOCKET = 1;
+export const IPPROTO_TCP = 6;
+const TCP_NODELAY = 1;
 /** SO_SNDBUF and SO_RCVBUF. */
 const BUFFER_OPTION = { send: 7, receive: 8 } as const;
 const MSG_DONTWAIT = 0x40;
@@ -47,6 +49,14 @@ export function bufferSize(fd: number, which: "send" | "receive"): number | unde
  */
 export function setBufferSize(fd: number, which: "send" | "receive", bytes: number): boolean {
   return setIntOption(fd, SOL_SOCKET, BUFFER_OPTION[which], bytes);
+}
+
+/**
+ * Sets TCP_NODELAY (tcp(7)): the last, short segment of what was written is sent at once, and does not wait for
+ * the acknowledgement of those before it, which a kernel may delay by 40 ms. Returns false when it could not be set.
+ */
+export function setNoDelay(fd: number): boolean {
+  return setIntOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 }
 
 /**

@@ -1,6 +1,7 @@
 /** Decodes `struct tcp_info`, and requests it for a descriptor of this process (some 0.7 µs). */
 import { libc } from "./libc.ts";
 import type { TcpInfo } from "./socket_state.ts";
+import { IPPROTO_TCP } from "./socket_calls.ts";
 
 const SIZEOF_TCP_INFO = 256;
 /** The struct up to and including tcpi_sndbuf_limited (u64 at 184), which Linux 4.10 added. */
@@ -55,7 +56,6 @@ export function decodeBytesReceived(
   return length < MIN_TCP_INFO ? undefined : u64(view, at + 128);
 }
 
-const IPPROTO_TCP = 6;
 const TCP_INFO = 11;
 const infoBuffer = new Uint8Array(new ArrayBuffer(SIZEOF_TCP_INFO));
 const infoView = new DataView(infoBuffer.buffer);

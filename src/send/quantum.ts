@@ -8,8 +8,14 @@ const FIRST = 16 << 10;
 const SIZES = 15;
 /** So many quanta of one size, and so many ms, are measured before a decision. */
 const MEASURED = { quanta: 6, ms: 5 };
-/** One quantum is enough where it took so long, and less than half of the usual rate; ms. */
+/**
+ * One quantum is enough to end a trial where it took so long, and less than half of the usual rate; ms. Of the size
+ * that is used, two in a row: one may be a pause of the reader. Then it all begins anew with the first size, because
+ * a reader that has once been sent too much may need far less than half of that to become fast again.
+ */
 const COLLAPSED = { share: 0.5, ms: 20 };
+/** After a collapse the reader is left alone after so many quanta, each time no longer than this. */
+const PAUSE = { quanta: 3, mostMs: 1000 };
 /**
  * Between two quanta the reader has nothing to read until the server notices. Quanta that take longer than
  * this cost less than 2 % of the reader's time, so larger ones are not tried: where the server looks in
@@ -42,10 +48,16 @@ export class QuantumSearch {
   #bytes = 0;
   #ms = 0;
   #quanta = 0;
-  /** No trial before so many ms more were measured. */
-  #waitMs = 0;
-  /** What the collapse cost because of which a smaller size is tried; ms. */
-  #lostMs = 0;
+  /** All that was measured, and by size: no trial before that; ms. */
+  #clockMs = 0;
+  readonly #notBeforeMs = new Float64Array(SIZES);
+  /** The last quantum took far too long. */
+  #wasSlow = false;
+  /** What it took before it collapsed, bytes a second; and after how many more quanta it is left alone. */
+  #before = 0;
+  #pauses = 0;
+  /** What the last quantum took; ms. */
+  #lastMs = 0;
   /** What a quantum should take; 0: not known. ms. */
   usualMs = 0;
 
@@ -57,6 +69,14 @@ export class QuantumSearch {
   /** Of the next quantum; bytes. */
   get size(): number {
     return this.#fixed ?? FIRST * 2 ** (this.#tried ?? this.#home);
+  }
+
+  /**
+   * How long the reader is left alone once it has read a quantum: after a collapse as long as it took for that. It
+   * still works on what it has read, and must find nothing when it looks for more, or it goes on gathering. ms.
+   */
+  get pauseMs(): number {
+    return this.#pauses === 0 ? 0 : Math.min(PAUSE.mostMs, this.#lastMs);
   }
 
   /** What the reader usually takes; bytes a second, 0: not known. */
@@ -71,15 +91,22 @@ export class QuantumSearch {
   measure(bytes: number, ms: number, closely: boolean): void {
     this.#bytes += bytes;
     this.#ms += ms;
+    this.#clockMs += ms;
     this.#quanta++;
+    this.#lastMs = ms;
+    const { share } = COLLAPSED;
+    if (this.#pauses > 0) this.#pauses--;
+    if (bytes / ms * 1000 >= share * this.#before) this.#pauses = 0;
     const rate = this.#bytes / this.#ms * 1000;
     const enough = this.#quanta >= MEASURED.quanta && this.#ms >= MEASURED.ms;
-    const collapsed = ms >= COLLAPSED.ms && bytes / ms * 1000 < COLLAPSED.share * this.rate;
+    const isSlow = ms >= COLLAPSED.ms && bytes / ms * 1000 < COLLAPSED.share * this.rate;
+    const collapsed = isSlow && (this.#wasSlow || this.#tried !== undefined);
+    this.#wasSlow = isSlow;
     if (!enough && !collapsed) return;
     const meanMs = this.#ms / this.#quanta;
     const { size } = this;
-    if (this.#tried === undefined) this.#judge(rate, meanMs, closely);
-    else this.#compare(this.#tried, rate);
+    if (this.#tried !== undefined) this.#compare(this.#tried, rate);
+    else this.#judge(rate, meanMs, { closely, collapsed });
     this.usualMs = meanMs * this.size / size;
     this.#bytes = this.#ms = this.#quanta = 0;
   }
@@ -89,24 +116,36 @@ export class QuantumSearch {
     if (this.#fixed !== undefined || bytes <= FIRST * 2 ** this.#home) return;
     this.#home = Math.min(SIZES - 1, Math.ceil(Math.log2(bytes / FIRST)));
     this.#tried = undefined;
-    this.#rates.fill(0);
+    // What is known of smaller sizes stays: if this one is slower, they are tried again.
+    this.#rates.fill(0, this.#home);
     this.usualMs = 0;
   }
 
   /** A rate with the size that is used: is another one worth a trial? */
-  #judge(rate: number, meanMs: number, closely: boolean): void {
+  #judge(
+    rate: number,
+    meanMs: number,
+    { closely, collapsed }: { closely: boolean; collapsed: boolean },
+  ): void {
     const home = this.#home;
     const before = this.#rates[home]!;
-    const collapsed = rate < COLLAPSED.share * before;
-    this.#lostMs = collapsed ? this.#ms * (1 - rate / before) : 0;
-    this.#rates[home] = before === 0 || collapsed ? rate : before + WEIGHT * (rate - before);
+    const slow = collapsed || rate < COLLAPSED.share * before;
+    this.#rates[home] = before === 0 || slow ? rate : before + WEIGHT * (rate - before);
     if (this.#fixed !== undefined) return;
-    this.#waitMs -= this.#ms;
+    if (slow && home > 0) {
+      this.#failures[home]!++;
+      this.#before = before;
+      this.#pauses = PAUSE.quanta;
+      this.#home = 0;
+      this.#rates.fill(0);
+      return;
+    }
+    const now = this.#clockMs;
     const smaller = this.#fastest(home - 1);
-    if (home > 0 && (collapsed || (this.#waitMs <= 0 && this.rate < SLOWER * smaller))) {
-      this.#tried = home - 1;
-    } else if (this.#waitMs <= 0 && meanMs < (closely ? WORTH.closely : WORTH.byTicks)) {
-      if (home + 1 < SIZES) this.#tried = home + 1;
+    const isDue = (size: number) => size >= 0 && size < SIZES && now >= this.#notBeforeMs[size]!;
+    if (this.rate < SLOWER * smaller && isDue(home - 1)) this.#tried = home - 1;
+    else if (meanMs < (closely ? WORTH.closely : WORTH.byTicks) && isDue(home + 1)) {
+      this.#tried = home + 1;
     }
   }
 
@@ -119,11 +158,11 @@ export class QuantumSearch {
     if (tried > home) {
       if (rate >= KEPT * this.#fastest(home)) {
         this.#home = tried;
-        this.#failures[tried] = this.#waitMs = 0;
+        this.#failures[tried] = 0;
       } else this.#wait(tried, this.#ms * (1 - rate / usual));
     } else if (rate > FASTER * usual) {
       this.#home = tried;
-      this.#wait(home, this.#lostMs);
+      this.#wait(home, WAIT.least);
     } else {
       // It is slower for another reason: what is known of smaller sizes is out of date.
       this.#rates.fill(0, 0, tried);
@@ -133,7 +172,8 @@ export class QuantumSearch {
 
   #wait(size: number, lostMs: number): void {
     const times = ++this.#failures[size]! === 1 ? 1 : WAIT.times;
-    this.#waitMs = Math.min(WAIT.most, Math.max(WAIT.least, times * lostMs));
+    this.#notBeforeMs[size] = this.#clockMs +
+      Math.min(WAIT.most, Math.max(WAIT.least, times * lostMs));
   }
 
   /** The highest rate with a size up to this one. */

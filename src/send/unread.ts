@@ -4,6 +4,7 @@
  * quantum, and the next one only after it has read all of that.
  */
 import { setImmediate } from "node:timers";
+import { setNoDelay } from "../kernel/socket_calls.ts";
 import type { Connection } from "../net/net.ts";
 import { QuantumSearch } from "./quantum.ts";
 import { ReadView, seesReader, type UnreadView } from "./unread_view.ts";
@@ -22,8 +23,11 @@ const TICK_MS = 1;
  * Milliseconds; the time, and with `auto` what it gets, doubles with each repetition.
  */
 const STUCK_MS = 1000;
-/** It had waited for more if it then reads all of that at this share of its usual rate. */
-const WAITED = 0.5;
+/**
+ * It had waited for more if it goes on reading so soon after it got that, and reads all of it at this share of its
+ * usual rate. One that was stopped goes on at another time. Milliseconds.
+ */
+const WAITED = { ms: 50, share: 0.5 };
 /** One that takes less than this share of its usual rate for so long is reported. */
 const HELD = { share: 0.25, ms: 300 };
 
@@ -66,7 +70,7 @@ export class UnreadGate {
   /** Since when it is not sent anything; undefined: it may be. */
   #waitsSinceMs: number | undefined;
   /** For a reader that leaves a rest. */
-  readonly #stuck = { unread: Infinity, sinceMs: 0, times: 0 };
+  readonly #stuck = { unread: Infinity, sinceMs: 0, times: 0, toppedMs: -Infinity };
   /** How often it was sent more in this wait. */
   #tops = 0;
   /** What it had when it went on reading after that, and since when it reads. */
@@ -74,6 +78,8 @@ export class UnreadGate {
   /** What was unread when it was first seen to wait. */
   #unreadThen = Infinity;
   #held = false;
+  /** Since when it has read everything; undefined: it has not. */
+  #emptyMs: number | undefined;
   /** It is looked at in each turn of the event loop. */
   #isClose = false;
   /** It was so for the present quantum. */
@@ -103,8 +109,8 @@ export class UnreadGate {
     if (this.#sent === 0) this.#startMs = this.#now();
     if (this.#sent < this.quantum) return this.quantum - this.#sent;
     const nowMs = this.#now();
-    if (this.#view.unread() === 0) {
-      this.#next(nowMs);
+    if (this.#view.unread() === 0 && this.#search.pauseMs === 0) {
+      this.#next(nowMs, nowMs);
       return this.quantum;
     }
     this.#waitsSinceMs = nowMs;
@@ -134,7 +140,9 @@ export class UnreadGate {
     if (this.#waitsSinceMs === undefined) return;
     const unread = this.#view.unread();
     if (unread === 0) {
-      this.#next(nowMs);
+      this.#emptyMs ??= nowMs;
+      if (nowMs < this.#emptyMs + this.#search.pauseMs) return;
+      this.#next(nowMs, this.#emptyMs);
       this.#options.wake();
       return;
     }
@@ -142,7 +150,9 @@ export class UnreadGate {
     if (this.#unreadThen === Infinity) this.#unreadThen = unread;
     const stuck = this.#stuck;
     if (unread < stuck.unread) {
-      if (stuck.times > 0) this.#waitedFor = { bytes: stuck.unread, sinceMs: nowMs };
+      if (nowMs - stuck.toppedMs < WAITED.ms) {
+        this.#waitedFor = { bytes: stuck.unread, sinceMs: nowMs };
+      }
       stuck.sinceMs = nowMs;
       stuck.times = 0;
       this.#watch(nowMs, unread);
@@ -166,8 +176,11 @@ export class UnreadGate {
       const now = this.#now();
       if (this.#waitsSinceMs !== undefined && now < untilMs) {
         if (this.#view.unread() > 0) return this.#soon(look);
-        this.#next(now);
-        this.#options.wake();
+        this.#emptyMs ??= now;
+        if (this.#search.pauseMs === 0) {
+          this.#next(now, this.#emptyMs);
+          this.#options.wake();
+        }
       }
       this.#looks.close--;
       this.#isClose = false;
@@ -175,8 +188,8 @@ export class UnreadGate {
     this.#soon(look);
   }
 
-  /** The reader has read everything: the next quantum may be sent. */
-  #next(nowMs: number): void {
+  /** The reader has read everything, since `emptyMs`: the next quantum may be sent. */
+  #next(nowMs: number, emptyMs: number): void {
     if (this.#held) {
       this.#held = false;
       const seconds = (nowMs - this.#waitsSinceMs!) / 1000;
@@ -184,9 +197,10 @@ export class UnreadGate {
     }
     if (this.#waitedFor !== undefined) this.#learn(this.#waitedFor, nowMs);
     if (this.#saturated && this.#sent > 0) {
-      this.#search.measure(this.#sent, nowMs - this.#startMs, this.#wasClose);
+      this.#search.measure(this.#sent, emptyMs - this.#startMs, this.#wasClose);
     }
     this.#sent = 0;
+    this.#emptyMs = undefined;
     this.#startMs = nowMs;
     this.#saturated = true;
     this.#wasClose = false;
@@ -199,7 +213,7 @@ export class UnreadGate {
   /** It reads nothing of what it has: perhaps it waits for more. */
   #top(nowMs: number, unread: number): void {
     this.#sent = this.#auto ? this.quantum * (1 - 2 ** this.#tops) : unread;
-    this.#stuck.sinceMs = nowMs;
+    this.#stuck.sinceMs = this.#stuck.toppedMs = nowMs;
     this.#stuck.times++;
     this.#tops++;
     this.#saturated = false;
@@ -211,7 +225,7 @@ export class UnreadGate {
   /** It has read all, after it had waited for more: was it because of that, or was it stopped meanwhile? */
   #learn({ bytes, sinceMs }: { bytes: number; sinceMs: number }, nowMs: number): void {
     const rate = bytes / Math.max(TICK_MS, nowMs - sinceMs) * 1000;
-    if (rate >= WAITED * this.#search.rate) this.#search.grow(bytes);
+    if (rate >= WAITED.share * this.#search.rate) this.#search.grow(bytes);
   }
 
   /** It reads, but far less than usual. */
@@ -244,6 +258,8 @@ export function openGate(
   { connection, unread, written = 0, wake, onEvent }: GateOptions,
 ): UnreadGate | undefined {
   if (!seesReader(connection)) return undefined;
+  // A quantum has an end, and the reader must have it before it gets the next one.
+  if (connection.fd !== undefined) setNoDelay(connection.fd);
   const view = new ReadView(connection, written);
   return new UnreadGate({ unread, view, wake, ...(onEvent === undefined ? {} : { onEvent }) });
 }
