@@ -1,4 +1,5 @@
 /** What bench/article.ts writes, and its tables. */
+import { median } from "../src/measure/statistics.ts";
 import type { Machine } from "../src/report/machine.ts";
 import { formatBytes, formatSeconds } from "../src/text/units.ts";
 
@@ -60,10 +61,7 @@ export function formatBufferRow({ sendBuffer, receiveBuffer, seconds, sent }: Bu
   return [
     size(sendBuffer),
     size(receiveBuffer),
-    formatBytes(middleOf(sent)),
-    formatSeconds(middleOf(seconds)),
+    formatBytes(median(sent)),
+    formatSeconds(median(seconds)),
   ];
 }
-
-const middleOf = (values: readonly number[]): number =>
-  [...values].sort((a, b) => a - b)[values.length >> 1]!;

@@ -67,6 +67,15 @@ function markdown(rows: readonly (readonly string[])[]): string {
 
 const machineLine = ({ environment }: { environment: Machine }) => `${formatMachine(environment)}.`;
 
+/** A section of a results file that may not exist yet. */
+function ofFile<Result>(name: string, format: (result: Result) => string): () => string {
+  const file = new URL(`bench/results/${name}.json`, ROOT);
+  return () =>
+    existsSync(file)
+      ? format(JSON.parse(readFileSync(file, "utf8")) as Result)
+      : "Not measured yet.";
+}
+
 /** The article's readers, in Python. */
 function limitTable(): string {
   const results = read<AccuracyRow>("python");
@@ -103,13 +112,13 @@ function accuracyTable(): string {
 }
 
 /** Readers of many kinds, whose true rate is known. */
-function kindsTable(): string {
-  if (!existsSync(new URL("bench/results/kinds.json", ROOT))) return "Not measured yet.";
-  const results: Results<KindRow> & Compilers = read<KindRow>("kinds");
-  return `${markdown([KIND_HEAD, ...results.rows.map(formatKindRow)])}\n\n` +
+const kindsTable = ofFile(
+  "kinds",
+  (results: Results<KindRow> & Compilers) =>
+    `${markdown([KIND_HEAD, ...results.rows.map(formatKindRow)])}\n\n` +
     `Intervals that hold the true rate: ${formatCoverage(results.rows)}. ` +
-    `${formatCompilers(results)}${machineLine(results)}`;
-}
+    `${formatCompilers(results)}${machineLine(results)}`,
+);
 
 /** The search over simulated readers. */
 function coverageTable(): string {
@@ -127,30 +136,19 @@ function speedTable(): string {
   return `${markdown([[...ROW_HEAD], ...rows])}\n\n${machineLine(results)}`;
 }
 
-function spillTable(): string {
-  if (!existsSync(new URL("bench/results/spill.json", ROOT))) return "Not measured yet.";
-  const results = read<SpillRow>("spill");
-  const rows = results.rows.map(formatSpillRow);
-  return `${markdown([[...ROW_HEAD], ...rows])}\n\n${machineLine(results)}`;
-}
+const spillTable = ofFile(
+  "spill",
+  (results: Results<SpillRow>) =>
+    `${markdown([[...ROW_HEAD], ...results.rows.map(formatSpillRow)])}\n\n${machineLine(results)}`,
+);
 
 /** Small changes of the source, and whether a test notices them. */
-function mutationTable(): string {
-  const file = new URL("bench/results/mutation.json", ROOT);
-  if (!existsSync(file)) return "Not measured yet.";
-  const result = JSON.parse(readFileSync(file, "utf8")) as MutationResult;
-  return `${markdown([MUTATION_HEAD, ...result.files.map(formatMutationRow)])}\n\n` +
-    `${formatMutations(result)}. ${machineLine(result)}`;
-}
-
-/** A section of a results file that may not exist yet. */
-function ofFile<Result>(name: string, format: (result: Result) => string): () => string {
-  const file = new URL(`bench/results/${name}.json`, ROOT);
-  return () =>
-    existsSync(file)
-      ? format(JSON.parse(readFileSync(file, "utf8")) as Result)
-      : "Not measured yet.";
-}
+const mutationTable = ofFile(
+  "mutation",
+  (result: MutationResult) =>
+    `${markdown([MUTATION_HEAD, ...result.files.map(formatMutationRow)])}\n\n` +
+    `${formatMutations(result)}. ${machineLine(result)}`,
+);
 
 /** What a reader's calls return after its server has closed the connection. */
 const errorTable = ofFile(

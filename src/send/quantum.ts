@@ -94,12 +94,12 @@ export class QuantumSearch {
     this.#clockMs += ms;
     this.#quanta++;
     this.#lastMs = ms;
-    const { share } = COLLAPSED;
+    const last = bytes / ms * 1000;
     if (this.#pauses > 0) this.#pauses--;
-    if (bytes / ms * 1000 >= share * this.#before) this.#pauses = 0;
+    if (last >= COLLAPSED.share * this.#before) this.#pauses = 0;
     const rate = this.#bytes / this.#ms * 1000;
     const enough = this.#quanta >= MEASURED.quanta && this.#ms >= MEASURED.ms;
-    const isSlow = ms >= COLLAPSED.ms && bytes / ms * 1000 < COLLAPSED.share * this.rate;
+    const isSlow = ms >= COLLAPSED.ms && last < COLLAPSED.share * this.rate;
     const collapsed = isSlow && (this.#wasSlow || this.#tried !== undefined);
     this.#wasSlow = isSlow;
     if (!enough && !collapsed) return;
