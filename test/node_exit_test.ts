@@ -1,9 +1,9 @@
 /** The end of a process on Node, which does not wait for its threads. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { assertEquals } from "#std/assert";
+import { assert, assertEquals } from "#std/assert";
 import { runtime } from "../src/kernel/runtime.ts";
 import { ROOT, start } from "./process.ts";
 import { skip } from "./skip.ts";
@@ -41,6 +41,19 @@ test("a process ends though one of its threads does not", async (t) => {
     );
     assertEquals([status, stderr], [7, ""]);
     assertEquals(readFileSync(join(folder, "exit"), "utf8"), "7");
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test("a process saves Node's cache of compiled code at its end", async (t) => {
+  if (runtime !== "node") return skip(t, "only Node has this cache");
+  const folder = mkdtempSync(join(tmpdir(), "speedlimit-exit-"));
+  try {
+    const env = { NODE_COMPILE_CACHE: folder };
+    await within("its end", 20_000, start(["server.ts", "--help"], { env }).ended);
+    const files = readdirSync(folder, { recursive: true });
+    assert(files.length > 20, `${files.length} files`);
   } finally {
     rmSync(folder, { recursive: true });
   }

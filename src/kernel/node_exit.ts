@@ -13,6 +13,13 @@ export async function exitWithoutWaiting(): Promise<void> {
   const { libc } = await import("./libc.ts");
   if (typeof libc === "string") return;
   const { _exit } = libc;
+  // Bun has no such function.
+  const { flushCompileCache } = await import("node:module");
+  const reallyExit = (status?: number) => {
+    // Node would save it later, where NODE_COMPILE_CACHE asks for one.
+    flushCompileCache();
+    _exit(status ?? 0);
+  };
   // `process.exit` calls it last, as a property.
-  Object.assign(process, { reallyExit: (status?: number) => _exit(status ?? 0) });
+  Object.assign(process, { reallyExit });
 }
