@@ -53,7 +53,7 @@ const COSTS: Record<string, [seconds: number, load: number]> = {
   "limit_test.ts": [93, 0.2],
   "map_test.ts": [31, 0.6],
   "metrics_test.ts": [4, 0.6],
-  "micro_test.ts": [12, 1.2],
+  "micro_test.ts": [5, 1],
   "net_test.ts": [4, 0.5],
   "page_test.ts": [23, 0.4],
   "publish_test.ts": [3, 1.4],
