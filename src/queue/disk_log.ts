@@ -110,6 +110,8 @@ export class DiskLog implements Log {
   #unresolved: { end: number; resolve: () => void; reject: (error: Error) => void }[] = [];
   #syncing: Promise<void> | undefined;
   #syncTimer: ReturnType<typeof setTimeout> | undefined;
+  /** Settles when all that is to be deleted so far is. */
+  #deleting: Promise<void> = Promise.resolve();
 
   constructor(context: DiskLogContext, row: LogState) {
     this.#context = context;
@@ -559,9 +561,14 @@ export class DiskLog implements Log {
     if (at < 0) return;
     this.#segments.splice(at, 1);
     this.#context.space.used -= segment.size;
-    try {
+    // One after the other: a kill must not leave an older one behind, with a gap after it.
+    const deleting = this.#deleting.catch(() => {}).then(async () => {
       await segment.close();
       await unlink(segment.path);
+    });
+    this.#deleting = deleting;
+    try {
+      await deleting;
     } catch (error) {
       throw explain(error, `cannot delete from the queue ${this.#context.folder}`);
     }
