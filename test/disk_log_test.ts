@@ -1275,32 +1275,36 @@ describe("what is delivered is deleted", () => {
     assertEquals([made.files, log.start], [[600], 600]);
   }, short);
 
-  withLog("in order, so that a kill leaves no gap: also where the first one is still read", async (made) => {
-    const { log } = made;
-    const reader = await log.openCursor("a", 0);
-    await made.fill(5);
-    let go = () => {};
-    const held = new Promise<void>((resolve) => go = resolve);
-    const holding = (read: Method): Method =>
-      async function (...args) {
-        await held;
-        return await read.apply(this, args);
-      };
-    await withMethod("read", (read) => holding(read), async () => {
-      const reading = log.read(0);
-      await turns(3);
-      reader.release(500);
-      const both = [watch(log.settled()), watch(log.settled())];
-      // Time enough to delete another one.
-      for (let i = 0; i < 100; i++) await stat(made.folder);
-      assertEquals([made.files, both[0]!.outcome], [[0, 200, 400], "waits"]);
-      go();
-      assertEquals((await reading)?.offset, 0);
-      while (both.some(({ outcome }) => outcome === "waits")) await turn();
-      assertEquals([made.files, log.start], [[], 500]);
-    });
-    made.assertSpace();
-  }, short);
+  withLog(
+    "in order, so that a kill leaves no gap: also where the first one is still read",
+    async (made) => {
+      const { log } = made;
+      const reader = await log.openCursor("a", 0);
+      await made.fill(5);
+      let go = () => {};
+      const held = new Promise<void>((resolve) => go = resolve);
+      const holding = (read: Method): Method =>
+        async function (...args) {
+          await held;
+          return await read.apply(this, args);
+        };
+      await withMethod("read", (read) => holding(read), async () => {
+        const reading = log.read(0);
+        await turns(3);
+        reader.release(500);
+        const both = [watch(log.settled()), watch(log.settled())];
+        // Time enough to delete another one.
+        for (let i = 0; i < 100; i++) await stat(made.folder);
+        assertEquals([made.files, both[0]!.outcome], [[0, 200, 400], "waits"]);
+        go();
+        assertEquals((await reading)?.offset, 0);
+        while (both.some(({ outcome }) => outcome === "waits")) await turn();
+        assertEquals([made.files, log.start], [[], 500]);
+      });
+      made.assertSpace();
+    },
+    short,
+  );
 
   withLog("but not what a reader needs again that was moved back meanwhile", async (made) => {
     const { log, state } = made;
