@@ -49,6 +49,17 @@ export {
   textMessage,
 } from "./src/message/message.ts";
 export {
+  parseRecording,
+  readRecording,
+  type Recording,
+  RecordingError,
+} from "./src/message/recording.ts";
+export { TemplateError, templateMessage } from "./src/message/template.ts";
+export type { OutputOptions, OutputPlace } from "./src/output/output.ts";
+export type { CounterOptions } from "./src/output/output_counter.ts";
+export type { OutputResult } from "./src/measure/limit_result.ts";
+export { parseScript, type Script, ScriptError, type Statement } from "./src/send/script.ts";
+export {
   type Adapter,
   type Closed,
   type Connection,
@@ -92,14 +103,8 @@ export {
   type FloodSourceOptions,
   type NumberedMessage,
 } from "./src/source/flood_source.ts";
-export {
-  createFramer,
-  type Frame,
-  type Framed,
-  FrameError,
-  type Framer,
-  parseFrame,
-} from "./src/message/frame.ts";
+export { createFramer, parseFrame } from "./src/message/frame.ts";
+export { type Frame, type Framed, FrameError, type Framer } from "./src/message/framer.ts";
 export {
   fillNumbered,
   type NumberedFill,

@@ -11,7 +11,8 @@ import {
   parseResume,
 } from "../src/message/protocol.ts";
 import { ProtocolError } from "../src/message/protocol.ts";
-import { createFramer, type Frame, FrameError, parseFrame } from "../src/message/frame.ts";
+import { createFramer, parseFrame } from "../src/message/frame.ts";
+import { type Frame, FrameError } from "../src/message/framer.ts";
 import { NumberedVerifier } from "../src/message/numbered.ts";
 import {
   fileHeaderError,

@@ -126,7 +126,7 @@ const TESTS: readonly [path: string, tests: readonly string[]][] = [
   ["src/queue/", QUEUE],
   ["src/source/ack_sender.ts", ["ack_sender_test.ts", ...SOURCE]],
   ["src/source/file_source.ts", ["file_source_test.ts", ...SOURCE]],
-  ["src/source/reassembly.ts", ["reassembly_test.ts", ...SOURCE]],
+  ["src/message/reassembly.ts", ["reassembly_test.ts", ...SOURCE]],
   ["src/source/", SOURCE],
   ["src/message/", ["ack_test.ts", "frame_test.ts", "numbered_test.ts"]],
 ];

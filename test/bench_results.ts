@@ -189,6 +189,7 @@ export function madeLimit(reader: string, limit: number, drains = limit): LimitR
     intake: null,
     hoards: false,
     hidden: null,
+    output: null,
     drift: null,
     queueSource: "socket",
     messageSize: 13,

@@ -7,7 +7,7 @@ import type { Experiment } from "../src/measure/experiment.ts";
 import { HELD_BACK } from "../src/measure/hidden_backlog.ts";
 import { SAMPLE_EVERY_MS } from "../src/measure/meter.ts";
 import type { TrialResult } from "../src/measure/trial.ts";
-import { MadeReader, MESSAGE_SIZE } from "./made_reader.ts";
+import { MadeReader } from "./made_reader.ts";
 
 /** Trials of which the test says what came out. */
 class MadeExperiment {
@@ -156,7 +156,7 @@ describe("after an overload", () => {
   test("a reader has recovered once its backlog is small", async () => {
     const atOnce = await recovery(() => small);
     assertEquals([atOnce.recovered, atOnce.seconds], [true, 0]);
-    assertEquals(atOnce.readers[0]!.asked[0], RATE / MESSAGE_SIZE);
+    assertEquals(atOnce.readers[0]!.asked[0], RATE);
     const clears = await recovery((seconds) => 1e6 * (1 - seconds));
     assertEquals(clears.recovered, true);
     assertAlmostEquals(clears.seconds, after(1 - small / 1e6), 1e-9);

@@ -16,7 +16,7 @@ import process from "node:process";
 import { describe, test } from "node:test";
 import { setImmediate } from "node:timers";
 import { assert, assertEquals, assertRejects, assertThrows } from "#std/assert";
-import type { Frame } from "../src/message/frame.ts";
+import type { Frame } from "../src/message/framer.ts";
 import type { Ticker } from "../src/send/pacer.ts";
 import { FILE_KIND, FileSource, type FileSourceOptions } from "../src/source/file_source.ts";
 import type { Sink, SourceEvent } from "../src/source/source.ts";

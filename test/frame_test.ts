@@ -1,14 +1,9 @@
 /** Frames: every way to cut a stream, against a plain search for where its messages end. */
 import { describe, test } from "node:test";
 import { assert, assertEquals, assertMatch, assertThrows } from "#std/assert";
-import {
-  createFramer,
-  formatFrame,
-  type Frame,
-  FrameError,
-  parseFrame,
-} from "../src/message/frame.ts";
-import { Reassembly } from "../src/source/reassembly.ts";
+import { createFramer, formatFrame, parseFrame } from "../src/message/frame.ts";
+import { type Frame, FrameError } from "../src/message/framer.ts";
+import { Reassembly } from "../src/message/reassembly.ts";
 import { UnitError } from "../src/text/units.ts";
 
 const LF = 10;
@@ -30,6 +25,14 @@ function endsOf(frame: Frame, stream: Uint8Array): number[] {
         if (at <= stream.length) ends.push(at);
       }
       break;
+    case "octet":
+      for (let at = 0; at < stream.length;) {
+        const space = stream.indexOf(32, at);
+        if (space < 0) break;
+        at = space + 1 + Number(new TextDecoder().decode(stream.subarray(at, space)));
+        if (at <= stream.length) ends.push(at);
+      }
+      break;
     case "none":
       break;
   }
@@ -48,17 +51,25 @@ function random(seed: number): (below: number) => number {
 /** Messages of these lengths, without what frames them, and the beginning of another. */
 function streamOf(frame: Frame, lengths: readonly number[], rest: number): Uint8Array {
   const pieces: number[] = [];
+  const octets = (length: number) => pieces.push(...new TextEncoder().encode(`${length} `));
   for (const length of lengths) {
+    if (frame.kind === "octet") octets(length);
     if (frame.kind === "u32") pieces.push(length >> 24, length >> 16, length >> 8, length & 255);
     for (let i = 0; i < length; i++) pieces.push(65 + i % 26);
     if (frame.kind === "line") pieces.push(LF);
   }
   if (frame.kind === "u32") pieces.push(0, 0, 1, 0);
+  if (frame.kind === "octet") octets(256);
   for (let i = 0; i < rest; i++) pieces.push(97);
   return Uint8Array.from(pieces);
 }
 
-const FRAMES: Frame[] = [{ kind: "fixed", size: 3 }, { kind: "line" }, { kind: "u32" }];
+const FRAMES: Frame[] = [
+  { kind: "fixed", size: 3 },
+  { kind: "line" },
+  { kind: "u32" },
+  { kind: "octet" },
+];
 
 /** Pushes a stream in these pieces; throws where an answer is not what a plain search says. */
 function checkCuts(frame: Frame, stream: Uint8Array, cuts: readonly number[]): void {
@@ -106,7 +117,7 @@ function checkReassembly(frame: Frame, stream: Uint8Array, cuts: readonly number
 
 describe("parseFrame", () => {
   test("reads what formatFrame writes", () => {
-    for (const text of ["fixed:13", "fixed:1", "fixed:64k", "line", "u32", "none"]) {
+    for (const text of ["fixed:13", "fixed:1", "fixed:64k", "line", "u32", "octet", "none"]) {
       assertEquals(formatFrame(parseFrame(text)), text);
     }
     assertEquals(parseFrame("fixed:13"), { kind: "fixed", size: 13 });
@@ -118,7 +129,10 @@ describe("parseFrame", () => {
       const text of ["", "lines", "fixed", "fixed:", "fixed:0", "fixed:65M", "fixed:x", "u32:4"]
     ) {
       const { message } = assertThrows(() => parseFrame(text), UnitError);
-      assertEquals(message, "must be fixed:N (N bytes each, from 1 to 64M), line, u32 or none");
+      assertEquals(
+        message,
+        "must be fixed:N (N bytes each, from 1 to 64M), line, u32, octet or none",
+      );
     }
     assertThrows(() => createFramer({ kind: "fixed", size: 0.5 }), RangeError, "is 0.5");
   });
@@ -221,10 +235,13 @@ describe("framers", () => {
   });
 
   test("a message may be as long as the bound, and not longer, however it is cut", () => {
-    for (const kind of ["line", "u32"] as const) {
+    for (const kind of ["line", "u32", "octet"] as const) {
       const longest = 8;
       const body = kind === "line" ? longest - 1 : longest;
-      const good = streamOf({ kind }, [1, body], 0).subarray(0, kind === "line" ? 10 : 17);
+      const good = streamOf({ kind }, [1, body], 0).subarray(
+        0,
+        { line: 10, u32: 17, octet: 13 }[kind],
+      );
       const bad = streamOf({ kind }, [1, body, body + 1, 1], 0);
       for (let cut = 0; cut <= bad.length; cut++) {
         const framer = createFramer({ kind }, longest);
@@ -250,6 +267,42 @@ describe("framers", () => {
     const framer = createFramer({ kind: "u32" });
     const { error } = framer.push(Uint8Array.of(0xff, 0xff, 0xff, 0xff));
     assertMatch(error!.message, /announces 4294967295 bytes, at most 64M /);
+  });
+
+  test("octet: what has no length is refused, and goes on after the next line feed", () => {
+    for (const wrong of ["<13>1 x\n", " 5 x\n", "12345678901 x\n", "3x\n"]) {
+      const bytes = new TextEncoder().encode(`2 ok${wrong}2 go`);
+      for (let cut = 0; cut <= bytes.length; cut++) {
+        const framer = createFramer({ kind: "octet" });
+        let passed = 0;
+        const messages: string[] = [];
+        for (const [from, to] of [[0, cut], [cut, bytes.length]] as const) {
+          let at = from;
+          while (at < to) {
+            const piece = bytes.subarray(at, to);
+            if (framer.skipping) {
+              at += framer.skip(piece);
+              continue;
+            }
+            const { end, messages: found, error } = framer.push(piece, 1);
+            if (found > 0) {
+              messages.push(new TextDecoder().decode(bytes.subarray(passed, at + end)));
+            }
+            at = passed = at + end;
+            if (error !== undefined) {
+              assertMatch(error.message, /^a message does not begin with its length and a space: /);
+              at += framer.skip(bytes.subarray(at, to));
+              passed = at;
+            } else if (found === 0) at = to;
+          }
+        }
+        assertEquals(
+          [messages[0], messages.at(-1)?.slice(-4)],
+          ["2 ok", "2 go"],
+          `${wrong}, ${cut}`,
+        );
+      }
+    }
   });
 });
 

@@ -103,6 +103,7 @@ const result = (figures: Partial<LimitResult>): LimitResult => ({
   intake: null,
   hoards: false,
   hidden: null,
+  output: null,
   drift: null,
   overload: null,
   recovery: null,

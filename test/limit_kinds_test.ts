@@ -1,30 +1,8 @@
 /** bin/limit.ts and readers that are not steady: what it says of them, and of their limit. */
-import { describe, test, type TestContext } from "node:test";
+import { describe, test } from "node:test";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "#std/assert";
-import { compileC } from "../bench/readers/compile.ts";
-import { kernelSource } from "../src/kernel/kernel.ts";
 import { runtime } from "../src/kernel/runtime.ts";
-import { assertFound, limitOf, parse } from "./limiting.ts";
-import { skip } from "./skip.ts";
-
-/** A reader of bench/readers/kinds.c; undefined, and said so, where there can be none. */
-async function kind(t: TestContext, ...args: string[]): Promise<string[] | undefined> {
-  // Whether a window is closed, and what a reader left, shows in TCP_INFO only.
-  if (kernelSource !== "sock_diag") {
-    skip(t, `no TCP_INFO: source is ${kernelSource}`);
-    return undefined;
-  }
-  try {
-    const program = await compileC(new URL("../bench/readers/kinds.c", import.meta.url));
-    const [name, ...rest] = args;
-    return [program, name!, "{host}", "{port}", ...rest];
-  } catch (error) {
-    const why = (error as Error).message;
-    if (!why.startsWith("no C compiler")) throw error;
-    skip(t, why);
-    return undefined;
-  }
-}
+import { assertFound, kind, limitOf, parse } from "./limiting.ts";
 
 describe(`limit and a reader on ${runtime}`, () => {
   test("that waits for 256 KiB at once (SO_RCVLOWAT): it reads nothing at low rates", async (t) => {

@@ -48,6 +48,7 @@ describe("a reader with a known limit", () => {
         "intake",
         "hoards",
         "hidden",
+        "output",
         "drift",
         "overload",
         "recovery",

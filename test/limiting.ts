@@ -8,6 +8,7 @@ import { assert, assertEquals, assertGreater } from "#std/assert";
 import { compileC } from "../bench/readers/compile.ts";
 import { CONFIRMED, type LimitResult } from "../src/measure/limit_result.ts";
 import { textMessage } from "../src/message/message.ts";
+import { kernelSource } from "../src/kernel/kernel.ts";
 import { runtime } from "../src/kernel/runtime.ts";
 import { type Program, ROOT, run, type RunResult, start } from "./process.ts";
 import { skip } from "./skip.ts";
@@ -29,11 +30,28 @@ export function command(file: string, ...args: string[]): string[] {
 export const misbehaving = (behaviour: string, pids: string): string[] =>
   command("test/readers/misbehaving.ts", "{host}", "{port}", behaviour, pids);
 
+/** A reader of bench/readers/kinds.c; undefined, and said so, where there can be none. */
+export async function kind(t: TestContext, ...args: string[]): Promise<string[] | undefined> {
+  // Whether a window is closed, and what a reader left, shows in TCP_INFO only.
+  if (kernelSource !== "sock_diag") {
+    skip(t, `no TCP_INFO: source is ${kernelSource}`);
+    return undefined;
+  }
+  const [name, ...rest] = args;
+  return await compiled(t, "kinds.c", name!, "{host}", "{port}", ...rest);
+}
+
 /** A reader whose limit is the rate that it is told; undefined, and said so, without a C compiler. */
-export async function paced(t: TestContext, rate: number): Promise<string[] | undefined> {
+export const paced = (t: TestContext, rate: number): Promise<string[] | undefined> =>
+  compiled(t, "paced.c", "{host}", "{port}", String(rate));
+
+async function compiled(
+  t: TestContext,
+  source: string,
+  ...args: string[]
+): Promise<string[] | undefined> {
   try {
-    const program = await compileC(new URL("../bench/readers/paced.c", import.meta.url));
-    return [program, "{host}", "{port}", String(rate)];
+    return [await compileC(new URL(`../bench/readers/${source}`, import.meta.url)), ...args];
   } catch (error) {
     const why = (error as Error).message;
     if (!why.startsWith("no C compiler")) throw error;

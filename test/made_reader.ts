@@ -66,7 +66,7 @@ export class MadeReader {
       assumeEmpty: () => void asked.push("assumeEmpty"),
     };
     const flood = {
-      message: { size: MESSAGE_SIZE },
+      message: { size: MESSAGE_SIZE, longest: MESSAGE_SIZE },
       connection: {
         get blockedSince() {
           return made.blocked ? 0 : undefined;
@@ -78,7 +78,7 @@ export class MadeReader {
       done: this.#ends.promise,
       offeredAt: () => made.offered,
       forget: () => void asked.push("forget"),
-      start: (rate: number) => void asked.push(rate),
+      startBytes: (rate: number) => void asked.push(rate),
     };
     this.reader = { flood, meter } as unknown as MeasuredReader;
   }

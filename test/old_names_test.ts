@@ -37,7 +37,7 @@ describe("the server's options by their old names", () => {
     assertEquals([present.resumeBelow, present.zeroWindowTimeout], [65_536, 5000]);
     assertEquals(parse("--low", "64k", "--dead-after", "5s", "--message", "seq"), present);
     assertEquals(parse("--low=64k", "--dead-after=5s", "--message=seq"), present);
-    assertEquals(chooseServed(parse("--message", "seq", "--size", "100")), {
+    assertEquals(chooseServed(parse("--message", "seq", "--size", "100"), () => {}), {
       numbered: true,
       size: 100,
     });
@@ -59,7 +59,7 @@ describe("the server's options by their old names", () => {
   test("are not in the help", () => {
     const { message } = assertThrows(() => parse("--help"), HelpRequest);
     assertMatch(message, /--resume-below/);
-    assert(!/--low|--dead-after|\bseq\b/.test(message), message);
+    assert(!/--low|--dead-after|(?<!\{)\bseq\b/.test(message), message);
   });
 });
 

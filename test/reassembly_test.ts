@@ -1,8 +1,9 @@
 /** Whole messages from chunks: what is delivered, skipped and kept, byte by byte. */
 import { describe, test } from "node:test";
 import { assert, assertEquals, assertRejects } from "#std/assert";
-import { createFramer, type Frame, FrameError } from "../src/message/frame.ts";
-import { Reassembly } from "../src/source/reassembly.ts";
+import { createFramer } from "../src/message/frame.ts";
+import { type Frame, FrameError } from "../src/message/framer.ts";
+import { Reassembly } from "../src/message/reassembly.ts";
 
 const LINE: Frame = { kind: "line" };
 const FOUR: Frame = { kind: "fixed", size: 4 };

@@ -3,6 +3,7 @@ import { setImmediate } from "node:timers";
 import { describe, test } from "node:test";
 import { assert, assertEquals } from "#std/assert";
 import { repeatedMessage } from "../src/message/message.ts";
+import { parseRecording } from "../src/message/recording.ts";
 import { nextTurn, Schedule, Ticker, TURN_BYTES, TURN_READS } from "../src/send/pacer.ts";
 import { open, settled } from "./send_by_hand.ts";
 import { within } from "./within.ts";
@@ -128,6 +129,75 @@ describe("a flood", () => {
     assertEquals([connection.offers, flood.offeredAt(300)], [[12, 8], 20]);
     flood.stop(300);
     assertEquals(flood.offeredAt(300), 20);
+  });
+
+  /** Messages of 3, 2 and 7 bytes. */
+  const mixed = () =>
+    parseRecording(new TextEncoder().encode("aa\nb\ncccccc\n"), { kind: "line" })!.message;
+
+  test("with a rate in bytes, a message is due once all its bytes are", async () => {
+    const { connection, ticker, flood } = open({ message: mixed() });
+    flood.startBytes(1000, 100);
+    for (
+      const [ms, taken] of [[102, ""], [103, "aa\n"], [104.9, "aa\n"], [105, "aa\nb\n"]] as const
+    ) {
+      await ticker.tick(ms);
+      assertEquals(connection.taken, taken, `${ms}`);
+    }
+    await ticker.tick(111.9);
+    assertEquals([flood.accepted, flood.sentMessages, flood.pendingBytes], [5, 2, 0]);
+    await ticker.tick(112);
+    assertEquals([flood.accepted, flood.sentMessages], [12, 3]);
+    assertEquals([flood.offeredAt(114), flood.offeredAt(115), flood.offeredAt(124)], [12, 15, 24]);
+    // A rate in messages goes on from there.
+    flood.start(1000, 115);
+    assertEquals([flood.offeredAt(116), flood.offeredAt(117), flood.offeredAt(118)], [17, 24, 27]);
+  });
+
+  test("knows the bytes that are due of messages of any size", async () => {
+    const { connection, ticker, flood } = open({ message: mixed() }, 4);
+    flood.start(1000, 100);
+    await ticker.tick(104);
+    assertEquals([flood.accepted, flood.sentMessages], [4, 1]);
+    assertEquals([flood.pendingMessages, flood.pendingBytes], [2, 10]);
+    await connection.give(1000);
+    assertEquals([flood.accepted, flood.pendingBytes], [15, 0]);
+  });
+
+  test("a burst is as many bytes, rounded up to whole messages", async () => {
+    const { ticker, flood } = open({ message: mixed() });
+    flood.startBytes(0, 100);
+    flood.burst(4, 101);
+    await ticker.tick(102);
+    assertEquals(flood.accepted, 5);
+    flood.burst(7, 103);
+    await ticker.tick(104);
+    assertEquals(flood.accepted, 12);
+    flood.burst(13, 105);
+    await ticker.tick(106);
+    assertEquals(flood.accepted, 27);
+  });
+
+  test("what is said beside the messages comes between two of them", async () => {
+    const { connection, ticker, flood } = open({ message: mixed() }, 4);
+    const say = (text: string) => flood.interject(new TextEncoder().encode(text));
+    say("1");
+    await settled();
+    assertEquals([connection.taken, flood.interjecting], ["1", false]);
+    flood.start(1000, 100);
+    await ticker.tick(103);
+    assertEquals(connection.taken, "1aa\n");
+    say("2");
+    say("3");
+    await connection.give(1);
+    // It had offered all before that was to be said: now it only offers the rest of the message.
+    assertEquals([connection.taken, flood.interjecting], ["1aa\nb", true]);
+    await connection.give(100);
+    assertEquals(connection.taken, "1aa\nb\n23cccccc\n");
+    assertEquals([flood.accepted, flood.interjected], [12, 3]);
+    say("4");
+    await settled();
+    assertEquals(connection.taken, "1aa\nb\n23cccccc\n4");
   });
 
   for (const [writeSize, largest] of [[undefined, MIB], [1000, 1000], [2 * MIB, MIB]] as const) {

@@ -25,7 +25,7 @@ async function refuses(file: string, args: string[], status: number, says: RegEx
 
 /** As the command parses it, without a process: `refuses` shows what becomes of a UsageError. */
 function refusesLine(args: string[], says: RegExp): void {
-  const parse = () => chooseServed(parseServerCommandLine(args, "server.ts"));
+  const parse = () => chooseServed(parseServerCommandLine(args, "server.ts"), () => {});
   const { message } = assertThrows(parse, UsageError, undefined, args.join(" ").slice(0, 60));
   assertMatch(message, says);
   assert(!message.includes("\n"), message);
@@ -72,7 +72,7 @@ const wrong: Record<string, [says: RegExp, ...values: string[]]> = {
   "--max-readers": [/whole number/, "0", "-1", "1.5", "1e3", huge, "many"],
   "--source": [/tcp:\/\/HOST:PORT, a file/, "udp://h:1", "tcp://h", "tcp://h:0", "tcp://h:65536"],
   "--frame": [
-    /fixed:N .*, line, u32 or none/,
+    /fixed:N .*, line, u32, octet or none/,
     "lines",
     "fixed",
     "fixed:0",
@@ -163,11 +163,14 @@ describe("server.ts refuses", () => {
     [["--resume-below", "1M"], /--resume-below needs --overflow spill/],
     [["--frame", "line"], /--frame needs --source/],
     [["--frame", "line", "--source", "none", ...spill], /--frame needs --source/],
-    [["--max-message", "1k"], /--max-message needs --frame line or u32/],
-    [["--max-message", "1k", "--source", "-"], /--max-message needs --frame line or u32/],
+    [["--max-message", "1k"], /--max-message needs a source with --frame line, u32 or octet/],
+    [
+      ["--max-message", "1k", "--source", "-"],
+      /--max-message needs a source with --frame line, u32 or octet/,
+    ],
     [
       ["--max-message", "1k", "--source", "-", "--frame", "fixed:9"],
-      /--max-message needs --frame line or u32/,
+      /--max-message needs a source with --frame line, u32 or octet/,
     ],
     [["--maxmessage", "1k"], /did you mean --max-message\?/],
     [["--source", "none"], /--source none needs --overflow spill/],
@@ -199,8 +202,11 @@ describe("server.ts refuses", () => {
     [["--ack", "reader", "--replies", "ignore"], /--ack reader and --replies ignore exclude/],
     [["--source-ack"], /--source-ack needs --source tcp/],
     [["--source-ack", "--source", "file"], /--source-ack needs --source tcp/],
-    [["--on-bad-frame", "skip"], /--on-bad-frame needs --frame line or u32/],
-    [["--on-bad-frame", "skip", "--source", "-"], /--on-bad-frame needs --frame line or u32/],
+    [["--on-bad-frame", "skip"], /--on-bad-frame needs a source with --frame line, u32 or octet/],
+    [
+      ["--on-bad-frame", "skip", "--source", "-"],
+      /--on-bad-frame needs a source with --frame line, u32 or octet/,
+    ],
     [
       ["--on-bad-frame", "reconnect", "--source", "a.txt", "--frame", "line"],
       /--on-bad-frame reconnect needs --source tcp:.*; for a file .* use stop or skip$/,

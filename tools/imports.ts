@@ -12,6 +12,7 @@ export const ROOMS: readonly { name: string; first: string }[] = [
   { name: "net", first: "net.ts" },
   { name: "message", first: "message.ts" },
   { name: "send", first: "flood.ts" },
+  { name: "output", first: "output.ts" },
   { name: "read", first: "drain.ts" },
   { name: "queue", first: "queue.ts" },
   { name: "measure", first: "limit.ts" },

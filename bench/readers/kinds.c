@@ -16,6 +16,8 @@
  *              [5] more of what the first one did
  *   exit       it exits after --exit BYTES with --status N [0]
  *
+ * --listen 1: it listens at HOST PORT, and takes one connection. Without it, it connects there.
+ *
  * --seed N draws the same every time [the clock's]. --mean SECONDS only prints the true mean rate,
  * and the mean that this seed gives to a reader with data in all of the first SECONDS.
  *
@@ -61,6 +63,7 @@ static struct option {
                {"bound", 0, 0},          {"memory", 1 << 30, 1 << 30},
                {"lowat", 1 << 18, 1 << 18}, {"drift", 5, 5},
                {"exit", 0, 0},           {"status", 0, 0},
+               {"listen", 0, 0},
                {"seed", 0, 0},           {"mean", 0, 0}};
 
 static enum kind kind;
@@ -266,7 +269,21 @@ static void parse_option(const char *word, const char *text) {
     if (*rest != '\0' || o->high < o->low) fail(2, "%s: no number or MIN:MAX: '%s'", word, text);
 }
 
-static int connect_to(const char *host, const char *port) {
+/* The first connection that comes there; nothing listens any more then. Closes `fd`. */
+static int accept_on(int fd, const struct addrinfo *a) {
+    int yes = 1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    int taken = -1;
+    if (bind(fd, a->ai_addr, a->ai_addrlen) == 0 && listen(fd, 1) == 0) taken = accept(fd, NULL, NULL);
+    int error = errno;
+    close(fd);
+    errno = error;
+    return taken;
+}
+
+/* Connects, or listens for one connection. */
+static int open_connection(const char *host, const char *port) {
+    int listens = value_of("listen") > 0;
     struct addrinfo hints = {0}, *list;
     hints.ai_socktype = SOCK_STREAM;
     int code = getaddrinfo(host, port, &hints, &list);
@@ -283,13 +300,17 @@ static int connect_to(const char *host, const char *port) {
             getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &given, &size);
             if (given < most) fail(2, "this rate needs net.core.rmem_max of %d", most);
         }
+        if (fd >= 0 && listens) {
+            fd = accept_on(fd, a);
+            if (fd >= 0) break;
+        }
         if (fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) == 0) break;
         error = errno;
         if (fd >= 0) close(fd);
         fd = -1;
     }
     freeaddrinfo(list);
-    if (fd < 0) fail(1, "cannot connect to %s port %s: %s", host, port, strerror(error));
+    if (fd < 0) fail(1, "cannot %s %s port %s: %s", listens ? "listen on" : "connect to", host, port, strerror(error));
     int lowat = (int)value_of("lowat");
     if (kind == LOWAT) setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &lowat, sizeof lowat);
     return fd;
@@ -342,7 +363,7 @@ int main(int argc, char **argv) {
     prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL); /* ns */
 #endif
     memset(buffer, 1, sizeof buffer); /* allocates its pages before the clock starts */
-    int fd = connect_to(positional[1], positional[2]);
+    int fd = open_connection(positional[1], positional[2]);
     was_readable(fd);
     epoch = clock_now();
     if (kind == QUEUE) fill_queue(fd);

@@ -110,7 +110,7 @@ class CellTrial {
     const { flood } = this.#reader;
     const ms = 1000 * Math.max(STEADY.seconds, STEADY.pauses * pause);
     const startMs = this.#clock.now();
-    flood.start(rate / flood.message.size, startMs);
+    flood.startBytes(rate, startMs);
     const floors = new Array<number>(PARTS).fill(Infinity);
     for (let now = startMs; now < startMs + ms && !this.#stopped;) {
       now = await this.#nextLook();
@@ -126,7 +126,7 @@ class CellTrial {
     const { flood } = this.#reader;
     const burstMs = this.#look();
     const before = this.#drained;
-    flood.burst(Math.ceil(burst / flood.message.size), burstMs);
+    flood.burst(burst, burstMs);
     const ideal = burst / (limit - rate);
     const givenMs = 1000 * (GIVEN.times * ideal + GIVEN.pauses * pause + GIVEN.seconds);
     let endMs = burstMs + givenMs;
@@ -170,7 +170,7 @@ class CellTrial {
     const { after } = this.#options;
     if (after === undefined) return collapsed;
     const { flood } = this.#reader;
-    flood.start(after.rate / flood.message.size, this.#clock.now());
+    flood.startBytes(after.rate, this.#clock.now());
     return { ...collapsed, returned: await this.#returnsWithin(after.seconds) };
   }
 

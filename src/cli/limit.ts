@@ -14,10 +14,21 @@ import {
   parseCount,
   parseDuration,
   parseFraction,
+  UnitError,
 } from "../text/units.ts";
 import { environment } from "../kernel/environment.ts";
 import { ownCommand } from "../kernel/own_command.ts";
 import { findLimit } from "../measure/limit.ts";
+import { parseFrame } from "../message/frame.ts";
+import type { Frame } from "../message/framer.ts";
+import {
+  formatOutputPlace,
+  type OutputOptions,
+  type OutputPlace,
+  parseOutputPlace,
+} from "../output/output.ts";
+import type { Replies } from "../send/flood.ts";
+import type { Script } from "../send/script.ts";
 import type { LimitEvent, LimitOptions } from "../measure/limit_options.ts";
 import { type LimitResult, LIMITS_SCHEMA } from "../measure/limit_result.ts";
 import { recordAround } from "../measure/series.ts";
@@ -28,11 +39,17 @@ import { fromLimits } from "../report/report.ts";
 import { formatTextCurve } from "../report/text_curve.ts";
 import { main as client } from "./client.ts";
 import { choice, flag, option, parseCommandLine, UsageError } from "./command_line.ts";
-import { chooseMessage, MESSAGE_OPTIONS } from "./message_options.ts";
+import { chooseMessage, FRAME_OPTION, MESSAGE_OPTIONS } from "./message_options.ts";
 import { parseOutFile } from "./out_file.ts";
 import { terminal, writeText } from "./output.ts";
 import { interrupted, logLine, printLine } from "./program.ts";
-import { callersFolder, LISTEN_OPTION, STOP_TIMEOUT_OPTION } from "./reader_options.ts";
+import {
+  callersFolder,
+  CONNECT_OPTION,
+  LISTEN_OPTION,
+  SCRIPT_OPTION,
+  STOP_TIMEOUT_OPTION,
+} from "./reader_options.ts";
 
 const MOST_READERS = 1000;
 /** Duration of each of the two trials that a page shows over time. */
@@ -48,7 +65,10 @@ const spec = {
   options: {
     attach: flag("waits for readers that are started separately"),
     listen: LISTEN_OPTION,
+    connect: CONNECT_OPTION,
+    script: SCRIPT_OPTION,
     ...MESSAGE_OPTIONS,
+    frame: FRAME_OPTION,
     precision: option({
       value: "SHARE",
       help: "width of the result's interval, as a share of the limit",
@@ -101,6 +121,23 @@ const spec = {
       choices: ["drain", "ignore"],
       default: "drain",
     }),
+    out: option({
+      value: "PLACE",
+      help: "measures the reader by what it puts out: replies, stdout, file:PATH, connect:{out} " +
+        "(it connects to us) or listen:HOST:PORT (we connect to it)",
+      parse: parseOutputPlace,
+    }),
+    outFrame: option({
+      value: "FRAME",
+      help: "how messages of --out are delimited, as for --frame; none: its bytes count (default " +
+        "line)",
+      parse: parseFrame,
+    }),
+    outMatch: option({
+      value: "REGEX",
+      help: "only messages of --out that match count; a group in it is the number of {seq}",
+      parse: parseRegex,
+    }),
     stopTimeout: STOP_TIMEOUT_OPTION,
     json: flag("prints the result as one JSON object"),
     html: option({
@@ -121,11 +158,27 @@ type Subject = Pick<LimitOptions, "command" | "name">;
 export async function main(args: readonly string[], called = "limit.ts"): Promise<number> {
   // Without a command we measure our own client, which is started as a subcommand of this program.
   if (args[0] === "client") return await client(args.slice(1));
-  const usage = ["-- COMMAND", "--attach", ""].map((how) => `${called} [OPTIONS] ${how}`.trimEnd());
+  const usage = ["-- COMMAND", "--attach", "--connect HOST:PORT [-- COMMAND]", ""].map((how) =>
+    `${called} [OPTIONS] ${how}`.trimEnd()
+  );
   const { options, command } = parseCommandLine({ ...spec, usage }, args);
-  const { attach, listen, json, html, minRate, maxRate } = options;
+  const { attach, listen, connect, json, html, minRate, maxRate } = options;
   if (command !== undefined && attach) {
     throw new UsageError("--attach and a command after -- exclude each other: give one of them");
+  }
+  if (connect !== undefined && (attach || listen !== undefined)) {
+    const other = attach ? "--attach" : "--listen";
+    throw new UsageError(
+      `--connect and ${other} exclude each other: either we connect to the reader, or it to us`,
+    );
+  }
+  if (options.script !== undefined && options.replies === "ignore") {
+    throw new UsageError(
+      "--script and --replies ignore exclude each other: a script is about what the reader says",
+    );
+  }
+  if (connect?.port === 0 && command === undefined) {
+    throw new UsageError("--connect with port 0 needs a command after --, which is told the port");
   }
   if (command?.length === 0) {
     throw new UsageError(
@@ -144,12 +197,18 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
   if (options.maxTrial !== undefined) {
     logLine("limit: --max-trial has no effect any more; --time says how long it may take");
   }
-  if (command !== undefined && !listen?.port && !command.some((word) => word.includes("{port}"))) {
-    logLine("limit: the command has no {port}: how does the reader know where to connect?");
+  const known = (connect ?? listen)?.port;
+  if (command !== undefined && !known && !command.some((word) => word.includes("{port}"))) {
+    const what = connect === undefined ? "connect" : "listen";
+    logLine(`limit: the command has no {port}: how does the reader know where to ${what}?`);
   }
+  const output = chooseOutput(options, command);
   const given: LimitOptions = {
-    message: chooseMessage(options.message, options.size),
+    ...(output === undefined ? {} : { output }),
+    message: chooseMessage(options, (line) => logLine(`limit: ${line}`)),
     ...listen,
+    ...(connect === undefined ? {} : { connect }),
+    ...(options.script === undefined ? {} : { script: options.script }),
     readers: options.readers,
     precision: options.precision,
     minRate,
@@ -166,6 +225,8 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
     ? [{ name: "attached" }]
     : command !== undefined
     ? [{ command }]
+    : connect !== undefined
+    ? [{ name: formatHostPort(connect) }]
     : [ownReader("naive"), ownReader("drain")];
 
   const formatPage = html === undefined ? undefined : await preparePage();
@@ -186,7 +247,8 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
         showProgress(event, progress, attach);
       },
     });
-    if (html !== undefined && !attach && !result.interrupted && result.limit !== null) {
+    const again = command !== undefined || connect === undefined;
+    if (html !== undefined && !attach && again && !result.interrupted && result.limit !== null) {
       progress.update("recording a trial below the limit and one above it ...");
       const { readers: _all, ...one } = given;
       const series = await recordAround(result.limit, {
@@ -204,13 +266,64 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
     printLine(formatLimits(results));
     const drawn = report.readers.filter(({ curve }) => curve.line.length > 1);
     if (drawn.length > 0) printLine(`\n${formatTextCurve(drawn, terminal())}`);
-  } else if (attach || command !== undefined) printLine(JSON.stringify(results[0]));
-  else printLine(JSON.stringify({ schema: LIMITS_SCHEMA, results }));
+  } else if (attach || connect !== undefined || command !== undefined) {
+    printLine(JSON.stringify(results[0]));
+  } else printLine(JSON.stringify({ schema: LIMITS_SCHEMA, results }));
   if (html !== undefined) writeText(html, formatPage!(report));
   if (results.some(({ interrupted }) => interrupted)) return 130;
   return results.every(({ outcome }) => outcome === "found" || outcome === "generator-limited")
     ? 0
     : 1;
+}
+
+function parseRegex(text: string): RegExp {
+  try {
+    return new RegExp(text);
+  } catch (error) {
+    throw new UnitError(`must be a regular expression: ${(error as Error).message}`);
+  }
+}
+
+interface OutputChoice {
+  out?: OutputPlace | undefined;
+  outFrame?: Frame | undefined;
+  outMatch?: RegExp | undefined;
+  template?: string | undefined;
+  replies: Replies;
+  script?: Script | undefined;
+  until?: LimitOptions["until"];
+  readers: number;
+}
+
+/** Throws a UsageError. */
+function chooseOutput(
+  { out, outFrame, outMatch, template, replies, script, until, readers }: OutputChoice,
+  command: readonly string[] | undefined,
+): OutputOptions | undefined {
+  if (out === undefined) {
+    if (outFrame === undefined && outMatch === undefined) return undefined;
+    throw new UsageError("--out-frame and --out-match need --out");
+  }
+  const wrong = readers > 1
+    ? "--out is for one reader: it excludes --readers"
+    : until !== undefined
+    ? "--out and --until exclude each other: the output tells what the reader has done"
+    : out.kind === "replies" && (replies === "ignore" || script !== undefined)
+    ? `--out replies and ${
+      script === undefined ? "--replies ignore" : "--script"
+    } exclude each other`
+    : (out.kind === "stdout" || out.kind === "connect") && command === undefined
+    ? `--out ${formatOutputPlace(out)} needs a command after --`
+    : out.kind === "connect" && !command!.some((word) => word.includes("{out}"))
+    ? "--out connect:{out} needs {out} in the command: the address that the reader connects to"
+    : undefined;
+  if (wrong !== undefined) throw new UsageError(wrong);
+  return {
+    place: out,
+    frame: outFrame ?? { kind: "line" },
+    match: outMatch,
+    numbered: template?.includes("{seq}") ?? false,
+  };
 }
 
 /** The command line that repeats the measurement without writing a page, for a POSIX shell. */

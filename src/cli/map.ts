@@ -23,11 +23,17 @@ import {
 } from "../text/units.ts";
 import { flag, option, parseCommandLine, UsageError } from "./command_line.ts";
 import { chooseLimit, LIMIT_OPTION } from "./limit_option.ts";
-import { chooseMessage, MESSAGE_OPTIONS } from "./message_options.ts";
+import { chooseMessage, FRAME_OPTION, MESSAGE_OPTIONS } from "./message_options.ts";
 import { parseOutFile } from "./out_file.ts";
 import { writeText } from "./output.ts";
 import { interrupted, logLine, printLine } from "./program.ts";
-import { callersFolder, LISTEN_OPTION, STOP_TIMEOUT_OPTION } from "./reader_options.ts";
+import {
+  callersFolder,
+  CONNECT_OPTION,
+  LISTEN_OPTION,
+  SCRIPT_OPTION,
+  STOP_TIMEOUT_OPTION,
+} from "./reader_options.ts";
 
 const spec = {
   name: "map",
@@ -39,6 +45,7 @@ const spec = {
   options: {
     limit: { ...LIMIT_OPTION, help: `${LIMIT_OPTION.help} (default: it is measured first)` },
     ...MESSAGE_OPTIONS,
+    frame: FRAME_OPTION,
     rates: option({
       value: "SHARES",
       help: "base rates, as shares of the limit",
@@ -69,6 +76,8 @@ const spec = {
       parse: (text) => parseCount(text, { most: 100 }),
     }),
     listen: LISTEN_OPTION,
+    connect: CONNECT_OPTION,
+    script: SCRIPT_OPTION,
     stopTimeout: STOP_TIMEOUT_OPTION,
     json: flag("prints the result as one JSON object"),
     html: option({
@@ -93,10 +102,17 @@ export async function main(args: readonly string[], called = "map.ts"): Promise<
       "no command after --; an example is -- python3 my_reader.py {host} {port}",
     );
   }
-  const message = chooseMessage(options.message, options.size);
+  if (options.connect !== undefined && options.listen !== undefined) {
+    throw new UsageError(
+      "--connect and --listen exclude each other: either we connect to the reader, or it to us",
+    );
+  }
+  const message = chooseMessage(options, (line) => logLine(`map: ${line}`));
   const shared = {
     ...{ command, message, stopTimeoutSeconds: options.stopTimeout / 1000, signal: interrupted() },
     ...options.listen,
+    ...(options.connect === undefined ? {} : { connect: options.connect }),
+    ...(options.script === undefined ? {} : { script: options.script }),
     ...callersFolder(),
   };
   const progress = new ProgressLine();

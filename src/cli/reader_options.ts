@@ -1,8 +1,10 @@
 /** What the commands that start readers, or wait for them, have in common. */
+import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import process from "node:process";
 import { STOP_TIMEOUT_SECONDS } from "../measure/reader_pool.ts";
-import { parseDuration, parseHostPort } from "../text/units.ts";
+import { parseScript, type Script, ScriptError } from "../send/script.ts";
+import { parseDuration, parseHostPort, UnitError } from "../text/units.ts";
 import { option } from "./command_line.ts";
 
 export const LISTEN_OPTION = option({
@@ -10,6 +12,36 @@ export const LISTEN_OPTION = option({
   help: "address for readers to connect to; port 0: any free port (default 127.0.0.1:0)",
   parse: (text) => parseHostPort(text, { least: 0 }),
 });
+
+export const CONNECT_OPTION = option({
+  value: "HOST:PORT",
+  help: "connects to a reader that listens there, instead of waiting for one to connect; port 0: " +
+    "a free port, which {port} in its command stands for",
+  parse: (text) => parseHostPort(text, { least: 0 }),
+});
+
+export const SCRIPT_OPTION = option({
+  value: "FILE",
+  help: "what to say to the reader, and what it must say, before the first message and between " +
+    "messages",
+  parse: readScript,
+});
+
+/** Throws a UnitError. */
+function readScript(path: string): Script {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    throw new UnitError(`cannot be read: ${(error as Error).message}`);
+  }
+  try {
+    return parseScript(text);
+  } catch (error) {
+    if (error instanceof ScriptError) throw new UnitError(error.message);
+    throw error;
+  }
+}
 
 export const STOP_TIMEOUT_OPTION = option({
   value: "TIME",

@@ -5,7 +5,7 @@
  *     bun run server.ts --rate 20MB/s --overflow drop
  */
 import { type Address, isLoopback } from "../kernel/address.ts";
-import type { Frame } from "../message/frame.ts";
+import type { Frame } from "../message/framer.ts";
 import { infoLine, logLine, printLine, service, setLineFormat } from "./program.ts";
 import type { Queue } from "../queue/queue.ts";
 import { printEvent, type ServerDescription } from "./server_events.ts";
@@ -91,7 +91,7 @@ async function openQueue(
 export async function main(args: readonly string[], called = "server.ts"): Promise<number> {
   const options = parseServerCommandLine(args, called);
   setLineFormat(options.lineFormat);
-  const message = chooseServed(options);
+  const message = chooseServed(options, infoLine);
   const rate = messagesPerSecond(options.rate ?? { messagesPerSecond: 1e6 }, message);
   const log = options.log === undefined
     ? undefined
@@ -118,6 +118,7 @@ export async function main(args: readonly string[], called = "server.ts"): Promi
       ...defined({
         host: options.host,
         port: options.port,
+        connect: options.connect,
         allow: options.allow,
         message,
         rate,
@@ -155,7 +156,8 @@ export async function main(args: readonly string[], called = "server.ts"): Promi
       },
     });
     about.server = server;
-    systemd?.ready(`listening on ${formatHostPort(server.address)}`);
+    const doing = options.connect === undefined ? "listening on" : "connecting to";
+    systemd?.ready(`${doing} ${formatHostPort(server.address)}`);
     await server.done;
   } finally {
     beginEnd();

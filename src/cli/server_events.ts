@@ -1,5 +1,6 @@
 /** Prints a server's events as text. */
-import { formatFrame, type Frame } from "../message/frame.ts";
+import { formatFrame } from "../message/frame.ts";
+import type { Frame } from "../message/framer.ts";
 import type { Passed } from "../send/deadlines.ts";
 import { policyOf } from "../send/overflow.ts";
 import { runtime } from "../kernel/runtime.ts";
@@ -42,6 +43,16 @@ export function printEvent(event: ServeEvent, server: ServerDescription): void {
       return infoLine(
         `listening on ${formatHostPort(event)} (${runtime}): ${describe(server)}, ` +
           `on overflow ${server.policy}`,
+      );
+    case "connecting":
+      return infoLine(
+        `connecting to ${formatHostPort(event)} (${runtime}): ${describe(server)}, ` +
+          `on overflow ${server.policy}`,
+      );
+    case "unreachable":
+      return logLine(
+        `cannot connect to ${formatHostPort(event)} (${event.error}); trying again in ` +
+          formatSeconds(event.inMs / 1000),
       );
     case "reader":
       return infoLine(`reader ${event.reader} connected from ${formatHostPort(event)}`);

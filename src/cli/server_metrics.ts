@@ -21,7 +21,8 @@ type Refused = (ServeEvent & { event: "refused" })["why"] | Rejection;
 export class EventCounts {
   /** By `event`. Not `sent`, which is part of --log, and as frequent as messages. */
   readonly events: Counts<Exclude<ServeEvent["event"], "sent" | "source">> = {
-    ...{ listening: 0, reader: 0, named: 0, refused: 0, "accept-failed": 0, closed: 0, done: 0 },
+    ...{ listening: 0, connecting: 0, unreachable: 0 },
+    ...{ reader: 0, named: 0, refused: 0, "accept-failed": 0, closed: 0, done: 0 },
     ...{ overflow: 0, spilling: 0, "caught-up": 0, "queue-full": 0, "queue-room": 0 },
     ...{ held: 0, released: 0, gap: 0, lost: 0, dead: 0, protocol: 0, "source-replaced": 0 },
   };

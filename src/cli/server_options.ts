@@ -62,6 +62,12 @@ const spec = {
       default: "8000",
       parse: (text) => parsePort(text, { least: 0 }),
     }),
+    connect: option({
+      value: "HOST:PORT",
+      help: "connects to a reader that listens there, and again when the connection has ended, " +
+        "instead of listening",
+      parse: (text) => parseHostPort(text),
+    }),
     allow: option({
       value: "CIDR[,CIDR...]",
       help: "accepts only readers with these addresses, such as 10.0.0.0/8,fd00::/8 (default: all)",
@@ -82,6 +88,8 @@ const spec = {
         text === "numbered" || text === "seq" ? "numbered" as const : parseMessage(text),
     }),
     size: MESSAGE_OPTIONS.size,
+    replay: MESSAGE_OPTIONS.replay,
+    template: MESSAGE_OPTIONS.template,
     source: option({
       value: SOURCE_FORMS,
       help:
@@ -91,13 +99,15 @@ const spec = {
     }),
     frame: option({
       value: "FRAME",
-      help: "how the source's messages are delimited: fixed:N bytes, line, u32 (a length before " +
-        "each message) or none (default none)",
+      help: "how the messages of --source, --replay or --template are delimited: fixed:N bytes, " +
+        "line, u32 or octet (a length before each message) or none (default none; for --replay " +
+        "and --template line)",
       parse: parseFrame,
     }),
     maxMessage: option({
       value: "SIZE",
-      help: "the longest message accepted from the source, with --frame line or u32 (default " +
+      help:
+        "the longest message accepted from the source, with --frame line, u32 or octet (default " +
         `${formatSize(LONGEST_MESSAGE)})`,
       parse: (text) => parseBytes(text, { most: MOST_MESSAGE }),
     }),
@@ -355,11 +365,22 @@ function parseHost(text: string): string {
 
 /** The message of a flood. Throws a UsageError. */
 export function chooseServed(
-  { message, size, overflow }: ServerCommand,
+  { message, size, overflow, replay, template, ...rest }: ServerCommand,
+  say: (line: string) => void,
 ): Message | NumberedMessage {
   const numbered = message === "numbered" ||
-    (needsQueue(overflow) && message === undefined && size === undefined);
-  if (!numbered) return chooseMessage(message as Message | undefined, size);
+    (needsQueue(overflow) && [message, size, replay, template].every((each) => each === undefined));
+  if (!numbered) {
+    // With a source, the frame is the source's.
+    const frame = rest.source === undefined ? rest.frame : undefined;
+    return chooseMessage(
+      { message: message as Message | undefined, size, replay, template, frame },
+      say,
+    );
+  }
+  if (replay !== undefined || template !== undefined) {
+    throw new UsageError("--message numbered excludes --replay and --template: give one of them");
+  }
   const length = size ?? DEFAULT_NUMBERED_SIZE;
   if (length >= LEAST_NUMBERED_SIZE) return { numbered: true, size: length };
   throw new UsageError(
@@ -445,15 +466,24 @@ function checkCombination(options: ServerCommand): void {
       "--ack reader and --replies ignore exclude each other: acknowledgements have to be read",
     );
   }
+  if (options.connect !== undefined) {
+    for (const name of ["allow", "maxReaders"] as const) {
+      if (options[name] === undefined) continue;
+      const option = name === "allow" ? "--allow" : "--max-readers";
+      throw new UsageError(`--connect and ${option} exclude each other: there is one reader`);
+    }
+  }
   needs("start", "--source", source !== undefined);
   needs(
     "frame",
-    "--source tcp://HOST:PORT, a file or -",
-    source !== undefined && source !== "none",
+    "--source tcp://HOST:PORT, a file or -, --replay or --template",
+    (source !== undefined && source !== "none") || options.replay !== undefined ||
+      options.template !== undefined,
   );
-  const framed = options.frame?.kind === "line" || options.frame?.kind === "u32";
+  const kind = options.frame?.kind;
+  const framed = source !== undefined && (kind === "line" || kind === "u32" || kind === "octet");
   for (const name of ["maxMessage", "onBadFrame"] as const) {
-    needs(name, "--frame line or u32", framed);
+    needs(name, "a source with --frame line, u32 or octet", framed);
   }
   const given = source === "none" ? undefined : source;
   needs("sourceAck", "--source tcp://HOST:PORT", given?.acknowledges === true);
@@ -466,7 +496,7 @@ function checkCombination(options: ServerCommand): void {
   }
   needs("sourceIdle", "--source tcp://HOST:PORT", given?.reconnects === true);
   if (source !== undefined) {
-    for (const name of ["message", "size"] as const) {
+    for (const name of ["message", "size", "replay", "template"] as const) {
       if (options[name] !== undefined) {
         throw new UsageError(
           `--${name} and --source exclude each other: the messages come from the source`,

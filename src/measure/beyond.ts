@@ -91,7 +91,7 @@ async function measureRecovery(
     });
   let ended = false;
   for (const { flood } of readers) {
-    flood.start(rate / flood.message.size, startMs);
+    flood.startBytes(rate, startMs);
     void flood.done.then(() => ended = true);
   }
   // Offered half of its limit, a reader that works at its limit clears its backlog in `ideal`

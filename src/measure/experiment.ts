@@ -22,6 +22,11 @@ const DRAINED = 0.97;
 /** With a backlog of so many seconds, and bytes, when its connection ends, the reader fell behind. */
 const ENDED_BEHIND = { seconds: 0.05, bytes: 64 << 10 };
 
+/** How long one that we did not start may go on working after a trial; seconds, and half of that more. */
+const FINISH_ATTACHED_SECONDS = 20;
+
+const NOTHING = { lost: 0, duplicated: 0, reordered: 0 };
+
 const CONNECTION_ENDED = "its connection ended";
 const NOT_CLEARED = "it did not drain its backlog in time";
 const STILL_WORKING = "it was still working on what it had taken from its socket";
@@ -52,6 +57,9 @@ export class Experiment implements Lab {
   background: string | undefined;
   /** How much the readers' memory grew in the trial with the highest rate that they took; bytes a second. */
   memory = { offered: 0, grown: 0 };
+  /** Of the output, over all readers so far. */
+  duplicated = 0;
+  reordered = 0;
   /** Bytes that the readers left unread although nothing more came, the most. */
   rest = 0;
   /** While the limit was measured: how long the reader's threads waited for a core, by elapsed time. */
@@ -71,6 +79,8 @@ export class Experiment implements Lab {
   readonly #pauses: { rate: number; pause: number }[] = [];
   /** In the last trial, a connection ended although the reader was not behind. */
   #lost = false;
+  /** What was counted so far of the present reader's output. */
+  #totals = NOTHING;
 
   constructor(pool: ReaderPool, options: LimitOptions) {
     this.#pool = pool;
@@ -163,15 +173,19 @@ export class Experiment implements Lab {
     // What is still in the socket is work as well.
     const { clear, rest } = await this.#clear(CLEAR_MS + 2000 * seconds, offered);
     await stopSampling();
-    const hidden = await awaitWork(works, {
-      sinceMs,
-      trialSeconds: seconds,
-      messageSeconds: message.size * seconds / Math.max(accepted, message.size),
-      ...(signal === undefined ? {} : { signal }),
-    });
+    const messageSeconds = message.size * seconds / Math.max(accepted, message.size);
+    const watched = { messageSeconds, ...(signal === undefined ? {} : { signal }) };
+    const hidden = await awaitWork(works, { ...watched, sinceMs, trialSeconds: seconds });
+    let { quiet } = hidden;
+    if (!quiet && clear && this.#options.command === undefined) {
+      // We cannot start it again: it gets the time to finish.
+      ({ quiet } = await awaitWork(works, {
+        ...{ ...watched, sinceMs: performance.now(), trialSeconds: FINISH_ATTACHED_SECONDS },
+      }));
+    }
     if (signal?.aborted) throw new Interrupted();
     this.background = hidden.background;
-    if (!hidden.quiet || !clear) this.#replaceReason = STILL_WORKING;
+    if (!quiet || !clear) this.#replaceReason = STILL_WORKING;
     // It has nothing more to do, and something is unread all the same.
     if (rest > 0 && hidden.quiet) this.rest = Math.max(this.rest, this.#unread());
     return current.hidden = hidden;
@@ -184,7 +198,7 @@ export class Experiment implements Lab {
       const { result, hidden, stopSampling } = current;
       await stopSampling();
       if (result.ended !== undefined) this.#replaceReason = CONNECTION_ENDED;
-      if (result.drained > DRAINED * result.offered && result.offered > this.intake) {
+      if (result.taken > DRAINED * result.offered && result.offered > this.intake) {
         this.intake = result.offered;
         this.memory = { offered: result.offered, grown: current.memoryBytesPerSecond };
       }
@@ -194,6 +208,12 @@ export class Experiment implements Lab {
       if (result.ended === undefined && hidden === undefined && !replaced) {
         const most = attached ? CLEAR_ATTACHED_MS : CLEAR_MS;
         const { clear, rest } = await this.#clear(most, result.offered);
+        if (judged.verdict === "keeps-up" && this.#pool.outputTotals !== undefined) {
+          // What is held back in a buffer until more comes.
+          this.rest = Math.max(this.rest, rest);
+        }
+        await this.#pool.outputSettled();
+        this.#countMissing(this.trials.at(-1)!);
         // One that was behind and leaves a rest may be stuck.
         const stuck = judged.verdict !== "keeps-up" && rest > USUAL_REST * this.rest;
         if (!clear || stuck) this.#replaceReason = NOT_CLEARED;
@@ -226,10 +246,23 @@ export class Experiment implements Lab {
       this.#emit({ event: "fresh-reader", reason: this.#replaceReason });
     }
     await this.#pool.replace();
+    this.#totals = NOTHING;
     // Waiting for a reader that is started separately is not part of the search.
     if (!this.#connected && this.#options.command === undefined) this.#startMs = performance.now();
     this.#connected = true;
     this.#replaceReason = undefined;
+  }
+
+  /** Adds to a trial what was lost since this was called last. */
+  #countMissing(trial: Trial): void {
+    const totals = this.#pool.outputTotals;
+    if (totals === undefined) return;
+    const more = totals.lost - this.#totals.lost;
+    this.duplicated += totals.duplicated - this.#totals.duplicated;
+    this.reordered += totals.reordered - this.#totals.reordered;
+    const { lost, duplicated, reordered } = totals;
+    this.#totals = { lost, duplicated, reordered };
+    if (more !== 0) trial.lost = (trial.lost ?? 0) + more;
   }
 
   async #record(
@@ -252,6 +285,7 @@ export class Experiment implements Lab {
     if (result.ended !== undefined) {
       trial.ended = await this.#pool.explainEnd(result.reader, result.ended);
     }
+    this.#countMissing(trial);
     this.trials.push(trial);
     this.queueSource = this.#pool.connected[0]?.meter.queueSource ?? this.queueSource;
     this.#emit({ event: "trial", purpose, trial });

@@ -4,6 +4,7 @@
  * Out: `LimitResult`: the limit, and the trials that it is based on. From the bottom up: meter, trial,
  * experiment (readers), backlog, stretch (verdicts), search, limit.
  */
+import { formatOutputPlace, type OutputOptions } from "../output/output.ts";
 import { environment } from "../kernel/environment.ts";
 import { requireKernelFigures } from "../kernel/kernel.ts";
 import { printable } from "../text/printable.ts";
@@ -59,6 +60,7 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
     intake: null,
     hoards: false,
     hidden: null,
+    output: null,
     drift: null,
     overload: null,
     recovery: null,
@@ -103,7 +105,8 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
       }
     }
     if (result.readers > 1 && found.upper < Infinity) result.firstBehind = found.slowest;
-    addRest(result, experiment.rest);
+    if (options.output !== undefined) addOutput(result, options.output, experiment);
+    else addRest(result, experiment.rest);
     addContention(result, experiment.waitShare);
     addMemory(result, experiment.memory);
   } catch (error) {
@@ -118,7 +121,11 @@ export async function findLimit(options: LimitOptions): Promise<LimitResult> {
       throw error;
     }
   } finally {
-    result.until = pool.works.length > 0 ? "worked" : "taken";
+    result.until = options.output !== undefined
+      ? "output"
+      : pool.works.length > 0
+      ? "worked"
+      : "taken";
     await pool.close();
     result.queueSource = experiment.queueSource;
     result.keepsUpAt = result.limit?.lower ?? highestKeptUp(result.trials);
@@ -217,6 +224,40 @@ function addMemory(result: LimitResult, { offered, grown }: Experiment["memory"]
   if (result.hoards || grown < Math.max(least, share * offered) || grown > most * offered) return;
   result.message += `; the reader's memory grew by ${formatByteRate(grown)} when it was offered ` +
     `${formatByteRate(offered)}: it may queue what it takes, although no work on that was seen`;
+}
+
+/** It takes so many times what comes out, and more: it queues the rest, or drops it. */
+const MORE_INTAKE = 1.2;
+
+/** Of a reader that is measured by its output. */
+function addOutput(
+  result: LimitResult,
+  { place, numbered }: OutputOptions,
+  { intake, duplicated, reordered, rest }: Experiment,
+): void {
+  const { limit, trials } = result;
+  const losing = trials.filter(({ lost = 0 }) => lost > 0);
+  const lost = losing.reduce((sum, trial) => sum + trial.lost!, 0);
+  const firstLossAt = losing.length === 0
+    ? null
+    : Math.min(...losing.map(({ offered }) => offered));
+  result.output = {
+    ...{ place: formatOutputPlace(place), numbered, lost, duplicated, reordered, firstLossAt },
+  };
+  if (limit !== null && intake > MORE_INTAKE * limit.upper) {
+    result.intake = { lower: intake, upper: null };
+    result.hoards = true;
+    result.message += `; it takes ${formatByteRate(intake)} from its socket, more than comes out`;
+  }
+  if (firstLossAt !== null) {
+    result.message += `; it lost ${formatCount(lost)} messages, the first at ${
+      formatByteRate(firstLossAt)
+    }`;
+  } else if (rest > 0 && limit !== null) {
+    result.message += `; when the sender falls silent, up to ${
+      formatBytes(rest)
+    } of what it has taken do not come out`;
+  }
 }
 
 function addRest(result: LimitResult, rest: number): void {

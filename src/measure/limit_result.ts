@@ -28,6 +28,21 @@ export interface Trial extends TrialFigures {
   senderCpu: number;
   /** How the reader's connection ended, if it did. */
   ended?: string;
+  /** Messages that did not come out, where the output has numbers; absent: none. */
+  lost?: number;
+}
+
+/** See `LimitResult.output`. */
+export interface OutputResult {
+  /** Where it was counted: `file:PATH`, `stdout`. */
+  place: string;
+  /** The output has numbers; without them nothing is known of losses. */
+  numbered: boolean;
+  lost: number;
+  duplicated: number;
+  reordered: number;
+  /** The lowest rate at which messages were lost; bytes a second. Null: none was. */
+  firstLossAt: number | null;
 }
 
 /** The schema of one result, and of several together. */
@@ -66,7 +81,7 @@ export interface LimitResult {
   /** `limit.lower`, or without a limit the highest rate at which the reader kept up; 0: none. */
   keepsUpAt: number;
   /** What `limit` is the highest rate of: see `LimitOptions.until`. */
-  until: "worked" | "taken";
+  until: "worked" | "taken" | "output";
   /**
    * A reader that hoards: the highest rate at which its socket was drained, bytes a second. It may be
    * higher. Null for other readers.
@@ -81,6 +96,8 @@ export interface LimitResult {
   hidden:
     | { offered: number; seconds: number; bytes: number; memoryBytesPerSecond: number }
     | null;
+  /** Of a reader that was measured by its output; null: it was not. */
+  output: OutputResult | null;
   /**
    * A reader whose speed changes the longer it runs has no single limit: what it drained at first and last
    * (bytes a second) while it always had a backlog, for how long, how many messages it read meanwhile, and

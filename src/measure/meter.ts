@@ -40,6 +40,8 @@ export class Meter {
   readonly #lookup: ConnectionLookup;
   #widestWindow = 0;
   #window = 0;
+  /** Bytes that it had taken from its socket at the last reading, whatever it does with them. */
+  taken = 0;
   queueSource: QueueSource = "none";
 
   constructor(flood: Flood) {
@@ -65,12 +67,14 @@ export class Meter {
     const far = this.#lookup.readByFar();
     if (far === undefined) return this.read();
     this.queueSource = "socket";
-    return { nowMs, drained: far.read, receiveQueue: far.receiveQueue };
+    const drained = this.taken = far.read - this.#flood.interjected;
+    return { nowMs, drained, receiveQueue: far.receiveQueue };
   }
 
   /** Undefined: the kernel has no such connection any more, or gives no figures here. */
   read(): Reading | undefined {
-    const { accepted } = this.#flood;
+    const { interjected } = this.#flood;
+    const accepted = this.#flood.accepted + interjected;
     const nowMs = performance.now();
     const { near, far } = this.#lookup.state();
     if (near === undefined) return undefined;
@@ -98,6 +102,8 @@ export class Meter {
       : this.queueSource === "window"
       ? acknowledged - drained
       : undefined;
+    // What was said beside the messages counts as taken: it is little.
+    drained = this.taken = drained - interjected;
     return { nowMs, drained, receiveQueue, near, far };
   }
 }

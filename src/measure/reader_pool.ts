@@ -1,14 +1,27 @@
-/** The readers under test: starts them or waits for them, and feeds each one from its own flood. */
+/** The readers under test: starts them, waits for them or connects to them, and feeds each from its own flood. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { loadAdapter } from "../net/load.ts";
-import type { Adapter, Closed, Connection, Listener } from "../net/net.ts";
+import {
+  type Adapter,
+  type Closed,
+  type Connection,
+  DEFAULT_READ_SIZE,
+  NetError,
+} from "../net/net.ts";
+import { formatOutputPlace, Output, type OutputOptions } from "../output/output.ts";
+import type { OutputTotals } from "../output/output_counter.ts";
+import type { Address } from "../kernel/address.ts";
 import type { Message } from "../message/message.ts";
+import { Conversation, UnexpectedReply } from "../send/conversation.ts";
 import { Flood, type Replies } from "../send/flood.ts";
 import { Ticker } from "../send/pacer.ts";
+import type { Script } from "../send/script.ts";
 import { printable } from "../text/printable.ts";
 import { formatHostPort } from "../text/units.ts";
 import { waitForClear } from "./clearing.ts";
 import { Meter, SAMPLE_EVERY_MS } from "./meter.ts";
+import { Accepted, Dialed, type ReaderConnections } from "./reader_connections.ts";
+import { OutputMeter } from "./output_meter.ts";
 import { ReaderWork } from "./reader_work.ts";
 import { describeExit, fillCommand, ReaderFailed, ReaderProcess } from "./reader_process.ts";
 import type { MeasuredReader } from "./trial_watch.ts";
@@ -25,13 +38,26 @@ export interface ReaderPoolOptions {
   /** Where to listen; default 127.0.0.1 and any free port. */
   host?: string;
   port?: number;
+  /**
+   * Instead of listening: where the readers listen. One command is then started for all of them; `{host}` and
+   * `{port}` in it are this address. Port 0: a free port, another one each time. Without a command, a program
+   * that runs already.
+   */
+  connect?: Address;
   /** Number of readers at the same time, each with a flood of its own; default 1. */
   readers?: number;
   /** Whether to read the reader's replies; default drain. */
   replies?: Replies;
+  /** What is said before the first message, and between messages; the readers' replies are then read by it. */
+  script?: Script;
+  /** What the reader puts out, by which it is then measured. For one reader, and without a look at its processes. */
+  output?: OutputOptions;
   /** Whether the readers' processes are watched for work that goes on; default true. See `works`. */
   watchWork?: boolean;
-  /** How long to wait for a reader to connect; seconds, default 10 for a command, else no limit. */
+  /**
+   * How long to wait for a reader to connect, or to listen; seconds. Default 10; no limit for the first
+   * connection of readers that are started separately and connect to us.
+   */
   connectSeconds?: number;
   /**
    * Time between SIGTERM and SIGKILL for a reader that we started; seconds, default 3. A search
@@ -65,6 +91,10 @@ const WARM_UP_RATE = 10_000;
  */
 const WARM_UP = { raised: 1, again: 0.4, highest: 2e6 };
 
+/** What comes out late may take so long; ms. */
+const OUTPUT_SETTLES_MS = 1200;
+/** What a reader's exit needs to be known; ms. */
+const LAST_WORDS_MS = 100;
 /** One that has only looked whether somebody listens connects again so soon; seconds. */
 const LOOKED_SECONDS = 1;
 /** With more readers, reading what their threads do would take too much of a core. */
@@ -84,11 +114,9 @@ export class ReaderPool {
   readonly #count: number;
   readonly #ticker = new Ticker();
   readonly #emit: (event: ReaderPoolEvent) => void;
-  #listener: Listener | undefined;
+  #connections: ReaderConnections | undefined;
+  #output: Output | undefined;
   #processes: ReaderProcess[] = [];
-  /** Connections that were accepted and have no flood yet. */
-  #accepted: Connection[] = [];
-  #onAccepted: (() => void) | undefined;
   #hadReaders = false;
   /** With which the last readers began to read; bytes a second. */
   #warmUpRate = WARM_UP_RATE;
@@ -101,17 +129,32 @@ export class ReaderPool {
     this.#emit = options.onEvent ?? (() => {});
   }
 
+  /** What the present reader has put out; undefined: that is not counted. */
+  get outputTotals(): OutputTotals | undefined {
+    return this.#output?.counter;
+  }
+
+  /** Resolves when it is known what is lost of the output so far; soon, where the reader puts out no more. */
+  async outputSettled(): Promise<void> {
+    const { signal } = this.#options;
+    const endMs = performance.now() + OUTPUT_SETTLES_MS;
+    while (this.#output?.counter.waits && performance.now() < endMs && !signal?.aborted) {
+      await sleep(SAMPLE_EVERY_MS);
+    }
+  }
+
   async open(): Promise<void> {
-    const net = this.#options.adapter ?? await loadAdapter();
-    this.#listener = await net.listen({
-      host: this.#options.host ?? "127.0.0.1",
-      port: this.#options.port ?? 0,
-      onConnection: (connection) => {
-        this.#accepted.push(connection);
-        this.#onAccepted?.();
-      },
-    });
-    this.#emit({ event: "listening", ...this.#listener.address });
+    const { adapter, host = "127.0.0.1", port = 0, connect } = this.#options;
+    const net = adapter ?? await loadAdapter();
+    if (this.#options.output !== undefined) {
+      this.#output = await Output.open(this.#options.output, net, connect?.host ?? host);
+    }
+    if (connect !== undefined) {
+      this.#connections = new Dialed(net, connect);
+      return;
+    }
+    this.#connections = await Accepted.listen(net, host, port);
+    this.#emit({ event: "listening", ...this.#connections.address });
   }
 
   /**
@@ -119,31 +162,74 @@ export class ReaderPool {
    */
   async replace(): Promise<void> {
     await this.end();
-    const { command } = this.#options;
+    const { command, connect } = this.#options;
     if (command !== undefined) {
-      const words = fillCommand(command, this.#listener!.address);
+      // A connection that an ended process has left behind must not count as one of the next readers.
+      await this.#connections!.begin();
+      const output = this.#output;
+      output?.begin();
+      const words = fillCommand(command, this.#connections!.address, output?.address);
+      const onStdout = output?.place.kind === "stdout"
+        ? (chunk: Uint8Array) => output.counter.push(chunk)
+        : undefined;
+      const processes = connect === undefined ? this.#count : 1;
       // One by one, so that those that were started are known whatever happens with the next.
-      while (this.#processes.length < this.#count && this.#processes.every((p) => p.started)) {
-        this.#processes.push(new ReaderProcess(words, this.#options.folder));
+      while (this.#processes.length < processes && this.#processes.every((p) => p.started)) {
+        this.#processes.push(new ReaderProcess(words, this.#options.folder, onStdout));
       }
-    }
+    } else this.#output?.begin();
     const connections = await this.#awaitConnections();
     this.#hadReaders = true;
-    this.connected = connections.map((connection) => this.#measured(connection));
+    this.connected = await this.#converse(connections);
     this.#emit({ event: "connected", readers: connections.length });
     await this.#awaitFirstRead();
     await this.#watchWork();
   }
 
-  #measured(connection: Connection): MeasuredReader {
-    const { message, replies = "drain" } = this.#options;
-    const flood = new Flood({ connection, message, ticker: this.#ticker, replies });
-    return { flood, meter: new Meter(flood) };
+  /** Follows the script with each of them. */
+  async #converse(connections: readonly Connection[]): Promise<MeasuredReader[]> {
+    try {
+      return await Promise.all(connections.map((connection) => this.#measured(connection)));
+    } catch (error) {
+      // Where the reader's process has exited, its status says more. Our own close could make it exit.
+      if (error instanceof UnexpectedReply) await sleep(LAST_WORDS_MS);
+      const exited = this.#processes.find(({ exit }) => exit !== undefined);
+      for (const each of connections) each.close();
+      if (!(error instanceof UnexpectedReply)) throw error;
+      throw new ReaderFailed(
+        error.message +
+          (exited === undefined
+            ? ""
+            : `; the reader ${describeExit(exited.exit!)}${stderrSuffix(exited)}`),
+      );
+    }
+  }
+
+  /** Rejects with an UnexpectedReply. */
+  async #measured(connection: Connection): Promise<MeasuredReader> {
+    const { message, replies = "drain", script } = this.#options;
+    const shared = { connection, message, ticker: this.#ticker, replies };
+    const output = this.#output;
+    const measured = (flood: Flood) => ({
+      flood,
+      meter: output === undefined ? new Meter(flood) : new OutputMeter(flood, output),
+    });
+    if (script === undefined) {
+      const counts = output?.place.kind === "replies";
+      return measured(
+        new Flood(counts ? { ...shared, listen: () => countReplies(connection, output) } : shared),
+      );
+    }
+    const conversation = new Conversation(connection);
+    await conversation.begin(script);
+    const flood = new Flood({ ...shared, listen: (flood) => conversation.goOn(flood) });
+    flood.interjected = conversation.sent;
+    return measured(flood);
   }
 
   async #watchWork(): Promise<void> {
     const { watchWork = true, command, signal } = this.#options;
-    if (!watchWork || this.#count > MOST_WATCHED) return;
+    if (!watchWork || this.#count > MOST_WATCHED || this.#output !== undefined) return;
     const groups = this.#processes.map(({ pid }) => ({ group: pid! }));
     const sockets = this.connected.map(({ flood: { connection: { local, remote } } }) => ({
       ...{ local, remote },
@@ -176,9 +262,8 @@ export class ReaderPool {
     readers.forEach(watch);
     let rate = 0;
     const start = ({ flood }: MeasuredReader) => {
-      const messages = rate / flood.message.size;
       // The first message is sent at once: a large one would otherwise be due only after seconds.
-      flood.start(messages, performance.now() - 1000 / messages);
+      flood.startBytes(rate, performance.now() - 1000 * flood.message.offsetOf(1) / rate);
     };
     const send = (bytesPerSecond: number) => {
       rate = bytesPerSecond;
@@ -194,15 +279,14 @@ export class ReaderPool {
         const next = await this.#nextConnection();
         if (next === undefined) throw new ReaderFailed(await this.explainEnd(reader, closed));
         ended = undefined;
-        const measured = readers[reader] = this.#measured(next);
+        const [measured] = await this.#converse([next]) as [MeasuredReader];
+        readers[reader] = measured;
         watch(measured, reader);
         start(measured);
       }
       const nowMs = performance.now();
       if (nowMs > startMs + connectSeconds * 1000) {
-        throw new ReaderFailed(
-          `the reader connected but read nothing within ${connectSeconds} s`,
-        );
+        throw new ReaderFailed(this.#nothingRead(connectSeconds));
       }
       if (nowMs > raiseMs) {
         raiseMs = nowMs + 1000 * WARM_UP.again;
@@ -218,12 +302,22 @@ export class ReaderPool {
     }
   }
 
+  #nothingRead(seconds: number): string {
+    const { output } = this.#options;
+    if (output === undefined || this.connected.some(({ meter }) => meter.taken === 0)) {
+      return `the reader connected but read nothing within ${seconds} s`;
+    }
+    const what = output.match === undefined ? "" : ` that matches ${output.match}`;
+    return `the reader took what it was sent, but within ${seconds} s nothing${what} came out: ` +
+      formatOutputPlace(output.place);
+  }
+
   async #awaitConnections(): Promise<Connection[]> {
-    const { command, signal } = this.#options;
-    const seconds = this.#options.connectSeconds ??
-      (command !== undefined ? CONNECT_SECONDS : this.#hadReaders ? RECONNECT_SECONDS : Infinity);
+    const { command, signal, connect } = this.#options;
+    const seconds = this.#options.connectSeconds ?? this.#connectSeconds();
     const endMs = performance.now() + seconds * 1000;
-    while (this.#accepted.length < this.#count) {
+    const { ready } = this.#connections!;
+    while (ready.length < this.#count) {
       if (signal?.aborted) throw new Interrupted();
       for (const [number, reader] of this.#processes.entries()) {
         if (reader.startError !== undefined) {
@@ -233,40 +327,65 @@ export class ReaderPool {
               startProblem(reader.startError, command!),
           );
         }
-        if (reader.exit !== undefined && this.#accepted.length < this.#count) {
+        if (reader.exit !== undefined && ready.length < this.#count) {
           await reader.saidAll();
+          const what = connect === undefined ? "it connected" : "we could connect to it";
           throw new ReaderFailed(
-            `the reader ${describeExit(reader.exit)} before it connected${stderrSuffix(reader)}`,
+            `the reader ${describeExit(reader.exit)} before ${what}${stderrSuffix(reader)}`,
           );
         }
       }
       if (performance.now() > endMs) {
-        const where = formatHostPort(this.#listener!.address);
-        throw new ReaderFailed(
-          command === undefined
-            ? `the reader did not reconnect to ${where} within ${seconds} s`
-            : `the reader did not connect to ${where} within ${seconds} s: ` +
-              `does its command use {host} and {port}?`,
-        );
+        throw new ReaderFailed(this.#notConnected(seconds));
       }
-      await Promise.race([
-        new Promise<void>((resolve) => this.#onAccepted = resolve),
-        sleep(50),
-        ...this.#processes.filter((p) => p.exit === undefined).map((p) => p.exited),
-      ]);
+      try {
+        await Promise.race([
+          this.#connections!.more(),
+          ...this.#processes.filter((p) => p.exit === undefined).map((p) => p.exited),
+        ]);
+      } catch (error) {
+        // With our own listener this is no matter of the reader.
+        if (error instanceof NetError) throw new ReaderFailed(error.message);
+        throw error;
+      }
     }
-    return this.#accepted.splice(0, this.#count);
+    return ready.splice(0, this.#count);
+  }
+
+  /** How long connecting may take; seconds. */
+  #connectSeconds(): number {
+    const { command, connect } = this.#options;
+    if (command !== undefined || connect !== undefined) return CONNECT_SECONDS;
+    return this.#hadReaders ? RECONNECT_SECONDS : Infinity;
+  }
+
+  #notConnected(seconds: number): string {
+    const { command, connect } = this.#options;
+    const where = formatHostPort(this.#connections!.address);
+    if (connect !== undefined) {
+      return `nothing listened on ${where} within ${seconds} s` +
+        (command === undefined ? "" : ": does the command start a reader that listens there?");
+    }
+    if (command === undefined) {
+      return `the reader did not reconnect to ${where} within ${seconds} s`;
+    }
+    return `the reader did not connect to ${where} within ${seconds} s: ` +
+      "does its command use {host} and {port}?";
   }
 
   /** Of a reader whose connection has ended and that may connect again at once; undefined: it does not. */
   async #nextConnection(): Promise<Connection | undefined> {
+    const { connect, signal } = this.#options;
+    // Where we connected, it has not looked whether we listen.
+    if (connect !== undefined) return undefined;
+    const { ready } = this.#connections!;
     const endMs = performance.now() + 1000 * LOOKED_SECONDS;
-    while (this.#accepted.length === 0) {
+    while (ready.length === 0) {
       const over = this.#processes.some(({ exit }) => exit !== undefined);
-      if (over || performance.now() > endMs || this.#options.signal?.aborted) return undefined;
+      if (over || performance.now() > endMs || signal?.aborted) return undefined;
       await sleep(SAMPLE_EVERY_MS);
     }
-    return this.#accepted.shift();
+    return ready.shift();
   }
 
   /**
@@ -276,7 +395,7 @@ export class ReaderPool {
   async explainEnd(reader: number, closed: { reason: string; errno?: string }): Promise<string> {
     await sleep(100);
     const process = this.#processes.find(({ exit }) => exit !== undefined) ??
-      this.#processes[reader];
+      this.#processes[reader] ?? this.#processes[0];
     const how = closed.reason === "reset" ? "reset its connection" : "closed its connection";
     if (process?.exit === undefined) return `the reader ${how}`;
     return `the reader ${describeExit(process.exit)}${stderrSuffix(process)}`;
@@ -293,8 +412,6 @@ export class ReaderPool {
     if (ending.includes(false)) {
       this.#stopTimeoutSeconds = Math.min(this.#stopTimeoutSeconds, SHORT_STOP_TIMEOUT_SECONDS);
     }
-    // A connection that an ended process has left behind must not count as one of the next readers.
-    if (this.#processes.length > 0) { for (const each of this.#accepted.splice(0)) each.close(); }
     this.#processes = [];
   }
 
@@ -302,9 +419,18 @@ export class ReaderPool {
     try {
       await this.end();
     } finally {
-      for (const each of this.#accepted.splice(0)) each.close();
-      await this.#listener?.close();
+      await this.#connections?.close();
+      await this.#output?.close();
     }
+  }
+}
+
+/** Until the reader's FIN. */
+async function countReplies(connection: Connection, output: Output): Promise<void> {
+  while (true) {
+    const chunk = await connection.read(DEFAULT_READ_SIZE);
+    if (chunk === null) return;
+    output.counter.push(chunk);
   }
 }
 

@@ -25,14 +25,19 @@ export function describeExit({ code, signal }: Exit): string {
 
 /**
  * The command with `{host}` and `{port}` replaced in each of its words. In `{host}:{port}` an IPv6
- * address is in brackets, which separate it from the port.
+ * address is in brackets, which separate it from the port. `out` stands for `{out}`.
  */
-export function fillCommand(command: readonly string[], address: Address): string[] {
+export function fillCommand(
+  command: readonly string[],
+  address: Address,
+  out?: Address,
+): string[] {
   const { host, port } = address;
-  return command.map((word) =>
-    word.replaceAll("{host}:{port}", formatHostPort(address))
-      .replaceAll("{host}", host).replaceAll("{port}", String(port))
-  );
+  return command.map((word) => {
+    const filled = word.replaceAll("{host}:{port}", formatHostPort(address))
+      .replaceAll("{host}", host).replaceAll("{port}", String(port));
+    return out === undefined ? filled : filled.replaceAll("{out}", formatHostPort(out));
+  });
 }
 
 /** How much of the end of a reader's stderr is kept: a few lines. Characters. */
@@ -62,8 +67,15 @@ export class ReaderProcess {
   /** Settles when there are no more words, or soon after it has ended: its children may have some. */
   #lastWords: Promise<unknown> = Promise.resolve();
 
-  /** `folder`: where it is started; default: this process's folder. */
-  constructor(command: readonly string[], folder?: string) {
+  /**
+   * `folder`: where it is started; default: this process's folder. `onStdout` is called with what it writes to its
+   * standard output; without it, that is discarded.
+   */
+  constructor(
+    command: readonly string[],
+    folder?: string,
+    onStdout?: (chunk: Uint8Array) => void,
+  ) {
     const { promise, resolve } = Promise.withResolvers<Exit>();
     this.exited = promise;
     const end = (exit: Exit) => {
@@ -78,7 +90,7 @@ export class ReaderProcess {
     const [program, ...args] = command as [string, ...string[]];
     try {
       this.#child = spawn(program, args, {
-        stdio: ["ignore", "ignore", "pipe"],
+        stdio: ["ignore", onStdout === undefined ? "ignore" : "pipe", "pipe"],
         detached: true,
         ...(folder === undefined ? {} : { cwd: folder }),
       });
@@ -87,7 +99,9 @@ export class ReaderProcess {
       fail(error as Error);
       return;
     }
-    const { pid, stderr } = this.#child;
+    const { pid, stderr, stdout } = this.#child;
+    stdout?.on("data", (chunk: Uint8Array) => onStdout!(chunk));
+    stdout?.on("error", () => {});
     this.#child.once("error", fail);
     this.#child.once("exit", (code, signal) => end({ code, signal }));
     if (pid !== undefined) this.#session = new ProcessSession(pid);
@@ -151,6 +165,7 @@ export class ReaderProcess {
       }
     }
     this.#child?.stderr?.destroy();
+    this.#child?.stdout?.destroy();
     return enough;
   }
 

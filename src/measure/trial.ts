@@ -28,7 +28,9 @@ export interface TrialResult {
   /** The rate that the sender really offered: bytes that the kernel took or had no room for. */
   achieved: number;
   drained: number;
-  /** The same in the second half of the trial's longest time. */
+  /** What it took from its socket, where it is measured by its output; else the same as `drained`. */
+  taken: number;
+  /** The same as `drained` in the second half of the trial's longest time. */
   drainedInSecondHalf: number;
   figures: TrialFigures;
   /** The time of sampling, and the mean time between two samples; seconds. */
@@ -64,7 +66,7 @@ export async function runTrial(
   const { rate, longest, add = () => false, onSample, signal } = options;
   const acceptedAtStart = readers.map(({ flood }) => flood.accepted);
   const startMs = performance.now();
-  for (const { flood } of readers) flood.start(rate / flood.message.size, startMs);
+  for (const { flood } of readers) flood.startBytes(rate, startMs);
   const watches = readers.map((reader) =>
     new TrialWatch(reader, rate, longest, onSample !== undefined)
   );
@@ -99,6 +101,7 @@ export async function runTrial(
     offered: rate,
     achieved: Math.min(...watches.map(({ achieved }) => achieved)),
     drained: last === undefined || seconds === 0 ? 0 : last.drained / seconds,
+    taken: watch.taken,
     drainedInSecondHalf: watch.drainedInSecondHalf,
     figures,
     seconds,

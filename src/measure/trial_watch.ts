@@ -46,6 +46,8 @@ export class TrialWatch {
   #lastFull: Reading | undefined;
   /** Whether the last sample asked for how long the window was closed, and the answer. */
   #asked = false;
+  /** Bytes that it had taken from its socket, at the first and the last sample. */
+  readonly #taken = { first: 0, last: 0 };
   #closed = false;
   #limitedUs = 0;
   readonly #rate: number;
@@ -76,6 +78,8 @@ export class TrialWatch {
       this.#first ??= { ...full, offered, late };
       this.#lastFull = full;
     }
+    if (this.last === undefined) this.#taken.first = meter.taken;
+    this.#taken.last = meter.taken;
     const first = this.#first!;
     const time = (nowMs - first.nowMs) / 1000;
     const backlog = Math.max(0, offered - drained);
@@ -107,7 +111,7 @@ export class TrialWatch {
   #late(offered: number): number {
     const { flood } = this.reader;
     if (flood.connection.blockedSince !== undefined) return 0;
-    return Math.max(0, offered - flood.accepted - ON_TIME * this.#rate - flood.message.size);
+    return Math.max(0, offered - flood.accepted - ON_TIME * this.#rate - flood.message.longest);
   }
 
   /**
@@ -121,7 +125,7 @@ export class TrialWatch {
     const asked = this.#asked;
     this.#asked = false;
     this.#closed = false;
-    const reads = receiveQueue === undefined || receiveQueue > message.size;
+    const reads = receiveQueue === undefined || receiveQueue > message.longest;
     if (full === undefined) {
       if (reads && silence < SILENT) return ours;
       if (!reads && ours < SMALL * this.#rate) return receiveQueue;
@@ -134,6 +138,11 @@ export class TrialWatch {
     this.#closed = asked && limitedUs > this.#limitedUs;
     this.#limitedUs = limitedUs;
     return reads || this.#closed || !asked ? ours : receiveQueue;
+  }
+
+  /** What it took from its socket, whatever it did with that; bytes a second. */
+  get taken(): number {
+    return this.seconds === 0 ? 0 : (this.#taken.last - this.#taken.first) / this.seconds;
   }
 
   /** From the first sample to now. */

@@ -5,7 +5,7 @@ import { Floods } from "./floods.ts";
 import { createFramer } from "../message/frame.ts";
 import { ARTICLE_MESSAGE, textMessage } from "../message/message.ts";
 import { hasDeadline } from "../send/deadlines.ts";
-import { isFloodPolicy } from "../send/overflow.ts";
+import { isFloodPolicy, policyOf } from "../send/overflow.ts";
 import { Ticker } from "../send/pacer.ts";
 import { Relay } from "./relay.ts";
 import { DEFAULT_NUMBERED_SIZE } from "../message/numbered.ts";
@@ -46,7 +46,10 @@ export function createFeeder(
   }
   const { after, writeDeadlineMs } = options;
   const bound = options.backlog ?? (spills ? SPILL_BACKLOG : hasDeadline(options) ? Infinity : 0);
-  if (isFloodPolicy(policy) && !needsRelay && !("numbered" in message)) {
+  // A flood that drops messages counts them, and does not know which.
+  const counts = !("numbered" in message) &&
+    (message.constant || policyOf(policy).drops === undefined);
+  if (isFloodPolicy(policy) && !needsRelay && counts) {
     return new Floods({
       message,
       rate,
@@ -67,7 +70,7 @@ export function createFeeder(
   }
   const ticker = new Ticker();
   const frame = source === undefined
-    ? { kind: "fixed", size: message.size } as const
+    ? "numbered" in message ? { kind: "fixed", size: message.size } as const : message.frame
     : options.frame ?? { kind: "none" } as const;
   const framer = createFramer(frame);
   return new Relay({

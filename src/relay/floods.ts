@@ -71,7 +71,7 @@ export class Floods implements Feeder {
       ...{ after, writeDeadlineMs },
       onOverflow: (flood, passed) => {
         reportSent();
-        onOverflow(reader, sentBy(flood), flood.pendingMessages * message.size, passed);
+        onOverflow(reader, flood.sentMessages, flood.pendingBytes, passed);
       },
     });
     this.#floods.set(flood, reader);
@@ -82,12 +82,12 @@ export class Floods implements Feeder {
     reporting.stop();
     this.#floods.delete(flood);
     const { accepted: bytes, dropped, overflows } = flood;
-    return { messages: sentBy(flood), bytes, dropped, overflows, closed };
+    return { messages: flood.sentMessages, bytes, dropped, overflows, closed };
   }
 
   /** No memory: messages that are not sent yet are only counted. */
   figures(): ServerFigures {
-    const { message: { size }, rate } = this.#options;
+    const { rate } = this.#options;
     const readers = [...this.#floods].map(([flood, reader]) => {
       // At an unlimited rate there are always more.
       const lagMessages = Number.isFinite(rate) ? flood.pendingMessages : 0;
@@ -96,7 +96,7 @@ export class Floods implements Feeder {
         connected: true,
         acceptedBytes: flood.accepted,
         deliveredOffset: flood.accepted,
-        lagBytes: lagMessages * size,
+        lagBytes: lagMessages === 0 ? 0 : flood.pendingBytes,
         lagMessages,
         lagSeconds: lagMessages / rate,
         gaps: 0,
@@ -124,7 +124,7 @@ export class Floods implements Feeder {
     if (sentEveryMs === undefined) return { stop() {}, report() {} };
     let reported = 0;
     const report = () => {
-      const messages = sentBy(flood);
+      const messages = flood.sentMessages;
       if (messages > reported) onSent(reader, messages);
       reported = messages;
     };
@@ -138,6 +138,3 @@ export class Floods implements Feeder {
     };
   }
 }
-
-/** Whole messages that the kernel accepted. */
-const sentBy = (flood: Flood): number => Math.floor(flood.accepted / flood.message.size);

@@ -12,6 +12,7 @@ import { loadAdapter } from "../net/load.ts";
 import type { Connection, Listener } from "../net/net.ts";
 import { SilentPeers } from "../net/silent_peers.ts";
 import { createFeeder } from "./choose_feeder.ts";
+import { Dialer } from "./dialer.ts";
 import type { ConnectionTotals, ReaderTotals } from "./feeder.ts";
 import type { ServerFigures } from "./figures.ts";
 import type { ServeEvent, ServeResult } from "./serve_event.ts";
@@ -196,13 +197,20 @@ export async function serve(given: GivenServeOptions): Promise<Server> {
     return { messages: 0, bytes: 0, dropped: 0, overflows: 0, closed: await connection.closed };
   };
 
-  listener = await net.listen({
-    host,
-    port,
-    onConnection: (connection) => void serveReader(connection),
-    onAcceptError: (errno) => failures.failed(errno),
-  });
-  emit({ event: "listening", time: seconds(), ...listener.address });
+  const onConnection = (connection: Connection) => void serveReader(connection);
+  const { connect } = options;
+  if (connect === undefined) {
+    const onAcceptError = (errno: string) => failures.failed(errno);
+    listener = await net.listen({ host, port, onConnection, onAcceptError });
+    emit({ event: "listening", time: seconds(), ...listener.address });
+  } else {
+    emit({ event: "connecting", time: seconds(), ...connect });
+    listener = new Dialer({
+      ...{ net, to: connect, onConnection, onError: fail },
+      onFailure: ({ code: error }, inMs) =>
+        emit({ event: "unreachable", time: seconds(), ...connect, error, inMs }),
+    });
+  }
   feeder.done.then(end, fail);
   if (signal?.aborted) stop();
   else signal?.addEventListener("abort", stop);

@@ -17,6 +17,10 @@ export type ServeEvent =
   & { time: number }
   & (
     | { event: "listening"; host: string; port: number }
+    /** It connects to a reader that listens there, instead of listening itself. */
+    | { event: "connecting"; host: string; port: number }
+    /** That could not be done, with this errno's name; it tries again in `inMs`. */
+    | { event: "unreachable"; host: string; port: number; error: string; inMs: number }
     | { event: "reader"; reader: number; host: string; port: number }
     | {
       event: "refused";

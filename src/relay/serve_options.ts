@@ -1,7 +1,8 @@
 /** The options of `serve`. */
 import { SILENCE_MS } from "../kernel/keepalive.ts";
+import type { Address } from "../kernel/address.ts";
 import type { Message } from "../message/message.ts";
-import type { Frame } from "../message/frame.ts";
+import type { Frame } from "../message/framer.ts";
 import type { Adapter } from "../net/net.ts";
 import type { Queue } from "../queue/queue.ts";
 import type { Replies } from "../send/flood.ts";
@@ -23,6 +24,8 @@ export interface ServeOptions extends Deadlines {
   host?: string;
   /** Default 8000; 0: any free port. */
   port?: number;
+  /** Instead of listening: connects to a reader that listens there, and again when the connection has ended. */
+  connect?: Address;
   /** The message of a flood; default the article's 13 bytes, with spill numbered messages of 64. */
   message?: Message | NumberedMessage;
   /** Messages a second to each reader; Infinity: as fast as the kernel accepts them. Default 1M. */

@@ -8,6 +8,7 @@ import { closeSoon, discardReplies, linger } from "../net/linger.ts";
 import type { Closed, Connection } from "../net/net.ts";
 import { type Deadlines, DeadlineWatch, hasDeadline, type Passed } from "./deadlines.ts";
 import { type FloodPolicy, FULL_AFTER_MS, type Overflowing, policyOf } from "./overflow.ts";
+import type { Interjecting } from "./conversation.ts";
 import { openGate, type Unread, type UnreadEvent, type UnreadGate } from "./unread.ts";
 import { nextTurn, Schedule, type Ticker, TURN_BYTES } from "./pacer.ts";
 
@@ -32,22 +33,26 @@ export interface FloodOptions extends Deadlines {
   writeSize?: number;
   /** Default: ignore. */
   replies?: Replies;
+  /** Reads what the reader says until its FIN, instead of discarding it. */
+  listen?: (flood: Flood) => Promise<void>;
   /** Called once, before the policy acts for the first time; `passed`: the deadline that has passed. */
   onOverflow?: (flood: Flood, passed: Passed | undefined) => void;
 }
 
 /**
- * Sends one message again and again over one connection: offers the kernel what is due, and calls the
+ * Sends an endless stream of messages over one connection: offers the kernel what is due, and calls the
  * overflow policy when the kernel takes no more.
  *
  * The bytes of the stream are a function of the offset. So the backlog is a number and takes no memory,
  * and a partial write needs no copy.
  */
-export class Flood implements Overflowing {
+export class Flood implements Overflowing, Interjecting {
   readonly connection: Connection;
   readonly message: Message;
   /** Bytes that the kernel took. */
   accepted = 0;
+  /** Bytes that the kernel took and that are no messages: see `interject`. */
+  interjected = 0;
   /** Messages that a policy dropped. */
   dropped = 0;
   /** Number of overflows. Consecutive ticks of overflow count as one. */
@@ -66,9 +71,13 @@ export class Flood implements Overflowing {
   /** Messages due before the current schedule began. Those of the schedule are added to it. */
   #dueBefore = 0;
   #schedule: Schedule | undefined;
+  /** The schedule counts bytes. */
+  #inBytes = false;
   /** Messages due at the last tick. */
   #due = 0;
   #wake: (() => void) | undefined;
+  /** What is to be said before the next message begins. */
+  readonly #interjections: Uint8Array[] = [];
   #finishing = false;
   /** Bytes of the current write. */
   #inFlight = 0;
@@ -76,7 +85,7 @@ export class Flood implements Overflowing {
 
   constructor(options: FloodOptions) {
     this.connection = options.connection;
-    this.message = options.message;
+    this.message = options.message.forConnection?.() ?? options.message;
     this.#ticker = options.ticker;
     this.#policy = options.policy ?? "block";
     const timed = hasDeadline(options);
@@ -92,7 +101,8 @@ export class Flood implements Overflowing {
         ...(onUnread === undefined ? {} : { onEvent: onUnread }),
       });
     }
-    if (options.replies === "drain") this.#replies = discardReplies(this.connection);
+    if (options.listen !== undefined) this.#replies = options.listen(this);
+    else if (options.replies === "drain") this.#replies = discardReplies(this.connection);
     this.done = this.#run();
   }
 
@@ -102,23 +112,44 @@ export class Flood implements Overflowing {
    */
   start(rate: number, nowMs: number = performance.now(), endMs: number = Infinity): void {
     this.stop(nowMs);
+    this.#inBytes = false;
+    this.#schedule = new Schedule(rate, nowMs, endMs);
+  }
+
+  /**
+   * The same with a rate in bytes a second: a message is due once all its bytes are. Where messages have
+   * different sizes, that is another schedule.
+   */
+  startBytes(rate: number, nowMs: number = performance.now(), endMs: number = Infinity): void {
+    this.stop(nowMs);
+    this.#inBytes = true;
     this.#schedule = new Schedule(rate, nowMs, endMs);
   }
 
   /** Ends the schedule. Messages that are already due are still sent. */
   stop(nowMs: number = performance.now()): void {
     if (this.#schedule === undefined) return;
-    this.#dueBefore = this.#schedule.rate === Infinity
-      ? this.#begunMessages()
-      : this.#dueBefore + this.#schedule.due(nowMs);
+    this.#dueBefore = this.#schedule.rate === Infinity ? this.#begunMessages() : this.#dueAt(nowMs);
     this.#schedule = undefined;
     this.#tick(nowMs);
   }
 
-  /** Makes so many more messages due at once, beside the schedule. */
-  burst(messages: number, nowMs: number = performance.now()): void {
-    this.#dueBefore += messages;
+  /** Makes so many more bytes due at once, rounded up to whole messages, beside the schedule. */
+  burst(bytes: number, nowMs: number = performance.now()): void {
+    const { message } = this;
+    const due = this.#dueAt(nowMs);
+    this.#dueBefore += message.begunBefore(message.offsetOf(due) + bytes) - due;
     this.#tick(nowMs);
+  }
+
+  /** Sends these bytes before the next message begins; they must not change. */
+  interject(bytes: Uint8Array): void {
+    this.#interjections.push(bytes);
+    this.#wakeUp();
+  }
+
+  get interjecting(): boolean {
+    return this.#interjections.length > 0;
   }
 
   /** Ends the schedule and discards the backlog, except for the rest of a partly sent message. */
@@ -147,7 +178,7 @@ export class Flood implements Overflowing {
 
   /** Bytes offered until then, without those of dropped messages. Infinity at an unlimited rate. */
   offeredAt(nowMs: number): number {
-    return this.#dueAt(nowMs) * this.message.size;
+    return this.message.offsetOf(this.#dueAt(nowMs));
   }
 
   /** Messages that are due and of which no byte has been accepted. */
@@ -155,9 +186,21 @@ export class Flood implements Overflowing {
     return Math.max(0, this.#due - this.#begunMessages());
   }
 
+  /** Their bytes. */
+  get pendingBytes(): number {
+    const { message } = this;
+    const begun = this.#begunMessages();
+    return this.#due <= begun ? 0 : message.offsetOf(this.#due) - message.offsetOf(begun);
+  }
+
+  /** Messages of which the kernel has accepted all bytes. */
+  get sentMessages(): number {
+    return this.message.begunBefore(this.accepted + 1) - 1;
+  }
+
   drop(): void {
     // The kernel may already have taken the bytes of the current write.
-    const begun = Math.ceil((this.accepted + this.#inFlight) / this.message.size);
+    const begun = this.message.begunBefore(this.accepted + this.#inFlight);
     const messages = Math.min(this.pendingMessages - this.#bound, this.#due - begun);
     if (messages <= 0 || messages === Infinity) return;
     this.dropped += messages;
@@ -171,11 +214,14 @@ export class Flood implements Overflowing {
   }
 
   #begunMessages(): number {
-    return Math.ceil(this.accepted / this.message.size);
+    return this.message.begunBefore(this.accepted);
   }
 
   #dueAt(nowMs: number): number {
-    return this.#dueBefore + (this.#schedule?.due(nowMs) ?? 0);
+    const due = this.#schedule?.due(nowMs) ?? 0;
+    if (!this.#inBytes || due === Infinity) return this.#dueBefore + due;
+    const { message } = this;
+    return message.begunBefore(message.offsetOf(this.#dueBefore) + due + 1) - 1;
   }
 
   #wakeUp(): void {
@@ -190,8 +236,7 @@ export class Flood implements Overflowing {
     const fullSince = this.connection.blockedSince ?? this.#gate?.waitsSinceMs;
     if (fullSince !== undefined && nowMs - fullSince >= FULL_AFTER_MS) this.#onKernelFull();
     else this.#overflowing = false;
-    const size = this.message.size;
-    const passed = this.#deadlines?.check(this.pendingMessages * size, this.accepted, nowMs);
+    const passed = this.#deadlines?.check(this.pendingBytes, this.accepted, nowMs);
     if (passed !== undefined) this.#overflow(passed);
     if (this.#due > this.#begunMessages()) this.#wakeUp();
   }
@@ -210,6 +255,26 @@ export class Flood implements Overflowing {
     policyOf(this.#policy).act(this);
   }
 
+  get #isBetweenMessages(): boolean {
+    return this.accepted === this.message.offsetOf(this.#begunMessages());
+  }
+
+  /** Bytes of the message that was begun. */
+  get #restOfMessage(): number {
+    return this.message.offsetOf(this.#begunMessages()) - this.accepted;
+  }
+
+  /** False: the connection has ended. */
+  async #say(bytes: Uint8Array): Promise<boolean> {
+    for (let at = 0; at < bytes.length;) {
+      const taken = await this.connection.write(bytes.subarray(at));
+      if (taken === 0) return false;
+      at += taken;
+      this.interjected += taken;
+    }
+    return true;
+  }
+
   async #run(): Promise<Closed> {
     const { connection, message } = this;
     const gate = this.#gate;
@@ -221,8 +286,13 @@ export class Flood implements Overflowing {
     });
     let turn = 0;
     while (!ended) {
+      if (this.#interjections.length > 0 && this.#isBetweenMessages) {
+        if (!await this.#say(this.#interjections[0]!)) break;
+        this.#interjections.shift();
+        continue;
+      }
       // A partly sent message is always completed, even when the schedule has ended.
-      const owed = Math.max(this.#due, this.#begunMessages()) * message.size - this.accepted;
+      const owed = message.offsetOf(Math.max(this.#due, this.#begunMessages())) - this.accepted;
       const room = owed > 0 ? gate?.room() ?? owed : 0;
       if (room === 0) {
         if (owed <= 0 && this.#finishing) break;
@@ -231,7 +301,9 @@ export class Flood implements Overflowing {
         await new Promise<void>((resolve) => this.#wake = resolve);
         continue;
       }
-      const bytes = message.slice(this.accepted, Math.min(owed, room, this.#writeSize));
+      // Where something is to be said, this message is the last one before it.
+      const most = this.#interjections.length > 0 ? this.#restOfMessage : this.#writeSize;
+      const bytes = message.slice(this.accepted, Math.min(owed, room, most));
       this.#inFlight = bytes.length;
       const write = connection.write(bytes);
       const taken = typeof write === "number" ? write : await write;

@@ -1,6 +1,6 @@
 /** What a source does with a message that is too long for its frame. */
-import type { FrameError } from "../message/frame.ts";
-import type { Skipping } from "./reassembly.ts";
+import type { FrameError } from "../message/framer.ts";
+import type { Skipping } from "../message/reassembly.ts";
 import type { OnBadFrame, Sink } from "./source.ts";
 
 /** All of them, for the command line. */

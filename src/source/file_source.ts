@@ -6,10 +6,11 @@ import { createHash } from "node:crypto";
 import { closeSync, openSync, statSync } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import process from "node:process";
-import { createFramer, type Frame, FrameError, type Framer } from "../message/frame.ts";
+import { createFramer } from "../message/frame.ts";
+import { type Frame, FrameError, type Framer } from "../message/framer.ts";
 import { Schedule, Ticker } from "../send/pacer.ts";
 import { BadFrames } from "./bad_frames.ts";
-import { Reassembly } from "./reassembly.ts";
+import { Reassembly } from "../message/reassembly.ts";
 import type { OnBadFrame, Sink, Source, SourceKind } from "./source.ts";
 import type { Rate } from "../text/units.ts";
 

@@ -11,7 +11,7 @@ export interface NumberedMessage {
 }
 
 export interface FloodSourceOptions {
-  /** One message that is repeated, or messages numbered from 0. */
+  /** A stream of messages, or messages numbered from 0. */
   message: Message | NumberedMessage;
   /** Messages a second; Infinity: as fast as the sink accepts them. */
   rate: number;
@@ -43,14 +43,17 @@ export class FloodSource implements Source {
 
   async run(sink: Sink, from: number): Promise<void> {
     const { rate, durationMs = Infinity, ticker = new Ticker(), message } = this.#options;
-    const first = Math.ceil(from / message.size);
+    const stream = "numbered" in message ? message : message.forConnection?.() ?? message;
+    const numbered = "numbered" in stream;
+    const offsetOf = (index: number) => numbered ? index * stream.size : stream.offsetOf(index);
+    const first = numbered ? Math.ceil(from / stream.size) : stream.begunBefore(from);
     const startMs = performance.now();
     const endMs = startMs + durationMs;
     const schedule = new Schedule(rate, startMs, endMs);
     const unlimited = rate === Infinity;
     // Computed without the schedule, whose rounded start and end can make it one message more or less.
     const all = unlimited ? Infinity : Math.floor(durationMs * rate / 1000);
-    const piece = this.#pieces(first, startMs);
+    const piece = numbered ? this.#numbered(stream, first, startMs) : pieces(stream, first);
     let due = unlimited ? Infinity : 0;
     let over = false;
     let pushed = 0;
@@ -69,7 +72,7 @@ export class FloodSource implements Source {
         }
         const count = Math.min(due - pushed, this.#most);
         const bytes = piece(pushed, count);
-        const pushing = sink.push(bytes, count, (first + pushed) * message.size);
+        const pushing = sink.push(bytes, count, offsetOf(first + pushed));
         pushed += count;
         turn += bytes.length;
         if (pushing instanceof Promise) await pushing;
@@ -95,15 +98,9 @@ export class FloodSource implements Source {
     wake?.();
   }
 
-  /** Returns a function that makes `count` messages, of which `before` precede in this run. */
-  #pieces(first: number, startMs: number): (before: number, count: number) => Uint8Array {
-    const { message, rate } = this.#options;
-    const { size } = message;
-    if (!("numbered" in message)) {
-      if (size <= LONGEST_WRITE) return (_, count) => message.slice(0, count * size);
-      const whole = wholeMessage(message);
-      return () => whole;
-    }
+  /** Makes numbered messages; `startMs`: when the first one is due. */
+  #numbered({ size }: NumberedMessage, first: number, startMs: number): Pieces {
+    const { rate } = this.#options;
     const buffer = new Uint8Array(this.#most * size);
     const everyMs = 1000 / rate;
     return (before, count) => {
@@ -117,13 +114,25 @@ export class FloodSource implements Source {
   }
 }
 
-/** All bytes of a message that is longer than one `slice`. */
-function wholeMessage(message: Message): Uint8Array {
-  const whole = new Uint8Array(message.size);
-  for (let filled = 0; filled < whole.length;) {
-    const part = message.slice(filled, whole.length - filled);
-    whole.set(part, filled);
-    filled += part.length;
-  }
-  return whole;
+/** Returns `count` messages, of which `before` precede in this run; valid until the next call. */
+type Pieces = (before: number, count: number) => Uint8Array;
+
+/** Of a stream whose first message to send is number `first`. */
+function pieces(message: Message, first: number): Pieces {
+  let buffer = new Uint8Array(0);
+  return (before, count) => {
+    const from = message.offsetOf(first + before);
+    const length = message.offsetOf(first + before + count) - from;
+    const bytes = message.slice(from, length);
+    if (bytes.length === length) return bytes;
+    // Longer than one slice, or the end of a recording is in it.
+    if (buffer.length < length) buffer = new Uint8Array(length);
+    let filled = 0;
+    while (filled < length) {
+      const part = filled === 0 ? bytes : message.slice(from + filled, length - filled);
+      buffer.set(part, filled);
+      filled += part.length;
+    }
+    return buffer.subarray(0, length);
+  };
 }

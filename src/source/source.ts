@@ -4,7 +4,7 @@
  * Out: runs of whole messages, pushed into a `Sink`, which may make the source wait.
  */
 import type { Closed } from "../net/net.ts";
-import type { Frame } from "../message/frame.ts";
+import type { Frame } from "../message/framer.ts";
 import type { Rate } from "../text/units.ts";
 
 /** Receives the messages of a source. */

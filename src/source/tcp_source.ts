@@ -8,14 +8,15 @@
 import { setUserTimeout, SILENCE_MS } from "../kernel/keepalive.ts";
 import { ProtocolError, type StreamOffset } from "../message/protocol.ts";
 import { handshake, OtherStreamError } from "../read/acknowledger.ts";
-import { createFramer, type Frame, FrameError } from "../message/frame.ts";
+import { createFramer } from "../message/frame.ts";
+import { type Frame, FrameError } from "../message/framer.ts";
 import { type Adapter, type Connection, DEFAULT_READ_SIZE, NetError } from "../net/net.ts";
 import { loadAdapter } from "../net/load.ts";
 import { nextTurn, TURN_BYTES, TURN_READS } from "../send/pacer.ts";
 import { AckSender } from "./ack_sender.ts";
 import { BadFrames } from "./bad_frames.ts";
 import { IdleWatch } from "./idle_watch.ts";
-import { Reassembly } from "./reassembly.ts";
+import { Reassembly } from "../message/reassembly.ts";
 import type { OnBadFrame, Sink, Source, SourceKind } from "./source.ts";
 import { formatHostPort, formatSeconds, parseHostPort, UnitError } from "../text/units.ts";
 

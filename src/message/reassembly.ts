@@ -1,5 +1,5 @@
 /** Finds whole messages in the chunks of a byte stream. */
-import type { Framed, FrameError, Framer } from "../message/frame.ts";
+import type { Framed, FrameError, Framer } from "./framer.ts";
 
 /** A block that has grown beyond this size for a long message is freed afterwards. */
 const LARGEST_BLOCK = 1 << 20;
