@@ -1,7 +1,7 @@
 /** The search for the size of quanta, with readers that are formulas: no clock, no connection. */
 import { describe, test } from "node:test";
 import { assertEquals, assertGreater, assertGreaterOrEqual, assertLess } from "#std/assert";
-import { QuantumSearch } from "../src/send/quantum.ts";
+import { type Noticed, QuantumSearch } from "../src/send/quantum.ts";
 
 const KIB = 1024;
 
@@ -12,14 +12,17 @@ type Speed = (size: number, seconds: number) => number;
 class MadeReader {
   readonly search: QuantumSearch;
   readonly #speed: Speed;
-  readonly #closely: boolean;
+  readonly #noticed: Noticed;
   /** Seconds so far. */
   seconds = 0;
 
-  constructor(speed: Speed, { fixed, closely = true }: { fixed?: number; closely?: boolean } = {}) {
+  constructor(
+    speed: Speed,
+    { fixed, noticed = "closely" }: { fixed?: number; noticed?: Noticed } = {},
+  ) {
     this.search = new QuantumSearch(fixed);
     this.#speed = speed;
-    this.#closely = closely;
+    this.#noticed = noticed;
   }
 
   /** Resolves with what it has read a second, in at least so many seconds. */
@@ -31,7 +34,7 @@ class MadeReader {
       const took = size / this.#speed(size, this.seconds);
       this.seconds += took;
       read += size;
-      this.search.measure(size, 1000 * took, this.#closely);
+      this.search.measure(size, 1000 * took, this.#noticed);
     }
     return read / (this.seconds - from);
   }
@@ -56,13 +59,24 @@ describe("the size of quanta", () => {
     closely.run(1);
     assertEquals(closely.search.size, 512 * KIB);
     // 1 ms of 50 ms.
-    const byTicks = new MadeReader(after(1, 100e6), { closely: false });
+    const byTicks = new MadeReader(after(1, 100e6), { noticed: "by-ticks" });
     byTicks.run(5);
     assertEquals(byTicks.search.size, 8 << 20);
   });
 
+  test("of a reader that acknowledges seldom has no other bound than what helps", () => {
+    const reader = new MadeReader(after(1000, 100e6), { noticed: "by-acknowledgement" });
+    reader.run(120);
+    assertGreater(reader.search.size, 8 << 20);
+    const worse = new MadeReader((size) => after(1, 100e6)(size, 0) * (size > 1 << 20 ? 0.5 : 1), {
+      noticed: "by-acknowledgement",
+    });
+    worse.run(60);
+    assertGreater(worse.run(30), 0.95 * after(1, 100e6)(1 << 20, 0));
+  });
+
   test("is at most 256 MiB", () => {
-    const reader = new MadeReader(after(0.05, 1e15), { closely: false });
+    const reader = new MadeReader(after(0.05, 1e15), { noticed: "by-ticks" });
     reader.run(1);
     assertEquals(reader.search.size, 256 << 20);
   });
@@ -85,7 +99,7 @@ describe("the size of quanta", () => {
   test("does not creep up where each step costs a little", () => {
     // Each doubling costs 4 %: after six of them it would be 22 %.
     const reader = new MadeReader((size) => 50e6 * 0.96 ** Math.log2(size / (16 * KIB)), {
-      closely: false,
+      noticed: "by-ticks",
     });
     reader.run(10);
     assertGreater(reader.run(10), 0.94 * 50e6);

@@ -11,6 +11,7 @@ import { findLimit } from "../src/measure/limit.ts";
 import { highestKeptUp, type LimitResult } from "../src/measure/limit_result.ts";
 import { textMessage } from "../src/message/message.ts";
 import { runtime } from "../src/kernel/runtime.ts";
+import { serve } from "../src/relay/serve.ts";
 import { assertFound, command, LIMIT } from "./limiting.ts";
 import { type Host, makeHost, makeSlowLoopback, type Namespace } from "./namespace.ts";
 import { skip } from "./skip.ts";
@@ -79,6 +80,41 @@ test(`a network that is slower than the reader is not the reader's limit, on ${r
   const { outcome, limit, trials, message } = result;
   assertEquals([outcome, limit], ["path-limited", null], message);
   assertNear(highestKeptUp(trials));
+});
+
+test(`of a reader that acknowledges, no more is unread than it may be, on ${runtime}`, async (t) => {
+  let host: Host;
+  try {
+    host = makeHost();
+  } catch (error) {
+    return skip(t, (error as Error).message.split("\n")[0]!);
+  }
+  // The size that the client takes for granted.
+  const [unread, size] = [16 << 10, 64];
+  const server = await serve({
+    ...{ host: host.ours, port: 0, ack: "reader", overflow: "block", unread, rate: Infinity },
+    message: { numbered: true, size },
+  });
+  let most = 0;
+  const looking = setInterval(() => {
+    for (const { acceptedBytes, deliveredOffset } of server.figures!().readers) {
+      most = Math.max(most, acceptedBytes - deliveredOffset);
+    }
+  }, 1);
+  try {
+    const to = `${host.ours}:${server.address.port}`;
+    const client = command("client.ts", to, "--ack", "--verify", "--duration", "1s", "--json");
+    const [ip, ...args] = [...host.run, ...client];
+    const { status, stdout } = await execute(ip!, args);
+    const { bytes, verified: { missing, damaged } } = JSON.parse(stdout);
+    assertEquals([status, missing, damaged], [0, 0, 0], stdout);
+    assert(bytes > 20 * unread, `${bytes} bytes`);
+    assert(most > unread / 2 && most <= unread + size, `${most} bytes were unread`);
+  } finally {
+    clearInterval(looking);
+    await within("the server's end", 5000, server.stop());
+    host.remove();
+  }
 });
 
 test(`nor is a slow loopback, where both ends can be seen, on ${runtime}`, async (t) => {

@@ -1,6 +1,6 @@
 /** What a stream sends next to a reader: from memory or from disk, and where there is nothing. */
 import { describe, test as plainTest } from "node:test";
-import { assertEquals, assertRejects } from "#std/assert";
+import { assert, assertEquals, assertRejects } from "#std/assert";
 import { type MadeClock, settle, withClock } from "./made_clock.ts";
 import { allOf, atOnce, made, MadeLog, nextOf } from "./made_stream.ts";
 
@@ -42,6 +42,18 @@ describe("what is sent next", () => {
     assertEquals(await nextOf(stream, cursor), ["memory", 50, 80, 0, 8]);
     cursor.sent = 80;
     assertEquals(await nextOf(stream, cursor), undefined);
+  });
+
+  test("may have to end with a message: then it is so many bytes at most, or one message", async () => {
+    const { stream, push, add } = made();
+    const cursor = await add("a", 0);
+    push(100);
+    const piece = await stream.next(cursor);
+    assert(typeof piece === "object");
+    const wholes = [[0, 35, 30], [0, 30, 30], [0, 5, 10], [15, 12, 5], [15, 2, 5], [90, 1, 10]];
+    for (const [sent, most, whole] of [...wholes, [0, 100, 100], [20, 1000, 80]]) {
+      assertEquals(stream.wholeMessages(piece, sent!, most!), whole, `${sent}, at most ${most}`);
+    }
   });
 
   test("comes from the disk where memory has it no more", async () => {

@@ -29,7 +29,11 @@ class MadeReader {
     this.speed = speed;
     this.gate = new UnreadGate({
       unread,
-      view: { unread: () => this.unread, took: (bytes) => this.unread += bytes },
+      view: {
+        unread: () => this.unread,
+        took: (bytes) => this.unread += bytes,
+        byAcknowledgement: false,
+      },
       wake() {},
       onEvent: (event) => this.events.push(event),
       now: () => this.nowMs,

@@ -79,9 +79,10 @@ export class Delivery implements Overflowing {
     const reader = this.#reader = new ReaderConnection(connection, start);
     stream.attach(cursor, connection, start);
     const { unread, onEvent } = this.#options;
-    this.#gate = unread === undefined
-      ? undefined
-      : openGate({ connection, unread, written, onEvent, wake: () => this.wake() });
+    this.#gate = unread === undefined ? undefined : openGate({
+      ...{ connection, unread, written, onEvent, wake: () => this.wake() },
+      acknowledges: ack === "reader" ? cursor : undefined,
+    });
     this.#deadlines = hasDeadline(this.#options) ? new DeadlineWatch(this.#options) : undefined;
     let ended = false;
     void connection.closed.then(() => {
@@ -137,7 +138,9 @@ export class Delivery implements Overflowing {
         reader.skip(cursor.sent, next);
         stream.skip(cursor, next);
       } else {
-        const write = this.#write(reader, next, Math.min(room, LONGEST_WRITE));
+        let most = Math.min(room, LONGEST_WRITE);
+        if (gate?.wholeMessages) most = stream.wholeMessages(next, cursor.sent, most);
+        const write = this.#write(reader, next, most);
         const accepted = typeof write === "number" ? write : await write;
         if (accepted === 0) return false;
         turn += accepted;

@@ -431,6 +431,17 @@ export class Stream {
     return whole.offset + this.#options.floor(whole.bytes, delivered - whole.offset);
   }
 
+  /** Bytes of a piece from `sent` on that end with a message: at most `most`, unless a message is longer. */
+  wholeMessages({ whole }: Piece, sent: number, most: number): number {
+    const { bytes } = whole;
+    const at = sent - whole.offset;
+    for (let length = most; at + length < bytes.length; length *= 2) {
+      const end = this.#options.floor(bytes, at + length);
+      if (end > at) return end - at;
+    }
+    return bytes.length - at;
+  }
+
   /** The reader is connected, and is sent the stream from `at` on. */
   attach(cursor: StreamCursor, connection: CursorConnection, at: number): void {
     cursor.begin(connection, at, this.#options.log);

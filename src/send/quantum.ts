@@ -16,12 +16,14 @@ const MEASURED = { quanta: 6, ms: 5 };
 const COLLAPSED = { share: 0.5, ms: 20 };
 /** After a collapse the reader is left alone after so many quanta, each time no longer than this. */
 const PAUSE = { quanta: 3, mostMs: 1000 };
+/** How the server notices that a reader has read a quantum: it looks, or the reader acknowledges. */
+export type Noticed = "closely" | "by-ticks" | "by-acknowledgement";
 /**
  * Between two quanta the reader has nothing to read until the server notices. Quanta that take longer than
  * this cost less than 2 % of the reader's time, so larger ones are not tried: where the server looks in
- * each turn of its event loop, and where at each tick; ms.
+ * each turn of its event loop, and where at each tick; ms. When a reader acknowledges is its own affair.
  */
-const WORTH = { closely: 5, byTicks: 50 };
+const WORTH = { "closely": 5, "by-ticks": 50, "by-acknowledgement": Infinity };
 /** A larger size is kept with which the reader takes at least this share of its rate with a smaller one. */
 const KEPT = 0.95;
 /** Where it takes less than this share of its rate with a smaller size, that one is tried again. */
@@ -84,11 +86,8 @@ export class QuantumSearch {
     return this.#rates[this.#home]!;
   }
 
-  /**
-   * The reader has read a quantum of `bytes` in `ms`, and there was more to send. `closely`: the server noticed
-   * within a turn of its event loop.
-   */
-  measure(bytes: number, ms: number, closely: boolean): void {
+  /** The reader has read a quantum of `bytes` in `ms`, and there was more to send. */
+  measure(bytes: number, ms: number, noticed: Noticed): void {
     this.#bytes += bytes;
     this.#ms += ms;
     this.#clockMs += ms;
@@ -106,7 +105,7 @@ export class QuantumSearch {
     const meanMs = this.#ms / this.#quanta;
     const { size } = this;
     if (this.#tried !== undefined) this.#compare(this.#tried, rate);
-    else this.#judge(rate, meanMs, { closely, collapsed });
+    else this.#judge(rate, meanMs, { noticed, collapsed });
     this.usualMs = meanMs * this.size / size;
     this.#bytes = this.#ms = this.#quanta = 0;
   }
@@ -125,7 +124,7 @@ export class QuantumSearch {
   #judge(
     rate: number,
     meanMs: number,
-    { closely, collapsed }: { closely: boolean; collapsed: boolean },
+    { noticed, collapsed }: { noticed: Noticed; collapsed: boolean },
   ): void {
     const home = this.#home;
     const before = this.#rates[home]!;
@@ -144,7 +143,7 @@ export class QuantumSearch {
     const smaller = this.#fastest(home - 1);
     const isDue = (size: number) => size >= 0 && size < SIZES && now >= this.#notBeforeMs[size]!;
     if (this.rate < SLOWER * smaller && isDue(home - 1)) this.#tried = home - 1;
-    else if (meanMs < (closely ? WORTH.closely : WORTH.byTicks) && isDue(home + 1)) {
+    else if (meanMs < WORTH[noticed] && isDue(home + 1)) {
       this.#tried = home + 1;
     }
   }

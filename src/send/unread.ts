@@ -7,7 +7,7 @@ import { setImmediate } from "node:timers";
 import { setNoDelay } from "../kernel/socket_calls.ts";
 import type { Connection } from "../net/net.ts";
 import { QuantumSearch } from "./quantum.ts";
-import { ReadView, seesReader, type UnreadView } from "./unread_view.ts";
+import { AckView, ReadView, seesReader, type UnreadView } from "./unread_view.ts";
 
 /** Bytes, or `auto`: as much as the reader takes without getting slower. */
 export type Unread = number | "auto";
@@ -97,6 +97,11 @@ export class UnreadGate {
     this.#view = view;
   }
 
+  /** What is sent at once has to end with a message. */
+  get wholeMessages(): boolean {
+    return this.#view.byAcknowledgement;
+  }
+
   /** How much may be sent before all of it must have been read; bytes. */
   get quantum(): number {
     return this.#search.size;
@@ -167,6 +172,7 @@ export class UnreadGate {
     const { most, from, until } = CLOSELY;
     const { usualMs } = this.#search;
     if (this.#isClose || this.#looks.close >= most || usualMs === 0) return;
+    if (this.#view.byAcknowledgement) return;
     if (tookMs + TICK_MS < from * usualMs) return;
     const untilMs = this.#startMs + until * usualMs + TICK_MS;
     if (nowMs >= untilMs) return;
@@ -197,7 +203,12 @@ export class UnreadGate {
     }
     if (this.#waitedFor !== undefined) this.#learn(this.#waitedFor, nowMs);
     if (this.#saturated && this.#sent > 0) {
-      this.#search.measure(this.#sent, emptyMs - this.#startMs, this.#wasClose);
+      const noticed = this.#view.byAcknowledgement
+        ? "by-acknowledgement"
+        : this.#wasClose
+        ? "closely"
+        : "by-ticks";
+      this.#search.measure(this.#sent, emptyMs - this.#startMs, noticed);
     }
     this.#sent = 0;
     this.#emptyMs = undefined;
@@ -245,21 +256,25 @@ export interface GateOptions {
   unread: Unread;
   /** Bytes that were written on the connection before. */
   written?: number;
+  /** Of a reader that acknowledges what it has handled: what it was sent and has acknowledged. */
+  acknowledges?: { readonly sent: number; readonly delivered: number } | undefined;
   /** Called in a tick, when there is room again. */
   wake: () => void;
   onEvent?: (event: UnreadEvent) => void;
 }
 
 /**
- * For a reader on this host. Undefined for another: its window hides more than some readers bear, and its kernel
- * does not tell when it opens again a little.
+ * For a reader on this host, or one that acknowledges. Undefined for another: its window hides more than some
+ * readers bear, and its kernel does not tell when it opens again a little.
  */
 export function openGate(
-  { connection, unread, written = 0, wake, onEvent }: GateOptions,
+  { connection, unread, written = 0, acknowledges, wake, onEvent }: GateOptions,
 ): UnreadGate | undefined {
-  if (!seesReader(connection)) return undefined;
+  let view: UnreadView;
+  if (seesReader(connection)) view = new ReadView(connection, written);
+  else if (acknowledges !== undefined) view = new AckView(acknowledges);
+  else return undefined;
   // A quantum has an end, and the reader must have it before it gets the next one.
   if (connection.fd !== undefined) setNoDelay(connection.fd);
-  const view = new ReadView(connection, written);
   return new UnreadGate({ unread, view, wake, ...(onEvent === undefined ? {} : { onEvent }) });
 }

@@ -8,6 +8,11 @@ export interface UnreadView {
   unread(): number;
   /** The kernel took so many bytes more for the reader. */
   took(bytes: number): void;
+  /**
+   * The reader itself tells what it has read, by acknowledgements of whole messages. So what it is sent at once
+   * must end with a message, and looking more often than at each tick is of no use.
+   */
+  readonly byAcknowledgement: boolean;
 }
 
 const lookupOf = (connection: Connection) =>
@@ -19,6 +24,7 @@ export const seesReader = (connection: Connection): boolean =>
 
 /** From what the reader's program has read, as the kernel tells. */
 export class ReadView implements UnreadView {
+  readonly byAcknowledgement = false;
   /** Bytes that were written to the connection. */
   #sent: number;
   readonly #lookup: ConnectionLookup;
@@ -43,5 +49,22 @@ export class ReadView implements UnreadView {
   #look(): number {
     const far = this.#lookup.readByFar();
     return far === undefined ? 0 : Math.max(0, this.#sent - far.read);
+  }
+}
+
+/** From what the reader has acknowledged to the server: also of a reader on another host. */
+export class AckView implements UnreadView {
+  readonly byAcknowledgement = true;
+  readonly #cursor: { readonly sent: number; readonly delivered: number };
+
+  /** `sent` and `delivered`: offsets of the stream. */
+  constructor(cursor: { readonly sent: number; readonly delivered: number }) {
+    this.#cursor = cursor;
+  }
+
+  took(): void {}
+
+  unread(): number {
+    return Math.max(0, this.#cursor.sent - this.#cursor.delivered);
   }
 }
