@@ -5,31 +5,20 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { assert, assertEquals, assertThrows } from "#std/assert";
 import { parseFrame } from "../src/message/frame.ts";
-import { LONGEST_WRITE, type Message } from "../src/message/message.ts";
+import { LONGEST_WRITE } from "../src/message/message.ts";
 import {
   describeRecording,
   parseRecording,
   readRecording,
   RecordingError,
 } from "../src/message/recording.ts";
+import { streamOf } from "./message_stream.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "speedlimit-recording-"));
 after(() => rmSync(folder, { recursive: true }));
 
 const encode = (text: string) => new TextEncoder().encode(text);
 const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
-
-/** The first `length` bytes, in slices of at most `limit`. */
-function streamOf(message: Message, length: number, limit: number): Uint8Array {
-  const stream = new Uint8Array(length);
-  for (let at = 0; at < length;) {
-    const slice = message.slice(at, Math.min(limit, length - at));
-    assert(slice.length > 0 && slice.length <= limit);
-    stream.set(slice, at);
-    at += slice.length;
-  }
-  return stream;
-}
 
 describe("a recording", () => {
   const cases: [frame: string, text: string, messages: string[], incomplete: number][] = [

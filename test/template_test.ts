@@ -5,19 +5,9 @@ import { assert, assertEquals, assertMatch, assertThrows } from "#std/assert";
 import { createFramer, parseFrame } from "../src/message/frame.ts";
 import { LONGEST_WRITE, type Message } from "../src/message/message.ts";
 import { TemplateError, templateMessage } from "../src/message/template.ts";
+import { streamOf } from "./message_stream.ts";
 
 const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
-
-function streamOf(message: Message, length: number, limit: number): Uint8Array {
-  const stream = new Uint8Array(length);
-  for (let at = 0; at < length;) {
-    const slice = message.slice(at, Math.min(limit, length - at));
-    assert(slice.length > 0 && slice.length <= limit);
-    stream.set(slice, at);
-    at += slice.length;
-  }
-  return stream;
-}
 
 const make = (template: string, frame = "line") => templateMessage(template, parseFrame(frame));
 

@@ -45,9 +45,9 @@ import { terminal, writeText } from "./output.ts";
 import { interrupted, logLine, printLine } from "./program.ts";
 import {
   callersFolder,
-  CONNECT_OPTION,
-  LISTEN_OPTION,
-  SCRIPT_OPTION,
+  chooseConnection,
+  CONNECTION_OPTIONS,
+  excludes,
   STOP_TIMEOUT_OPTION,
 } from "./reader_options.ts";
 
@@ -64,9 +64,7 @@ const spec = {
   command: "starts the reader: -- python3 my_reader.py {host} {port}",
   options: {
     attach: flag("waits for readers that are started separately"),
-    listen: LISTEN_OPTION,
-    connect: CONNECT_OPTION,
-    script: SCRIPT_OPTION,
+    ...CONNECTION_OPTIONS,
     ...MESSAGE_OPTIONS,
     frame: FRAME_OPTION,
     precision: option({
@@ -166,12 +164,8 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
   if (command !== undefined && attach) {
     throw new UsageError("--attach and a command after -- exclude each other: give one of them");
   }
-  if (connect !== undefined && (attach || listen !== undefined)) {
-    const other = attach ? "--attach" : "--listen";
-    throw new UsageError(
-      `--connect and ${other} exclude each other: either we connect to the reader, or it to us`,
-    );
-  }
+  if (connect !== undefined && attach) throw new UsageError(excludes("--attach"));
+  const connection = chooseConnection(options);
   if (options.script !== undefined && options.replies === "ignore") {
     throw new UsageError(
       "--script and --replies ignore exclude each other: a script is about what the reader says",
@@ -206,9 +200,7 @@ export async function main(args: readonly string[], called = "limit.ts"): Promis
   const given: LimitOptions = {
     ...(output === undefined ? {} : { output }),
     message: chooseMessage(options, (line) => logLine(`limit: ${line}`)),
-    ...listen,
-    ...(connect === undefined ? {} : { connect }),
-    ...(options.script === undefined ? {} : { script: options.script }),
+    ...connection,
     readers: options.readers,
     precision: options.precision,
     minRate,

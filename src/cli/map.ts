@@ -29,9 +29,8 @@ import { writeText } from "./output.ts";
 import { interrupted, logLine, printLine } from "./program.ts";
 import {
   callersFolder,
-  CONNECT_OPTION,
-  LISTEN_OPTION,
-  SCRIPT_OPTION,
+  chooseConnection,
+  CONNECTION_OPTIONS,
   STOP_TIMEOUT_OPTION,
 } from "./reader_options.ts";
 
@@ -75,9 +74,7 @@ const spec = {
       default: "2",
       parse: (text) => parseCount(text, { most: 100 }),
     }),
-    listen: LISTEN_OPTION,
-    connect: CONNECT_OPTION,
-    script: SCRIPT_OPTION,
+    ...CONNECTION_OPTIONS,
     stopTimeout: STOP_TIMEOUT_OPTION,
     json: flag("prints the result as one JSON object"),
     html: option({
@@ -102,17 +99,11 @@ export async function main(args: readonly string[], called = "map.ts"): Promise<
       "no command after --; an example is -- python3 my_reader.py {host} {port}",
     );
   }
-  if (options.connect !== undefined && options.listen !== undefined) {
-    throw new UsageError(
-      "--connect and --listen exclude each other: either we connect to the reader, or it to us",
-    );
-  }
+  const connection = chooseConnection(options);
   const message = chooseMessage(options, (line) => logLine(`map: ${line}`));
   const shared = {
     ...{ command, message, stopTimeoutSeconds: options.stopTimeout / 1000, signal: interrupted() },
-    ...options.listen,
-    ...(options.connect === undefined ? {} : { connect: options.connect }),
-    ...(options.script === undefined ? {} : { script: options.script }),
+    ...connection,
     ...callersFolder(),
   };
   const progress = new ProgressLine();

@@ -69,7 +69,7 @@ export class Dialed implements ReaderConnections {
   readonly #anyPort: boolean;
   #dialing: Promise<void> | undefined;
 
-  /** `to`: where readers listen; port 0: a port that is free, for a reader that is told of it. */
+  /** `to`: where readers listen. Port 0: a free port is chosen, which the reader's command gets as `{port}`. */
   constructor(net: Adapter, to: Address) {
     this.#net = net;
     this.address = to;

@@ -5,6 +5,22 @@ import { emptyResult, type Framed, FrameError, type Framer, setResult } from "./
 /** Size of the length in front of a message: bytes. */
 const HEADER = 4;
 
+/** Length of the message at `at`, including its header; Infinity if there is no complete header. */
+type Announced = (bytes: Uint8Array, at: number) => number;
+
+/** `Framer.lengthOf`. */
+function wholeLength(announced: Announced, bytes: Uint8Array): number | undefined {
+  const length = announced(bytes, 0);
+  return length <= bytes.length ? length : undefined;
+}
+
+/** `Framer.floor`. */
+function floorOf(announced: Announced, bytes: Uint8Array, offset: number): number {
+  let at = 0;
+  for (let end; (end = at + announced(bytes, at)) <= offset;) at = end;
+  return at;
+}
+
 /** 4 bytes, big-endian. */
 export class LengthFramer implements Framer {
   readonly #longest: number;
@@ -73,18 +89,14 @@ export class LengthFramer implements Framer {
   }
 
   lengthOf(bytes: Uint8Array): number | undefined {
-    const length = announcedLength(bytes, 0);
-    return length <= bytes.length ? length : undefined;
+    return wholeLength(announcedLength, bytes);
   }
 
   floor(bytes: Uint8Array, offset: number): number {
-    let at = 0;
-    while (at + announcedLength(bytes, at) <= offset) at += announcedLength(bytes, at);
-    return at;
+    return floorOf(announcedLength, bytes, offset);
   }
 }
 
-/** Length of the message at `at`, including its header; Infinity if the header is incomplete. */
 function announcedLength(bytes: Uint8Array, at: number): number {
   if (bytes.length - at < HEADER) return Infinity;
   const high = (bytes[at]! << 8 | bytes[at + 1]!) * 65_536;
@@ -186,18 +198,15 @@ export class OctetFramer implements Framer {
   }
 
   lengthOf(bytes: Uint8Array): number | undefined {
-    const length = announcedOctets(bytes, 0);
-    return length <= bytes.length ? length : undefined;
+    return wholeLength(announcedOctets, bytes);
   }
 
   floor(bytes: Uint8Array, offset: number): number {
-    let at = 0;
-    while (at + announcedOctets(bytes, at) <= offset) at += announcedOctets(bytes, at);
-    return at;
+    return floorOf(announcedOctets, bytes, offset);
   }
 }
 
-/** Length of the message at `at`, including its header; Infinity if the header is incomplete or is none. */
+/** Infinity also for bytes that are no header. */
 function announcedOctets(bytes: Uint8Array, at: number): number {
   let length = 0;
   for (let i = at; i < Math.min(bytes.length, at + MOST_DIGITS + 1); i++) {

@@ -183,7 +183,7 @@ const LF = 10;
 const ZERO = 48;
 const DIGITS = 10;
 
-/** A number of `{seq}` there, which is much faster than to search for it; undefined: there is none. */
+/** The number of `{seq}` at this position; undefined: there is none. Much faster than searching the message. */
 function numberAt(bytes: Uint8Array, at: number, from: number, to: number): number | undefined {
   if (at + DIGITS > to || bytes[at] !== ZERO + 1) return undefined;
   if (
