@@ -1,13 +1,8 @@
 /** The readers under test: starts them, waits for them or connects to them, and feeds each from its own flood. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { loadAdapter } from "../net/load.ts";
-import {
-  type Adapter,
-  type Closed,
-  type Connection,
-  DEFAULT_READ_SIZE,
-  NetError,
-} from "../net/net.ts";
+import { readReplies } from "../net/linger.ts";
+import { type Adapter, type Closed, type Connection, NetError } from "../net/net.ts";
 import { formatOutputPlace, Output, type OutputOptions } from "../output/output.ts";
 import type { OutputTotals } from "../output/output_counter.ts";
 import type { Address } from "../kernel/address.ts";
@@ -216,9 +211,8 @@ export class ReaderPool {
     });
     if (script === undefined) {
       const counts = output?.place.kind === "replies";
-      return measured(
-        new Flood(counts ? { ...shared, listen: () => countReplies(connection, output) } : shared),
-      );
+      const listen = () => readReplies(connection, (chunk) => output!.counter.push(chunk));
+      return measured(new Flood(counts ? { ...shared, listen } : shared));
     }
     const conversation = new Conversation(connection);
     await conversation.begin(script);
@@ -393,7 +387,7 @@ export class ReaderPool {
    * has exited, its status says more than the connection does.
    */
   async explainEnd(reader: number, closed: { reason: string; errno?: string }): Promise<string> {
-    await sleep(100);
+    await sleep(LAST_WORDS_MS);
     const process = this.#processes.find(({ exit }) => exit !== undefined) ??
       this.#processes[reader] ?? this.#processes[0];
     const how = closed.reason === "reset" ? "reset its connection" : "closed its connection";
@@ -422,15 +416,6 @@ export class ReaderPool {
       await this.#connections?.close();
       await this.#output?.close();
     }
-  }
-}
-
-/** Until the reader's FIN. */
-async function countReplies(connection: Connection, output: Output): Promise<void> {
-  while (true) {
-    const chunk = await connection.read(DEFAULT_READ_SIZE);
-    if (chunk === null) return;
-    output.counter.push(chunk);
   }
 }
 

@@ -31,8 +31,18 @@ export async function discardReplies(
   reading?: Promise<Uint8Array | null>,
 ): Promise<void> {
   if (reading !== undefined && await reading === null) return;
+  await readReplies(connection, () => {});
+}
+
+/** Calls `take` with each chunk, which is valid during the call, until the peer's FIN. */
+export async function readReplies(
+  connection: Connection,
+  take: (chunk: Uint8Array) => void,
+): Promise<void> {
   while (true) {
-    const chunk = connection.read(DEFAULT_READ_SIZE);
-    if ((chunk instanceof Promise ? await chunk : chunk) === null) return;
+    const reading = connection.read(DEFAULT_READ_SIZE);
+    const chunk = reading instanceof Promise ? await reading : reading;
+    if (chunk === null) return;
+    take(chunk);
   }
 }

@@ -4,7 +4,8 @@
  * Out: how many messages have come out, and which are lost.
  */
 import type { Address } from "../kernel/address.ts";
-import { type Adapter, type Connection, DEFAULT_READ_SIZE, NetError } from "../net/net.ts";
+import { readReplies } from "../net/linger.ts";
+import { type Adapter, type Connection, NetError } from "../net/net.ts";
 import { formatHostPort, parseHostPort, UnitError } from "../text/units.ts";
 import { FileTail } from "./file_tail.ts";
 import { type CounterOptions, OutputCounter } from "./output_counter.ts";
@@ -104,12 +105,10 @@ export class Output {
 
   async #read(connection: Connection): Promise<void> {
     this.#connections.add(connection);
-    while (true) {
-      const chunk = await connection.read(DEFAULT_READ_SIZE);
+    await readReplies(connection, (chunk) => {
       // It may have been closed meanwhile: then this belongs to the reader before.
-      if (chunk === null || !this.#connections.has(connection)) break;
-      this.counter.push(chunk);
-    }
+      if (this.#connections.has(connection)) this.counter.push(chunk);
+    });
     this.#connections.delete(connection);
     connection.close();
   }

@@ -2,9 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Address } from "../kernel/address.ts";
 import { type Adapter, type Connection, type Listener, NetError } from "../net/net.ts";
-
-/** The time before it connects again: first, doubling up to the last; after a connection of that length first again. */
-const AGAIN = { firstMs: 100, lastMs: 5000, afterMs: 1000 };
+import { ReconnectPause } from "../net/reconnect_pause.ts";
 
 export interface DialerOptions {
   net: Adapter;
@@ -40,21 +38,23 @@ export class Dialer implements Listener {
   async #run(): Promise<void> {
     const { net, to, onConnection, onFailure } = this.#options;
     const { signal } = this.#closing;
-    let waitMs = AGAIN.firstMs;
+    const pause = new ReconnectPause();
     while (!signal.aborted) {
-      const startMs = performance.now();
+      let failure: NetError | undefined;
       try {
         const connection = await net.connect(to);
         if (signal.aborted) return connection.close();
+        const connectedMs = performance.now();
         onConnection(connection);
         await connection.closed;
+        pause.connectedFor(performance.now() - connectedMs);
       } catch (error) {
         if (!(error instanceof NetError)) throw error;
-        onFailure(error, waitMs);
+        failure = error;
       }
-      if (performance.now() - startMs >= AGAIN.afterMs) waitMs = AGAIN.firstMs;
-      await sleep(waitMs, undefined, { signal }).catch(() => {});
-      waitMs = Math.min(AGAIN.lastMs, 2 * waitMs);
+      const inMs = pause.next();
+      if (failure !== undefined) onFailure(failure, inMs);
+      await sleep(inMs, undefined, { signal }).catch(() => {});
     }
   }
 }

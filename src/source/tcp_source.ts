@@ -11,6 +11,7 @@ import { handshake, OtherStreamError } from "../read/acknowledger.ts";
 import { createFramer } from "../message/frame.ts";
 import { type Frame, FrameError } from "../message/framer.ts";
 import { type Adapter, type Connection, DEFAULT_READ_SIZE, NetError } from "../net/net.ts";
+import { ReconnectPause } from "../net/reconnect_pause.ts";
 import { loadAdapter } from "../net/load.ts";
 import { nextTurn, TURN_BYTES, TURN_READS } from "../send/pacer.ts";
 import { AckSender } from "./ack_sender.ts";
@@ -40,12 +41,6 @@ export interface TcpSourceOptions {
   /** Default: the adapter of this runtime. */
   adapter?: Adapter | undefined;
 }
-
-/** The pause before a new attempt to connect doubles from the shortest to the longest. */
-const SHORTEST_WAIT_MS = 100;
-const LONGEST_WAIT_MS = 5000;
-/** After a connection of at least this length the pause is the shortest again. */
-const STEADY_MS = 1000;
 
 /** Time limit for the server's answer in the handshake. */
 const ANSWER_MS = 10_000;
@@ -86,7 +81,7 @@ export class TcpSource implements Source {
   }
 
   async #runUntilStopped(adapter: Adapter, sink: Sink, bad: BadFrames): Promise<void> {
-    let waitMs = SHORTEST_WAIT_MS;
+    const pause = new ReconnectPause();
     while (!this.#stopped) {
       let error: string | undefined;
       let connection: Connection | undefined;
@@ -102,12 +97,11 @@ export class TcpSource implements Source {
       if (connection !== undefined && error === undefined) {
         const connectedMs = performance.now();
         error = await this.#deliver(connection, at, sink, bad);
-        if (performance.now() - connectedMs >= STEADY_MS) waitMs = SHORTEST_WAIT_MS;
+        pause.connectedFor(performance.now() - connectedMs);
         if (this.#stopped) return;
       }
       // Random, so that the clients of a server that restarts do not all reconnect at once.
-      const inMs = waitMs * (0.5 + Math.random() / 2);
-      waitMs = Math.min(2 * waitMs, LONGEST_WAIT_MS);
+      const inMs = pause.next() * (0.5 + Math.random() / 2);
       sink.note({ event: "retrying", inMs, ...(error === undefined ? {} : { error }) });
       await this.#wait(inMs);
     }
