@@ -53,7 +53,7 @@ const COSTS: Record<string, [seconds: number, load: number]> = {
   "limit_leaves_test.ts": [24, 0.2],
   "limit_output_test.ts": [51, 0.3],
   "limit_test.ts": [93, 0.2],
-  "map_test.ts": [31, 0.6],
+  "map_test.ts": [31, 1.2],
   "metrics_test.ts": [4, 0.6],
   "micro_test.ts": [5, 1],
   "net_test.ts": [4, 0.5],
